@@ -1,0 +1,40 @@
+"""What decay did to one network's weights: pure functions of the weights of one member."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from weightdecay.types import Params
+
+
+def weight_norm(params: Params, decays: list[bool]) -> Any:
+    """Euclidean norm of all weights that decay.
+
+    Args:
+      params: Weights.
+      decays: One bool a leaf of ``params``.
+
+    Returns:
+      The norm, shape ``()``.
+    """
+    return jnp.sqrt(sum((jnp.sum(jnp.square(w)) for w in _chosen(params, decays)), start=jnp.zeros(())))
+
+
+def zero_fraction(params: Params, decays: list[bool]) -> Any:
+    """Share of exact zeros among the weights that decay.
+
+    Args:
+      params: Weights.
+      decays: One bool a leaf of ``params``.
+
+    Returns:
+      In [0, 1], shape ``()``; nan where no weight decays.
+    """
+    chosen = _chosen(params, decays)
+    zeros = sum((jnp.sum(w == 0) for w in chosen), start=jnp.zeros((), jnp.int32))
+    return zeros / jnp.float32(sum(w.size for w in chosen))
+
+
+def _chosen(params: Params, decays: list[bool]) -> list[Any]:
+    return [w for w, decayed in zip(jax.tree.leaves(params), decays, strict=True) if decayed]

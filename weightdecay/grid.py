@@ -1,0 +1,199 @@
+"""A grid is a list of members, each a dictionary of hyperparameters.
+
+`Grid` makes the product of its axes; `logspace` makes the rules of one kind for an axis. Checks stand here, so that a
+wrong value is told before anything is compiled.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import jax
+import numpy as np
+
+from weightdecay import decay
+from weightdecay.decay import Rule
+
+_LARGEST_SEED = 2**31 - 1
+
+
+def logspace(rule: Callable[[float], Rule], start: float, stop: float, num: int) -> list[Rule]:
+    """Rules of one kind with log-spaced coefficients, both ends in.
+
+    Args:
+      rule: A kind with one coefficient, such as ``wd.L2``, or any function from a coefficient to a rule.
+      start: First coefficient, > 0.
+      stop: Last coefficient, > 0.
+      num: How many, >= 1.
+
+    Returns:
+      The rules, in the order of their coefficients.
+
+    Raises:
+      TypeError: ``rule`` takes several coefficients, or is no rule.
+      ValueError: An end that is not above 0, or ``num`` below 1.
+
+    Examples:
+      >>> [str(rule) for rule in logspace(decay.L2, 1e-3, 1e-1, 3)]
+      ['L2(0.001)', 'L2(0.01)', 'L2(0.1)']
+    """
+    for name, value in {"start": start, "stop": stop}.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} is {value}; a logarithmic axis needs ends above 0. For no decay add wd.NoDecay().")
+    if num < 1:
+        raise ValueError(f"num is {num}; give at least 1.")
+    if not callable(rule):
+        raise TypeError(f"rule is {rule!r}; give a kind such as wd.L2, without a coefficient.")
+    coefficients = np.geomspace(start, stop, num)
+    try:
+        rules = [rule(float(coefficient)) for coefficient in coefficients]
+    except TypeError as error:
+        name = getattr(rule, "__name__", repr(rule))
+        raise TypeError(
+            f"rule is {name}, which does not take one coefficient; fix the others, as in "
+            "wd.logspace(lambda c: wd.ElasticNet(c, 0.1), 1e-4, 1e-1, 7)."
+        ) from error
+    decay.check(rules[0], argument="rule")
+    return rules
+
+
+class Grid(Sequence[dict[str, Any]]):
+    """Product of axes, the last axis fastest; a sequence of members.
+
+    ``decay`` and ``seed`` may be left out: no decay, and seed 0. Every other axis is an argument of the optimizer, such as
+    ``learning_rate``, ``momentum`` or ``b2``. An axis may be one value. Members that differ in the seed alone are
+    replicates of one candidate.
+
+    Examples:
+      >>> grid = Grid(decay=[decay.NoDecay(), *logspace(decay.L2, 1e-4, 1e-2, 3)], learning_rate=1e-3, seed=range(2))
+      >>> len(grid), grid[7]
+      (8, {'decay': L2(coefficient=0.01), 'learning_rate': 0.001, 'seed': 1})
+    """
+
+    def __init__(self, **axes: Any) -> None:
+        """Take the axes, each a value or an iterable of values.
+
+        Args:
+          **axes: Values by name.
+
+        Raises:
+          TypeError: A value of the wrong type, such as a rule's name in place of a rule.
+          ValueError: An empty axis, a value twice, or a value out of range.
+        """
+        self.axes = {name: _axis(name, values) for name, values in axes.items()}
+        self.axes.setdefault("decay", [decay.NoDecay()])
+        self.axes.setdefault("seed", [0])
+        self._members = [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self._members)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a member's hyperparameters by name."""
+        return self._members[index]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Go through the members."""
+        return iter(self._members)
+
+    def __repr__(self) -> str:
+        """Return the axes with their sizes."""
+        axes = " x ".join(f"{name} ({len(values)})" for name, values in self.axes.items())
+        return f"Grid of {len(self)} members: {axes}"
+
+
+def candidates(members: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Candidate of each member: members that differ in the seed alone share one.
+
+    Args:
+      members: Hyperparameters by name.
+
+    Returns:
+      Numbers from 0, in the order of first appearance.
+    """
+    numbers: dict[str, int] = {}
+    keys = (json.dumps(encode({k: v for k, v in member.items() if k != "seed"}), sort_keys=True) for member in members)
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
+
+
+def encode(member: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameters as JSON has them.
+
+    Args:
+      member: Hyperparameters by name.
+
+    Returns:
+      The same, with a rule as its name and its coefficients.
+    """
+    return {name: _encode(value) for name, value in member.items()}
+
+
+def decode(member: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameters from JSON.
+
+    Args:
+      member: As `encode` made it.
+
+    Returns:
+      Hyperparameters by name.
+
+    Raises:
+      ValueError: A rule that this version does not know.
+    """
+    return {name: _decode(value) if name == "decay" else value for name, value in member.items()}
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Rule):
+        numbers = jax.tree.map(lambda leaf: np.asarray(leaf).item(), value.coefficients())
+        return {"rule": type(value).__name__, **numbers}
+    return value
+
+
+def _decode(value: Any) -> Rule:
+    try:
+        coefficients = dict(value)
+        return decay.KINDS[coefficients.pop("rule")](**coefficients)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"decay is stored as {value!r}, which is no rule of this version.") from error
+
+
+def _axis(name: str, values: Any) -> list[Any]:
+    if isinstance(values, Rule | str | bytes | type) or np.ndim(values) == 0 and not isinstance(values, Iterable):
+        values = [values]
+    values = [_value(f"{name}[{index}]", name, value) for index, value in enumerate(values)]
+    if not values:
+        raise ValueError(f"{name} is an empty axis, so the grid would have no members; give at least one value.")
+    seen: set[str] = set()
+    for value in values:
+        key = json.dumps(_encode(value), sort_keys=True)
+        if key in seen:
+            raise ValueError(f"{name} holds {value} twice; give each value once (seeds make replicates).")
+        seen.add(key)
+    return values
+
+
+def _value(where: str, name: str, value: Any) -> Any:
+    if name == "decay":
+        decay.check(value, argument=where)
+        if any(callable(leaf) for leaf in jax.tree.leaves(value)):
+            raise TypeError(f"{where} has a schedule as its coefficient; in a grid a coefficient is a number.")
+        return value
+    if np.ndim(value) == 0 and hasattr(value, "item"):
+        value = value.item()
+    if name == "seed":
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; a seed is a whole number.")
+        if not 0 <= value <= _LARGEST_SEED:
+            raise ValueError(f"{where} is {value}; a seed lies between 0 and {_LARGEST_SEED}.")
+        return value
+    if not isinstance(value, bool | int | float | str):
+        raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; give a number, True, False or a word.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}; give a finite number.")
+    if name == "learning_rate" and (isinstance(value, bool | str) or value <= 0):
+        raise ValueError(f"{where} is {value!r}; a learning rate is a number above 0.")
+    return value

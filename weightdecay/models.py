@@ -1,0 +1,140 @@
+"""Networks under one face: `Network`, two pure functions that carry model state and random keys.
+
+flax linen modules and plain functions are turned into it by `network`; `MLP` is a linen module of our own.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from weightdecay.types import Key, ModelState, Params
+
+
+class Network(NamedTuple):
+    """A network as training sees it.
+
+    Attributes:
+      init: ``init(key, inputs) -> (params, model_state)``.
+      apply: ``apply(params, model_state, inputs, *, key, train) -> (outputs, model_state)``; ``key`` drives dropout and the
+        like, ``train`` is a Python bool.
+    """
+
+    init: Callable[[Key, Any], tuple[Params, ModelState]]
+    apply: Callable[..., tuple[Any, ModelState]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network given by two plain functions.
+
+    Attributes:
+      init: ``init(key, inputs) -> params``, any pytree of float arrays.
+      apply: ``apply(params, inputs) -> outputs``, with one row an example.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> linear = Model(
+      ...     init=lambda key, inputs: {"kernel": jnp.zeros((inputs.shape[1], 10))},
+      ...     apply=lambda params, inputs: inputs @ params["kernel"],
+      ... )
+    """
+
+    init: Callable[[Key, Any], Params]
+    apply: Callable[[Params, Any], Any]
+
+
+class MLP(nn.Module):
+    """Multilayer perceptron: dense layers with an activation between them; inputs are flattened.
+
+    Attributes:
+      hidden: Width of each hidden layer.
+      num_outputs: Width of the last layer; None takes it from the data when training starts.
+      activation: Between the layers.
+    """
+
+    hidden: Sequence[int] = (64, 64)
+    num_outputs: int | None = None
+    activation: Callable[[Any], Any] = nn.relu
+
+    @nn.compact
+    def __call__(self, inputs: Any) -> Any:
+        """Map a batch, shape ``(examples, ...)``, to outputs, shape ``(examples, num_outputs)``."""
+        if self.num_outputs is None:
+            raise ValueError("num_outputs is None; give it, or let training take it from the data.")
+        hidden = inputs.reshape(inputs.shape[0], -1)
+        for width in self.hidden:
+            hidden = self.activation(nn.Dense(width)(hidden))
+        return nn.Dense(self.num_outputs)(hidden)
+
+
+def complete(model: Any, num_outputs: int) -> Any:
+    """Model with its number of outputs, where it left that to the data.
+
+    Args:
+      model: Any model; one with an attribute ``num_outputs`` of None is completed, others come back as they are.
+      num_outputs: What the data asks for.
+
+    Returns:
+      The model.
+    """
+    if isinstance(model, nn.Module) and getattr(model, "num_outputs", 0) is None:
+        return model.clone(num_outputs=num_outputs)
+    return model
+
+
+def network(model: Any) -> Network:
+    """Bring a model under the one face.
+
+    Args:
+      model: A flax linen module, or a `Model` of plain functions.
+
+    Returns:
+      The network.
+
+    Raises:
+      TypeError: Anything else.
+    """
+    if isinstance(model, nn.Module):
+        return _linen(model)
+    if isinstance(model, Model):
+        return Network(
+            init=lambda key, inputs: (model.init(key, inputs), {}),
+            apply=lambda params, model_state, inputs, *, key, train: (model.apply(params, inputs), model_state),
+        )
+    hint = "it is a class: make an instance, such as wd.models.MLP((64, 64))" if isinstance(model, type) else (
+        "give a flax linen module, such as wd.models.MLP((64, 64)), or wd.Model(init, apply)"
+    )
+    raise TypeError(f"model is {model!r}, of type {type(model).__name__}; {hint}.")
+
+
+# How flax modules are told that they train, and what that is when they do.
+_TRAIN_FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
+
+
+def _linen(module: nn.Module) -> Network:
+    parameters = inspect.signature(type(module).__call__).parameters
+    flags = {name: value for name, value in _TRAIN_FLAGS.items() if name in parameters}
+
+    def mode(train: bool) -> dict[str, bool]:
+        return {name: value == train for name, value in flags.items()}
+
+    def init(key: Key, inputs: Any) -> tuple[Params, ModelState]:
+        params_key, dropout_key = jax.random.split(key)
+        variables = module.init({"params": params_key, "dropout": dropout_key}, inputs, **mode(train=False))
+        params = variables.get("params", {})
+        return params, {name: value for name, value in variables.items() if name != "params"}
+
+    def apply(params: Params, model_state: ModelState, inputs: Any, *, key: Key, train: bool) -> tuple[Any, ModelState]:
+        variables = {"params": params, **model_state}
+        if not train:
+            return module.apply(variables, inputs, **mode(train=False)), model_state
+        outputs, changed = module.apply(
+            variables, inputs, **mode(train=True), rngs={"dropout": key}, mutable=list(model_state)
+        )
+        return outputs, {**model_state, **changed}
+
+    return Network(init, apply)

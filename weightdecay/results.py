@@ -1,0 +1,327 @@
+"""What came of a grid: every metric with its labels, the table of candidates, the choice and its test score."""
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray
+
+from weightdecay import checkpoints, selection, tree
+from weightdecay import grid as grids
+from weightdecay.decay import NoDecay
+from weightdecay.selection import Candidate, Choice
+
+_AVERAGED = ("validation_accuracy", "validation_loss", "train_accuracy", "train_loss", "penalty", "weight_norm", "zero_fraction")
+_WITH_ERROR = ("validation_accuracy", "validation_loss")
+
+
+class Trained(NamedTuple):
+    """What training gives back of one member."""
+
+    metrics: dict[str, np.ndarray]  # each (steps,)
+    params: Any
+    model_state: Any
+    diverged_at: int
+    stopped_at: int
+
+
+class GridResult:
+    """Result of a grid; `weightdecay.fit_grid` makes it and `weightdecay.load` reads it.
+
+    Attributes:
+      dataset: Every metric, an `xarray.Dataset` with the dimensions ``member`` and ``step`` (the evaluation steps).
+        Coordinates along ``member``: ``decay`` (the rule's name), ``coefficient`` (nan where a rule has none; rules with
+        several have one coordinate each), ``learning_rate``, ``seed``, every other axis of the grid, and ``candidate``
+        (members that differ in the seed alone share one). Along both: ``train_loss``, ``penalty``, ``train_accuracy``,
+        ``validation_loss``, ``validation_accuracy``, ``weight_norm`` and ``zero_fraction`` (of the weights that decay).
+        Along ``member``: ``diverged_at`` and ``stopped_at`` (step, -1 for never).
+      members: Hyperparameters of each member by name.
+      settings: How the grid was run.
+      model: The model, completed with what came from the data; None in a result read from disk.
+    """
+
+    def __init__(
+        self,
+        dataset: xarray.Dataset,
+        members: Sequence[dict[str, Any]],
+        weights: Sequence[tuple[Any, Any]],
+        settings: Mapping[str, Any],
+        *,
+        model: Any = None,
+        test: dict[str, Any] | None = None,
+        score_test: Callable[[Any, Any], dict[str, float]] | None = None,
+    ) -> None:
+        """Take the parts; users have `weightdecay.fit_grid` and `weightdecay.load` do it."""
+        self.dataset = dataset
+        self.members = list(members)
+        self.settings = dict(settings)
+        self.model = model
+        self._weights = list(weights)
+        self._test = test
+        self._score_test = score_test
+
+    @classmethod
+    def build(
+        cls,
+        members: Sequence[dict[str, Any]],
+        steps: Sequence[int],
+        trained: Sequence[Trained],
+        settings: Mapping[str, Any],
+        *,
+        model: Any,
+        score_test: Callable[[Any, Any], dict[str, float]] | None,
+    ) -> "GridResult":
+        """Put the trained members together.
+
+        Args:
+          members: Hyperparameters of each member by name.
+          steps: Evaluation steps.
+          trained: What came of each member.
+          settings: How the grid was run.
+          model: The completed model.
+          score_test: ``score_test(params, model_state) -> {"loss": ..., "accuracy": ...}``; None without test examples.
+
+        Returns:
+          The result.
+        """
+        along = {name: np.stack([one.metrics[name] for one in trained]) for name in trained[0].metrics}
+        dataset = xarray.Dataset(
+            {name: (("member", "step"), values) for name, values in along.items()}
+            | {name: ("member", np.array([getattr(one, name) for one in trained], np.int32)) for name in ("diverged_at", "stopped_at")},
+            coords={"member": np.arange(len(members), dtype=np.int32), "step": np.array(steps, np.int32)}
+            | {name: ("member", values) for name, values in _coordinates(members).items()},
+        )
+        weights = [(one.params, one.model_state) for one in trained]
+        return cls(dataset, members, weights, settings, model=model, score_test=score_test)
+
+    def table(self) -> pd.DataFrame:
+        """One row a candidate, averaged over the seeds at the last step.
+
+        Returns:
+          Index ``candidate``; the hyperparameters; mean ``validation_accuracy`` and ``validation_loss`` with their
+          ``..._standard_error`` over the seeds (nan with one seed); mean ``train_accuracy``, ``train_loss``, ``penalty``,
+          ``weight_norm`` and ``zero_fraction``; ``generalization_gap``, which is training less validation accuracy, or
+          validation less training loss where there is no accuracy; ``seeds``, and how many of them ``diverged``. A mean with a
+          nan in it is nan.
+        """
+        last = self.dataset.isel(step=-1)
+        hyperparameters = [name for name in _coordinates(self.members) if name not in ("seed", "candidate")]
+        rows = []
+        for candidate in self._candidates("validation_loss"):
+            here = last.isel(member=list(candidate.members))
+            row: dict[str, Any] = {name: here[name].values[0] for name in hyperparameters}
+            for name in _AVERAGED:
+                row[name], error = selection.mean_and_error(here[name].values)
+                if name in _WITH_ERROR:
+                    row[f"{name}_standard_error"] = error
+            row["generalization_gap"] = (
+                row["validation_loss"] - row["train_loss"]
+                if self._has_no_accuracy()
+                else row["train_accuracy"] - row["validation_accuracy"]
+            )
+            row["seeds"] = len(candidate.members)
+            row["diverged"] = int((here["diverged_at"].values >= 0).sum())
+            rows.append(row)
+        return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
+
+    def best(self, criterion: str = "best_mean", *, metric: str = "validation_loss") -> Choice:
+        """Choose a candidate on validation data.
+
+        Args:
+          criterion: ``"best_mean"``, or ``"one_standard_error"``: the most decayed candidate within one standard error of the
+            best; see `weightdecay.selection.choose`.
+          metric: ``"validation_loss"`` or ``"validation_accuracy"``.
+
+        Returns:
+          The choice: ``.decay``, ``.hyperparameters``, ``.mean``, ``.standard_error``, ``.members``, ``.edge``, ``.advice``.
+
+        Raises:
+          ValueError: Unknown words, no finite candidate, or one seed where a standard error is needed.
+        """
+        return selection.choose(self._candidates(metric), metric=metric, criterion=criterion)
+
+    def no_decay(self, *, metric: str = "validation_loss") -> Choice | None:
+        """Choose among the candidates without decay alone.
+
+        Args:
+          metric: As in `best`.
+
+        Returns:
+          The best of them on validation data; None where the grid has none that is finite.
+        """
+        candidates = [c for c in self._candidates(metric) if isinstance(c.decay, NoDecay) and np.isfinite(c.mean)]
+        return selection.choose(candidates, metric=metric) if candidates else None
+
+    def test(self, criterion: str = "best_mean", *, metric: str = "validation_loss") -> pd.DataFrame:
+        """Score the chosen candidate, and no decay beside it, on the test examples: once.
+
+        The score is kept, also on disk. A test set that has been looked at can no longer judge another choice, so a call
+        with another choice is refused.
+
+        Args:
+          criterion: As in `best`.
+          metric: As in `best`.
+
+        Returns:
+          Index ``chosen`` and ``no decay``; columns ``candidate``, ``decay``, mean ``test_accuracy`` and ``test_loss`` over
+          the seeds, with their ``..._standard_error``.
+
+        Raises:
+          ValueError: No test examples, a result read from disk that was never scored, or another choice than before.
+        """
+        chosen, none = self.best(criterion, metric=metric), self.no_decay(metric=metric)
+        wanted = {"chosen": chosen.number} | ({} if none is None else {"no decay": none.number})
+        if self._test is not None and self._test["candidates"] != wanted:
+            raise ValueError(
+                f"the test set was already looked at for candidates {self._test['candidates']}, so it cannot judge another "
+                f"choice, {wanted}; score that one on fresh data."
+            )
+        if self._test is None:
+            if self._score_test is None:
+                raise ValueError(
+                    "there are no test examples: give wd.Data a test split, and call result.test() before result.save()."
+                )
+            self._test = {
+                "candidates": wanted,
+                "scores": {
+                    role: [self._score_test(*self._weights[index]) for index in choice.members]
+                    for role, choice in (("chosen", chosen), ("no decay", none))
+                    if choice is not None
+                },
+            }
+        choices = {"chosen": chosen, "no decay": none}
+        return pd.DataFrame({role: _test_row(choices[role], scores) for role, scores in self._test["scores"].items()}).T
+
+    def params(self, member: int | None = None) -> Any:
+        """Weights of a member after its last step, as the model itself holds them.
+
+        Args:
+          member: Its number; may be left out where there is one.
+
+        Returns:
+          The tree of weights, NumPy arrays; for a flax linen module ``model.apply({"params": ...}, inputs)`` takes it.
+
+        Raises:
+          IndexError: No such member.
+        """
+        return self._weights[self._index(member)][0]
+
+    def model_state(self, member: int | None = None) -> Any:
+        """What a member's model carries beside its weights, such as batch statistics.
+
+        Args:
+          member: Its number; may be left out where there is one.
+
+        Returns:
+          Collections by name; empty for a model without any.
+
+        Raises:
+          IndexError: No such member.
+        """
+        return self._weights[self._index(member)][1]
+
+    def plot_path(self, metric: str = "validation_loss", *, ax: Any = None) -> Any:
+        """Plot a metric against the coefficient, a line a rule; see `weightdecay.plots.path`."""
+        from weightdecay import plots
+
+        return plots.path(self.table(), metric, chosen=self.best(), ax=ax)
+
+    def plot_curves(self, *, ax: Any = None) -> Any:
+        """Plot losses along training, of the chosen candidate and of no decay; see `weightdecay.plots.curves`."""
+        from weightdecay import plots
+
+        chosen, none = self.best(), self.no_decay()
+        shown = {str(chosen.decay): chosen.members} | ({} if none is None else {"NoDecay()": none.members})
+        return plots.curves(self.dataset, shown, ax=ax)
+
+    def plot_sparsity(self, *, ax: Any = None) -> Any:
+        """Plot the share of exact zeros against the coefficient, a line a rule; see `weightdecay.plots.path`."""
+        from weightdecay import plots
+
+        return plots.path(self.table(), "zero_fraction", chosen=None, ax=ax)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the result to a folder of ordinary files; see `weightdecay.checkpoints`.
+
+        Args:
+          path: A new or an empty folder.
+          overwrite: Whether to replace an earlier result there.
+
+        Raises:
+          FileExistsError: The folder holds something else, or a result without ``overwrite``.
+        """
+        contents = checkpoints.Contents(self.dataset, self.members, self._weights, self.settings, self._test)
+        checkpoints.write(path, contents, overwrite=overwrite)
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        """Return the size of the grid and the choice."""
+        try:
+            choice = f"chosen on validation data: {self.best()}"
+        except ValueError as error:
+            choice = f"no choice: {error}"
+        steps = self.dataset.sizes["step"]
+        return f"GridResult of {len(self)} members, {steps} evaluations; {choice}"
+
+    def _candidates(self, metric: str) -> list[Candidate]:
+        if metric not in selection.METRICS:
+            raise ValueError(f"metric is {metric!r}; give one of {', '.join(selection.METRICS)}.")
+        last = self.dataset.isel(step=-1)
+        return selection.gather(self.members, last[metric].values, last["weight_norm"].values)
+
+    def _has_no_accuracy(self) -> bool:
+        return bool(np.isnan(self.dataset["validation_accuracy"].values).all())
+
+    def _index(self, member: int | None) -> int:
+        if member is None and len(self) == 1:
+            return 0
+        if member is None or not -len(self) <= member < len(self):
+            raise IndexError(f"member is {member}; give 0 to {len(self) - 1}.")
+        return member
+
+
+def load(path: str | os.PathLike[str]) -> GridResult:
+    """Read a result that was saved; nothing in the files is run.
+
+    Args:
+      path: The folder that ``result.save`` wrote.
+
+    Returns:
+      The result, without the model: weights are nested dictionaries of NumPy arrays.
+
+    Raises:
+      FileNotFoundError: No result there.
+      ValueError: A damaged file, or one of a later version.
+    """
+    contents = checkpoints.read(path)
+    return GridResult(contents.dataset, contents.members, contents.weights, contents.settings, test=contents.test)
+
+
+def _coordinates(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Values along the members: the rule's name, its coefficients, the other axes, the candidate."""
+    by_member = [dict(_numbers(member)) for member in members]
+    names = dict.fromkeys(["decay", "coefficient", *(name for row in by_member for name in row)])
+    columns = {name: np.array([row.get(name, np.nan) for row in by_member]) for name in names}
+    return columns | {"candidate": np.array(grids.candidates(members), np.int32)}
+
+
+def _numbers(member: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    decay = member["decay"]
+    row: list[tuple[str, Any]] = [("decay", type(decay).__name__)]
+    for name, value in decay.coefficients().items():
+        row += [(f"{name}[{leaf_name}]" if leaf_name else name, float(leaf)) for leaf_name, leaf in tree.named_leaves(value)]
+    return row + [(name, np.int32(value) if name == "seed" else value) for name, value in member.items() if name != "decay"]
+
+
+def _test_row(choice: Choice | None, scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    assert choice is not None
+    row: dict[str, Any] = {"candidate": choice.number, "decay": str(choice.decay)}
+    for name in ("accuracy", "loss"):
+        row[f"test_{name}"], row[f"test_{name}_standard_error"] = selection.mean_and_error([score[name] for score in scores])
+    return row
