@@ -57,12 +57,14 @@ def check_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
     entries = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
     if entries and not is_result(folder):
         raise FileExistsError(
-            f"folder {folder} holds something else ({', '.join(entries[:3])}{', ...' if len(entries) > 3 else ''}); nothing "
+            f"folder {folder} holds something else ({', '.join(entries[:3])}{', ...' if len(entries) > 3 else ''}); "
+            "nothing "
             "was touched. Give a new or an empty folder."
         )
     if entries and not overwrite:
         raise FileExistsError(
-            f"folder {folder} holds an earlier result; nothing was touched. Give another folder, or overwrite=True."
+            f"folder {folder} holds an earlier result; nothing was touched. Give another folder, or "
+            "overwrite it (overwrite=True; --overwrite on the command line)."
         )
     parent = next(ancestor for ancestor in folder.absolute().parents if ancestor.exists())
     if not parent.is_dir():
@@ -113,7 +115,9 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
         settings = {
             "format": _FORMAT,
             "version": _VERSION,
-            "versions": {name: metadata.version(name) for name in ("weightdecay", "jax", "jaxlib", "optax", "flax", "numpy")},
+            "versions": {
+                name: metadata.version(name) for name in ("weightdecay", "jax", "jaxlib", "optax", "flax", "numpy")
+            },
             "settings": contents.settings,
             "test": contents.test,
             "members": [grids.encode(member) for member in contents.members],
@@ -152,11 +156,14 @@ def read(path: str | os.PathLike[str]) -> Contents:
 
     folder = Path(path)
     if not is_result(folder):
-        raise FileNotFoundError(f"folder {folder} holds no weightdecay result; give a folder that result.save(...) wrote.")
+        raise FileNotFoundError(
+            f"folder {folder} holds no weightdecay result; give a folder that result.save(...) wrote."
+        )
     settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
     if settings["version"] > _VERSION:
         raise ValueError(
-            f"folder {folder} has format version {settings['version']}, this library reads up to {_VERSION}; upgrade weightdecay."
+            f"folder {folder} has format version {settings['version']}, this library reads up to {_VERSION}; upgrade "
+            "weightdecay."
         )
     file = _DATASET
     try:
@@ -168,7 +175,9 @@ def read(path: str | os.PathLike[str]) -> Contents:
         if dataset.sizes["member"] != len(members):
             raise ValueError(f"{_DATASET} has {dataset.sizes['member']} members, {_SETTINGS} {len(members)}")
     except (OSError, ValueError, TypeError, KeyError, IndexError, SafetensorError) as error:
-        raise ValueError(f"file {folder / file} is missing, damaged or altered ({error}); save the result again.") from error
+        raise ValueError(
+            f"file {folder / file} is missing, damaged or altered ({error}); save the result again."
+        ) from error
     return Contents(dataset, members, weights, settings["settings"], settings["test"])
 
 

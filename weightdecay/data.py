@@ -34,7 +34,12 @@ class Data:
 
 
 def digits(
-    *, seed: int = 0, validation_size: float = 0.2, test_size: float = 0.2, num_train: int | None = None, label_noise: float = 0.0
+    *,
+    seed: int = 0,
+    validation_size: float = 0.2,
+    test_size: float = 0.2,
+    num_train: int | None = None,
+    label_noise: float = 0.0,
 ) -> Data:
     """scikit-learn's 1,797 handwritten digits, 8 x 8 pixels in [0, 1], ten classes.
 
@@ -64,7 +69,12 @@ def digits(
 
 
 def breast_cancer(
-    *, seed: int = 0, validation_size: float = 0.2, test_size: float = 0.2, num_train: int | None = None, label_noise: float = 0.0
+    *,
+    seed: int = 0,
+    validation_size: float = 0.2,
+    test_size: float = 0.2,
+    num_train: int | None = None,
+    label_noise: float = 0.0,
 ) -> Data:
     """scikit-learn's 569 breast tumours, 30 standardized measurements, two classes.
 
@@ -88,7 +98,12 @@ def breast_cancer(
 
 
 def wine(
-    *, seed: int = 0, validation_size: float = 0.2, test_size: float = 0.2, num_train: int | None = None, label_noise: float = 0.0
+    *,
+    seed: int = 0,
+    validation_size: float = 0.2,
+    test_size: float = 0.2,
+    num_train: int | None = None,
+    label_noise: float = 0.0,
 ) -> Data:
     """scikit-learn's 178 wines, 13 standardized measurements, three classes.
 
@@ -175,7 +190,8 @@ def check(data: Any, batch_size: int | None) -> None:
         raise TypeError(f"batch_size is {batch_size!r}; give a whole number of examples, or None for all of them.")
     if batch_size is not None and not 1 <= batch_size <= num_train:
         raise ValueError(
-            f"batch_size is {batch_size}, but data.train has {num_train} examples; give 1 to {num_train}, or None for all of them."
+            f"batch_size is {batch_size}, but data.train has {num_train} examples; give 1 to {num_train}, or None for "
+            "all of them."
         )
 
 
@@ -189,7 +205,8 @@ def _check_split(name: str, batch: Batch) -> None:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = np.argwhere(~np.isfinite(values))
             raise ValueError(
-                f"{where} hold {len(bad)} values that are nan or infinite, the first in example {bad[0][0]}; remove these "
+                f"{where} hold {len(bad)} values that are nan or infinite, the first in example {bad[0][0]}; remove "
+                "these "
                 "examples or fill the values in."
             )
     if len(batch.inputs) != len(batch.targets):
@@ -228,15 +245,18 @@ def _split(
 
     if not (0 < validation_size and 0 < test_size and validation_size + test_size < 1):
         raise ValueError(
-            f"validation_size is {validation_size} and test_size is {test_size}; give shares above 0 that leave some to train on."
+            f"validation_size is {validation_size} and test_size is {test_size}; give shares above 0 that leave some "
+            "to train on."
         )
     if not 0 <= label_noise <= 1:
         raise ValueError(f"label_noise is {label_noise}; give a share between 0 and 1.")
     classes = np.issubdtype(targets.dtype, np.integer)
     targets = targets.astype(np.int32 if classes else np.float64)
 
-    def part(rows: np.ndarray, size: float | int) -> tuple[np.ndarray, np.ndarray]:
-        return train_test_split(rows, test_size=size, random_state=seed, stratify=targets[rows] if classes else None)
+    def part(rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        stratify = targets[rows] if classes else None
+        rest, chosen = train_test_split(rows, test_size=size, random_state=seed, stratify=stratify)
+        return np.asarray(rest), np.asarray(chosen)
 
     rest, test = part(np.arange(len(targets)), round(test_size * len(targets)))
     train, validation = part(rest, round(validation_size * len(targets)))
@@ -244,7 +264,8 @@ def _split(
         smallest = len(np.unique(targets)) if classes else 1
         if not smallest <= num_train <= len(train) - smallest:
             raise ValueError(
-                f"num_train is {num_train}; give {smallest} to {len(train) - smallest}, or {len(train)}, which is all of them."
+                f"num_train is {num_train}; give {smallest} to {len(train) - smallest}, or {len(train)}, which is all "
+                "of them."
             )
         _, train = part(train, num_train)
 

@@ -12,13 +12,14 @@ pytree prefix of the weights with a number a layer, or a schedule ``step -> numb
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from typing_extensions import dataclass_transform
+from jax.core import Tracer
+from typing_extensions import dataclass_transform, override
 
 from weightdecay import penalties, proximal, tree
 from weightdecay.types import Coefficient, Params, Scalar
@@ -43,7 +44,9 @@ class Rule:
     def __str__(self) -> str:
         """Return the rule as one writes it: ``L2(0.01)``."""
         values = self.coefficients().values()
-        return f"{type(self).__name__}({', '.join(f'{v:.4g}' if isinstance(v, int | float) else str(v) for v in values)})"
+        return (
+            f"{type(self).__name__}({', '.join(f'{v:.4g}' if isinstance(v, int | float) else str(v) for v in values)})"
+        )
 
 
 @_rule
@@ -66,8 +69,8 @@ class Terms(Rule):
     proximal_l1: Coefficient = None
     proximal_l2: Coefficient = None
 
+    @override
     def terms(self) -> "Terms":
-        """Return itself."""
         return self
 
     def filled(self) -> "Terms":
@@ -125,7 +128,12 @@ class Terms(Rule):
 
     def penalty(self, weight: Array) -> Scalar:
         """Penalty of one array, in the unit of the loss: what is minimized beside the data loss."""
-        pairs = [(penalties.l1, self.l1), (penalties.l2, self.l2), (penalties.l1, self.proximal_l1), (penalties.l2, self.proximal_l2)]
+        pairs = [
+            (penalties.l1, self.l1),
+            (penalties.l2, self.l2),
+            (penalties.l1, self.proximal_l1),
+            (penalties.l2, self.proximal_l2),
+        ]
         return sum((c * penalty(weight) for penalty, c in pairs if c is not None), start=jnp.zeros(()))
 
 
@@ -136,8 +144,8 @@ class NoDecay(Rule):
     ``w <- w - η u``
     """
 
+    @override
     def terms(self) -> Terms:
-        """Return the rule in its normal form."""
         return Terms()
 
 
@@ -156,8 +164,8 @@ class L2(Rule):
 
     coefficient: Coefficient
 
+    @override
     def terms(self) -> Terms:
-        """Return the rule in its normal form."""
         return Terms(l2=self.coefficient)
 
 
@@ -176,8 +184,8 @@ class L1(Rule):
 
     coefficient: Coefficient
 
+    @override
     def terms(self) -> Terms:
-        """Return the rule in its normal form."""
         return Terms(l1=self.coefficient)
 
 
@@ -198,8 +206,8 @@ class ElasticNet(Rule):
     l1_coefficient: Coefficient
     l2_coefficient: Coefficient
 
+    @override
     def terms(self) -> Terms:
-        """Return the rule in its normal form."""
         return Terms(l1=self.l1_coefficient, l2=self.l2_coefficient)
 
 
@@ -218,8 +226,8 @@ class Decoupled(Rule):
 
     coefficient: Coefficient
 
+    @override
     def terms(self) -> Terms:
-        """Return the rule in its normal form."""
         return Terms(decoupled=self.coefficient)
 
 
@@ -238,8 +246,8 @@ class Independent(Rule):
 
     coefficient: Coefficient
 
+    @override
     def terms(self) -> Terms:
-        """Return the rule in its normal form."""
         return Terms(independent=self.coefficient)
 
 
@@ -247,8 +255,8 @@ class Independent(Rule):
 class ProximalL1(Rule):
     """L1 by its proximal map, which gives exact zeros.
 
-    ``w <- S(w - η u, η c / D)``: the map is taken in the base optimizer's own metric, so that SGD and Adam have the same
-    minimizer, the one of ``loss + c |w|₁``.
+    ``w <- S(w - η u, η c / D)``: the map is taken in the base optimizer's own metric, so that SGD and Adam have the
+    same minimizer, the one of ``loss + c |w|₁``.
 
     Args:
       coefficient: c >= 0, loss / weight.
@@ -260,8 +268,8 @@ class ProximalL1(Rule):
 
     coefficient: Coefficient
 
+    @override
     def terms(self) -> Terms:
-        """Return the rule in its normal form."""
         return Terms(proximal_l1=self.coefficient)
 
 
@@ -269,9 +277,9 @@ class ProximalL1(Rule):
 class ProximalL2(Rule):
     """L2 by its proximal map, the implicit step: stable for any coefficient.
 
-    ``w <- (w - η u) / (1 + η c / D)``: in the base optimizer's own metric, so that SGD and Adam have the same minimizer,
-    the one of ``loss + c |w|²/2``. Zhuang et al. take the map under Adam without D; that is an implicit `Decoupled`, with
-    another minimizer.
+    ``w <- (w - η u) / (1 + η c / D)``: in the base optimizer's own metric, so that SGD and Adam have the same
+    minimizer, the one of ``loss + c |w|²/2``. Zhuang et al. take the map under Adam without D; that is an implicit
+    `Decoupled`, with another minimizer.
 
     Args:
       coefficient: c >= 0, loss / weight².
@@ -283,8 +291,8 @@ class ProximalL2(Rule):
 
     coefficient: Coefficient
 
+    @override
     def terms(self) -> Terms:
-        """Return the rule in its normal form."""
         return Terms(proximal_l2=self.coefficient)
 
 
@@ -305,8 +313,8 @@ class ProximalElasticNet(Rule):
     l1_coefficient: Coefficient
     l2_coefficient: Coefficient
 
+    @override
     def terms(self) -> Terms:
-        """Return the rule in its normal form."""
         return Terms(proximal_l1=self.l1_coefficient, proximal_l2=self.l2_coefficient)
 
 
@@ -369,7 +377,8 @@ def penalty(rule: Rule, params: Params, decays: list[bool]) -> Any:
       decays: One bool a leaf of ``params``.
 
     Returns:
-      The penalty, shape ``()``, unit of the loss; 0 for the rules that shrink beside the loss (`Decoupled`, `Independent`).
+      The penalty, shape ``()``, unit of the loss; 0 for the rules that shrink beside the loss (`Decoupled`,
+      `Independent`).
     """
     terms = leafwise(rule, params, decays)
     return sum((t.penalty(w) for t, w in zip(terms, jax.tree.leaves(params), strict=True)), start=jnp.zeros(()))
@@ -400,13 +409,14 @@ def check(rule: Any, *, argument: str) -> None:
 
 
 def _check_number(value: Any, where: str) -> None:
-    if callable(value) or isinstance(value, jax.core.Tracer):
+    if callable(value) or isinstance(value, Tracer):
         return
     if isinstance(value, bool | str | bytes) or not np.issubdtype(np.asarray(value).dtype, np.number):
         raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; give a number >= 0.")
     if np.ndim(value) > 0:
         raise ValueError(
-            f"{where} is an array of shape {np.shape(value)}; give one number, or a tree with a number a layer. For many "
+            f"{where} is an array of shape {np.shape(value)}; give one number, or a tree with a number a layer. For "
+            "many "
             "candidates give many rules, as wd.logspace makes them."
         )
     if not math.isfinite(value) or value < 0:

@@ -41,7 +41,9 @@ def logspace(rule: Callable[[float], Rule], start: float, stop: float, num: int)
     """
     for name, value in {"start": start, "stop": stop}.items():
         if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} is {value}; a logarithmic axis needs ends above 0. For no decay add wd.NoDecay().")
+            raise ValueError(
+                f"{name} is {value}; a logarithmic axis needs ends above 0. For no decay add wd.NoDecay()."
+            )
     if num < 1:
         raise ValueError(f"num is {num}; give at least 1.")
     if not callable(rule):
@@ -62,9 +64,9 @@ def logspace(rule: Callable[[float], Rule], start: float, stop: float, num: int)
 class Grid(Sequence[dict[str, Any]]):
     """Product of axes, the last axis fastest; a sequence of members.
 
-    ``decay`` and ``seed`` may be left out: no decay, and seed 0. Every other axis is an argument of the optimizer, such as
-    ``learning_rate``, ``momentum`` or ``b2``. An axis may be one value. Members that differ in the seed alone are
-    replicates of one candidate.
+    ``decay`` and ``seed`` may be left out: no decay, and seed 0. Every other axis is an argument of the optimizer,
+    such as ``learning_rate``, ``momentum`` or ``b2``. An axis may be one value. Members that differ in the seed alone
+    are replicates of one candidate.
 
     Examples:
       >>> grid = Grid(decay=[decay.NoDecay(), *logspace(decay.L2, 1e-4, 1e-2, 3)], learning_rate=1e-3, seed=range(2))
@@ -162,7 +164,7 @@ def _decode(value: Any) -> Rule:
 
 
 def _axis(name: str, values: Any) -> list[Any]:
-    if isinstance(values, Rule | str | bytes | type) or np.ndim(values) == 0 and not isinstance(values, Iterable):
+    if isinstance(values, Rule | str | bytes | type) or (np.ndim(values) == 0 and not isinstance(values, Iterable)):
         values = [values]
     values = [_value(f"{name}[{index}]", name, value) for index, value in enumerate(values)]
     if not values:

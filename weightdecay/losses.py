@@ -94,7 +94,11 @@ def resolve(loss: str | LossFn | None, targets: Any) -> Loss:
       ValueError: An unknown name, or targets that the loss cannot take.
     """
     if loss is None:
-        loss = "softmax_cross_entropy" if np.issubdtype(targets.dtype, np.integer) and targets.ndim == 1 else "squared_error"
+        loss = (
+            "softmax_cross_entropy"
+            if np.issubdtype(targets.dtype, np.integer) and targets.ndim == 1
+            else "squared_error"
+        )
     if callable(loss):
         return Loss(getattr(loss, "__name__", "loss_fn"), loss, has_accuracy=False)
     if not isinstance(loss, str):
@@ -119,14 +123,16 @@ def check_targets(loss: Loss, targets: Any, *, argument: str) -> None:
     if loss.name == "softmax_cross_entropy":
         if not np.issubdtype(targets.dtype, np.integer) or targets.ndim != 1:
             raise ValueError(
-                f"{came}, but loss='softmax_cross_entropy' takes one class index an example: integers of shape (examples,). "
+                f"{came}, but loss='softmax_cross_entropy' takes one class index an example: integers of shape "
+                "(examples,). "
                 "Convert the targets to class indices, or pass loss='squared_error' for real targets."
             )
         if targets.size and targets.min() < 0:
             raise ValueError(f"{argument} holds the class {targets.min()}; classes are counted from 0.")
     if loss.name == "sigmoid_cross_entropy" and targets.size and (targets.min() < 0 or targets.max() > 1):
         raise ValueError(
-            f"{came} and values from {targets.min()} to {targets.max()}, but loss='sigmoid_cross_entropy' takes targets in "
+            f"{came} and values from {targets.min()} to {targets.max()}, but loss='sigmoid_cross_entropy' takes "
+            "targets in "
             "[0, 1]. For class indices pass loss='softmax_cross_entropy'."
         )
 
@@ -161,8 +167,10 @@ def check_outputs(loss: Loss, outputs: Any, targets: Any) -> None:
         classes = num_outputs(loss, targets)
         if outputs.ndim != 2 or outputs.shape[1] < classes:
             raise ValueError(
-                f"model gives outputs of shape (examples, {', '.join(map(str, outputs.shape[1:]))}), but data holds {classes} "
-                f"classes (targets 0 to {classes - 1}): give the model at least {classes} outputs, or leave num_outputs "
+                f"model gives outputs of shape (examples, {', '.join(map(str, outputs.shape[1:]))}), but data holds "
+                f"{classes} "
+                f"classes (targets 0 to {classes - 1}): give the model at least {classes} outputs, or leave "
+                "num_outputs "
                 "unset where it can be taken from the data."
             )
     elif loss.name in _ELEMENTWISE and loss.align(outputs, targets).shape[1:] != targets.shape[1:]:

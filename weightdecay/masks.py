@@ -18,8 +18,8 @@ def kernels(params: Params) -> Mask:
     """Kernels alone: no biases, no scales of normalization layers, no embeddings.
 
     A kernel has at least two dimensions; what flax names ``bias``, ``scale`` or ``embedding`` is none, whatever its
-    shape (attention has two-dimensional biases). A bare array in place of a tree has no biases beside it and is a kernel
-    at any shape.
+    shape (attention has two-dimensional biases). A bare array in place of a tree has no biases beside it and is a
+    kernel at any shape.
 
     Args:
       params: Weights, any pytree of arrays.
@@ -63,7 +63,9 @@ def resolve(mask: Mask | MaskFn, params: Params) -> list[bool]:
     decays = tree.spread(mask(params) if callable(mask) else mask, params, argument="mask")
     wrong = next((leaf for leaf in decays if not isinstance(leaf, bool | np.bool_)), None)
     if wrong is not None:
-        raise TypeError(f"mask has a leaf {wrong!r} of type {type(wrong).__name__}; a mask holds True (decays) or False.")
+        raise TypeError(
+            f"mask has a leaf {wrong!r} of type {type(wrong).__name__}; a mask holds True (decays) or False."
+        )
     if decays and not any(decays):
         chosen = getattr(mask, "__name__", "given")
         leaves = ", ".join(f"{leaf_name} {np.shape(leaf)}" for leaf_name, leaf in tree.named_leaves(params))
@@ -95,8 +97,13 @@ def describe(params: Params, mask: Mask | MaskFn = kernels) -> str:
       6 of 8 weights decay (75.0 %)
     """
     decays = resolve(mask, params)
-    leaves = [(leaf_name or "(array)", str(np.shape(leaf)), int(np.size(leaf))) for leaf_name, leaf in tree.named_leaves(params)]
-    names, shapes = (max(map(len, column)) for column in zip(("name", "shape"), *(row[:2] for row in leaves), strict=True))
+    leaves = [
+        (leaf_name or "(array)", str(np.shape(leaf)), int(np.size(leaf)))
+        for leaf_name, leaf in tree.named_leaves(params)
+    ]
+    names, shapes = (
+        max(map(len, column)) for column in zip(("name", "shape"), *(row[:2] for row in leaves), strict=True)
+    )
     lines = [f"{'name':<{names}}  {'shape':<{shapes}}  weights  decays"]
     lines += [
         f"{leaf_name:<{names}}  {shape:<{shapes}}  {size:>7}  {'yes' if decayed else 'no'}"

@@ -19,8 +19,8 @@ class Network(NamedTuple):
 
     Attributes:
       init: ``init(key, inputs) -> (params, model_state)``.
-      apply: ``apply(params, model_state, inputs, *, key, train) -> (outputs, model_state)``; ``key`` drives dropout and the
-        like, ``train`` is a Python bool.
+      apply: ``apply(params, model_state, inputs, *, key, train) -> (outputs, model_state)``; ``key`` drives dropout
+        and the like, ``train`` is a Python bool.
     """
 
     init: Callable[[Key, Any], tuple[Params, ModelState]]
@@ -105,21 +105,29 @@ def network(model: Any) -> Network:
             init=lambda key, inputs: (model.init(key, inputs), {}),
             apply=lambda params, model_state, inputs, *, key, train: (model.apply(params, inputs), model_state),
         )
-    hint = "it is a class: make an instance, such as wd.models.MLP((64, 64))" if isinstance(model, type) else (
-        "give a flax linen module, such as wd.models.MLP((64, 64)), or wd.Model(init, apply)"
+    hint = (
+        "it is a class: make an instance, such as wd.models.MLP((64, 64))"
+        if isinstance(model, type)
+        else ("give a flax linen module, such as wd.models.MLP((64, 64)), or wd.Model(init, apply)")
     )
     raise TypeError(f"model is {model!r}, of type {type(model).__name__}; {hint}.")
 
 
 # How flax modules are told that they train, and what that is when they do.
-_TRAIN_FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
+_TRAIN_FLAGS = {
+    "train": True,
+    "training": True,
+    "is_training": True,
+    "deterministic": False,
+    "use_running_average": False,
+}
 
 
 def _linen(module: nn.Module) -> Network:
     parameters = inspect.signature(type(module).__call__).parameters
     flags = {name: value for name, value in _TRAIN_FLAGS.items() if name in parameters}
 
-    def mode(train: bool) -> dict[str, bool]:
+    def mode(train: bool) -> dict[str, Any]:
         return {name: value == train for name, value in flags.items()}
 
     def init(key: Key, inputs: Any) -> tuple[Params, ModelState]:

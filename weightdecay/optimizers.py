@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Int
 
 from weightdecay import decay as rules
@@ -23,7 +24,7 @@ from weightdecay.types import Mask, MaskFn, Params, PyTree, Scalar, Schedule
 class DecayState(NamedTuple):
     """State of `optimizer`."""
 
-    count: Int[Array, ""]
+    step: Int[Array, ""]  # steps taken
     base: PyTree
 
 
@@ -71,7 +72,8 @@ def optimizer(
     terms = decay.terms()
     if terms.independent is not None and callable(learning_rate) and peak_learning_rate is None:
         raise ValueError(
-            f"decay = {decay} beside a schedule needs the schedule's peak: pass peak_learning_rate, the largest learning "
+            f"decay = {decay} beside a schedule needs the schedule's peak: pass peak_learning_rate, the largest "
+            "learning "
             "rate of the schedule. The share that decays in a step is coefficient * learning_rate / peak_learning_rate."
         )
 
@@ -83,7 +85,8 @@ def optimizer(
         state = base.init(params)
         if terms.is_proximal and metric is None and jax.tree.leaves(optax.tree.get(state, "nu", default=None)):
             raise ValueError(
-                f"decay = {decay} takes a proximal step, and the base optimizer divides by second moments: without their "
+                f"decay = {decay} takes a proximal step, and the base optimizer divides by second moments: without "
+                "their "
                 "diagonal the step would have another minimizer. Take wd.adam, or pass metric=..., which gives "
                 "sqrt(second moments) + eps from the base's state."
             )
@@ -92,10 +95,10 @@ def optimizer(
     def update(gradients: Any, state: DecayState, params: Params | None = None) -> tuple[Params, DecayState]:
         if params is None:
             raise ValueError("params is None; decay acts on the weights: call update(gradients, state, params).")
-        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
         scale = rate / peak_learning_rate if callable(learning_rate) and peak_learning_rate is not None else 1.0
         weights, structure = jax.tree.flatten(params)
-        leaf_terms = rules.leafwise(rules.at_step(decay, state.count), params, flags(params))
+        leaf_terms = rules.leafwise(rules.at_step(decay, state.step), params, flags(params))
 
         gradient_leaves = structure.flatten_up_to(gradients)
         regularized = [t.regularize(g, w) for t, g, w in zip(leaf_terms, gradient_leaves, weights, strict=True)]
@@ -105,7 +108,7 @@ def optimizer(
             t.step(-rate * u, w, rate, scale, d)
             for t, u, w, d in zip(leaf_terms, structure.flatten_up_to(directions), weights, diagonals, strict=True)
         ]
-        return structure.unflatten(updates), DecayState(optax.safe_increment(state.count), base_state)
+        return structure.unflatten(updates), DecayState(state.step + 1, base_state)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
@@ -193,7 +196,7 @@ def adam(
 
 
 def _check_learning_rate(learning_rate: Any) -> None:
-    if callable(learning_rate) or isinstance(learning_rate, jax.core.Tracer):
+    if callable(learning_rate) or isinstance(learning_rate, Tracer):
         return
     if isinstance(learning_rate, bool | str) or jnp.ndim(learning_rate) > 0:
         raise TypeError(f"learning_rate is {learning_rate!r}; give one number >= 0, or a schedule.")

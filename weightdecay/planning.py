@@ -34,7 +34,8 @@ class Plan:
 
 def prepare_devices() -> None:
     """Give JAX one CPU device a core, where its backend has not started yet and nobody else has said how many."""
-    if jax.config.jax_num_cpu_devices != -1 or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):  # pyright: ignore[reportAttributeAccessIssue]
+    chosen = getattr(jax.config, "jax_num_cpu_devices", -1) != -1
+    if chosen or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     try:
         jax.config.update("jax_num_cpu_devices", _num_cores())
@@ -80,7 +81,9 @@ def check(plan: Any) -> None:
             raise ValueError(f"plan.{name} is {getattr(plan, name)}; give at least 1.")
     available = len(jax.local_devices())
     if plan.num_devices > available:
-        raise ValueError(f"plan.num_devices is {plan.num_devices}, but JAX has {available} here; give at most {available}.")
+        raise ValueError(
+            f"plan.num_devices is {plan.num_devices}, but JAX has {available} here; give at most {available}."
+        )
 
 
 def _num_cores() -> int:

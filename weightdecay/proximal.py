@@ -1,8 +1,8 @@
 """Proximal maps: the exact minimizer of a penalty beside a squared distance, under the penalty's name.
 
 ``prox(z) = argmin_y |y - z|²/2 + step_size * coefficient * penalty(y)``. Taken after a gradient step, it makes exact
-zeros where a gradient of the penalty only makes small numbers. ``step_size`` is the learning rate for plain SGD; where the
-step was preconditioned by a diagonal ``D``, it is ``learning_rate / D``, a number a weight.
+zeros where a gradient of the penalty only makes small numbers. ``step_size`` is the learning rate for plain SGD; where
+the step was preconditioned by a diagonal ``D``, it is ``learning_rate / D``, a number a weight.
 """
 
 from typing import Any
@@ -45,8 +45,8 @@ def l1(params: Params, coefficient: Scalar, step_size: Scalar | PyTree) -> Param
 def l2(params: Params, coefficient: Scalar, step_size: Scalar | PyTree) -> Params:
     """Proximal map of the L2 penalty: shrinkage by a factor.
 
-    Minimizes ``|y - params|²/2 + step_size * coefficient * |y|²/2`` over ``y``: ``w / (1 + step_size * coefficient)``, the
-    implicit step, stable for any coefficient. The scalars may be traced.
+    Minimizes ``|y - params|²/2 + step_size * coefficient * |y|²/2`` over ``y``: ``w / (1 + step_size * coefficient)``,
+    the implicit step, stable for any coefficient. The scalars may be traced.
 
     Args:
       params: Weights, any pytree of float arrays.
@@ -67,9 +67,7 @@ def l2(params: Params, coefficient: Scalar, step_size: Scalar | PyTree) -> Param
     return _map(lambda w, s: w / (1 + s * coefficient), params, step_size)
 
 
-def elastic_net(
-    params: Params, l1_coefficient: Scalar, l2_coefficient: Scalar, step_size: Scalar | PyTree
-) -> Params:
+def elastic_net(params: Params, l1_coefficient: Scalar, l2_coefficient: Scalar, step_size: Scalar | PyTree) -> Params:
     """Proximal map of the elastic net: soft-threshold, then shrink.
 
     Minimizes ``|y - params|²/2 + step_size * (l1 |y|₁ + l2 |y|²/2)`` over ``y``. The scalars may be traced.
@@ -98,11 +96,12 @@ def elastic_net(
 
 
 def _soft_threshold(weight: Any, threshold: Any) -> Any:
-    # The branch at the threshold, rather than max(|w| - t, 0), stays finite where weight and threshold are both infinite.
+    # Rather than max(|w| - t, 0): this stays finite where weight and threshold are both infinite.
     return jnp.where(jnp.abs(weight) <= threshold, 0, weight - jnp.sign(weight) * threshold)
 
 
 def _map(function: Any, params: Params, step_size: Scalar | PyTree) -> Params:
     leaves, structure = jax.tree.flatten(params)
     steps = tree.spread(step_size, params, argument="step_size")
-    return structure.unflatten(function(w, s).astype(w.dtype) for w, s in zip(map(jnp.asarray, leaves), steps, strict=True))
+    moved = (function(jnp.asarray(w), s).astype(jnp.result_type(w)) for w, s in zip(leaves, steps, strict=True))
+    return structure.unflatten(moved)

@@ -1,6 +1,5 @@
 """What came of a grid: every metric with its labels, the table of candidates, the choice and its test score."""
 
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +13,15 @@ from weightdecay import grid as grids
 from weightdecay.decay import NoDecay
 from weightdecay.selection import Candidate, Choice
 
-_AVERAGED = ("validation_accuracy", "validation_loss", "train_accuracy", "train_loss", "penalty", "weight_norm", "zero_fraction")
+_AVERAGED = (
+    "validation_accuracy",
+    "validation_loss",
+    "train_accuracy",
+    "train_loss",
+    "penalty",
+    "weight_norm",
+    "zero_fraction",
+)
 _WITH_ERROR = ("validation_accuracy", "validation_loss")
 
 
@@ -33,11 +40,11 @@ class GridResult:
 
     Attributes:
       dataset: Every metric, an `xarray.Dataset` with the dimensions ``member`` and ``step`` (the evaluation steps).
-        Coordinates along ``member``: ``decay`` (the rule's name), ``coefficient`` (nan where a rule has none; rules with
-        several have one coordinate each), ``learning_rate``, ``seed``, every other axis of the grid, and ``candidate``
-        (members that differ in the seed alone share one). Along both: ``train_loss``, ``penalty``, ``train_accuracy``,
-        ``validation_loss``, ``validation_accuracy``, ``weight_norm`` and ``zero_fraction`` (of the weights that decay).
-        Along ``member``: ``diverged_at`` and ``stopped_at`` (step, -1 for never).
+        Coordinates along ``member``: ``decay`` (the rule's name), ``coefficient`` (nan where a rule has none; rules
+        with several have one coordinate each), ``learning_rate``, ``seed``, every other axis of the grid, and
+        ``candidate`` (members that differ in the seed alone share one). Along both: ``train_loss``, ``penalty``,
+        ``train_accuracy``, ``validation_loss``, ``validation_accuracy``, ``weight_norm`` and ``zero_fraction`` (of the
+        weights that decay). Along ``member``: ``diverged_at`` and ``stopped_at`` (step, -1 for never).
       members: Hyperparameters of each member by name.
       settings: How the grid was run.
       model: The model, completed with what came from the data; None in a result read from disk.
@@ -90,7 +97,10 @@ class GridResult:
         along = {name: np.stack([one.metrics[name] for one in trained]) for name in trained[0].metrics}
         dataset = xarray.Dataset(
             {name: (("member", "step"), values) for name, values in along.items()}
-            | {name: ("member", np.array([getattr(one, name) for one in trained], np.int32)) for name in ("diverged_at", "stopped_at")},
+            | {
+                name: ("member", np.array([getattr(one, name) for one in trained], np.int32))
+                for name in ("diverged_at", "stopped_at")
+            },
             coords={"member": np.arange(len(members), dtype=np.int32), "step": np.array(steps, np.int32)}
             | {name: ("member", values) for name, values in _coordinates(members).items()},
         )
@@ -102,15 +112,15 @@ class GridResult:
 
         Returns:
           Index ``candidate``; the hyperparameters; mean ``validation_accuracy`` and ``validation_loss`` with their
-          ``..._standard_error`` over the seeds (nan with one seed); mean ``train_accuracy``, ``train_loss``, ``penalty``,
-          ``weight_norm`` and ``zero_fraction``; ``generalization_gap``, which is training less validation accuracy, or
-          validation less training loss where there is no accuracy; ``seeds``, and how many of them ``diverged``. A mean with a
-          nan in it is nan.
+          ``..._standard_error`` over the seeds (nan with one seed); mean ``train_accuracy``, ``train_loss``,
+          ``penalty``, ``weight_norm`` and ``zero_fraction``; ``generalization_gap``, which is training less validation
+          accuracy, or validation less training loss where there is no accuracy; ``seeds``, and how many of them
+          ``diverged``. A mean with a nan in it is nan.
         """
         last = self.dataset.isel(step=-1)
         hyperparameters = [name for name in _coordinates(self.members) if name not in ("seed", "candidate")]
         rows = []
-        for candidate in self._candidates("validation_loss"):
+        for candidate in self.candidates():
             here = last.isel(member=list(candidate.members))
             row: dict[str, Any] = {name: here[name].values[0] for name in hyperparameters}
             for name in _AVERAGED:
@@ -127,21 +137,29 @@ class GridResult:
             rows.append(row)
         return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
 
+    def candidates(self, metric: str = "validation_loss") -> list[Candidate]:
+        """Return the candidates with a validation metric at the last step, seeds averaged."""
+        if metric not in selection.METRICS:
+            raise ValueError(f"metric is {metric!r}; give one of {', '.join(selection.METRICS)}.")
+        last = self.dataset.isel(step=-1)
+        return selection.gather(self.members, last[metric].values, last["weight_norm"].values)
+
     def best(self, criterion: str = "best_mean", *, metric: str = "validation_loss") -> Choice:
         """Choose a candidate on validation data.
 
         Args:
-          criterion: ``"best_mean"``, or ``"one_standard_error"``: the most decayed candidate within one standard error of the
-            best; see `weightdecay.selection.choose`.
+          criterion: ``"best_mean"``, or ``"one_standard_error"``: the most decayed candidate within one standard error
+            of the best; see `weightdecay.selection.choose`.
           metric: ``"validation_loss"`` or ``"validation_accuracy"``.
 
         Returns:
-          The choice: ``.decay``, ``.hyperparameters``, ``.mean``, ``.standard_error``, ``.members``, ``.edge``, ``.advice``.
+          The choice: ``.decay``, ``.hyperparameters``, ``.mean``, ``.standard_error``, ``.members``, ``.edge``,
+          ``.advice``.
 
         Raises:
           ValueError: Unknown words, no finite candidate, or one seed where a standard error is needed.
         """
-        return selection.choose(self._candidates(metric), metric=metric, criterion=criterion)
+        return selection.choose(self.candidates(metric), metric=metric, criterion=criterion)
 
     def no_decay(self, *, metric: str = "validation_loss") -> Choice | None:
         """Choose among the candidates without decay alone.
@@ -152,22 +170,22 @@ class GridResult:
         Returns:
           The best of them on validation data; None where the grid has none that is finite.
         """
-        candidates = [c for c in self._candidates(metric) if isinstance(c.decay, NoDecay) and np.isfinite(c.mean)]
+        candidates = [c for c in self.candidates(metric) if isinstance(c.decay, NoDecay) and np.isfinite(c.mean)]
         return selection.choose(candidates, metric=metric) if candidates else None
 
     def test(self, criterion: str = "best_mean", *, metric: str = "validation_loss") -> pd.DataFrame:
         """Score the chosen candidate, and no decay beside it, on the test examples: once.
 
-        The score is kept, also on disk. A test set that has been looked at can no longer judge another choice, so a call
-        with another choice is refused.
+        The score is kept, also on disk. A test set that has been looked at can no longer judge another choice, so a
+        call with another choice is refused.
 
         Args:
           criterion: As in `best`.
           metric: As in `best`.
 
         Returns:
-          Index ``chosen`` and ``no decay``; columns ``candidate``, ``decay``, mean ``test_accuracy`` and ``test_loss`` over
-          the seeds, with their ``..._standard_error``.
+          Index ``chosen`` and ``no decay``; columns ``candidate``, ``decay``, mean ``test_accuracy`` and ``test_loss``
+          over the seeds, with their ``..._standard_error``.
 
         Raises:
           ValueError: No test examples, a result read from disk that was never scored, or another choice than before.
@@ -176,13 +194,15 @@ class GridResult:
         wanted = {"chosen": chosen.number} | ({} if none is None else {"no decay": none.number})
         if self._test is not None and self._test["candidates"] != wanted:
             raise ValueError(
-                f"the test set was already looked at for candidates {self._test['candidates']}, so it cannot judge another "
+                f"the test set was already looked at for candidates {self._test['candidates']}, so it cannot judge "
+                "another "
                 f"choice, {wanted}; score that one on fresh data."
             )
         if self._test is None:
             if self._score_test is None:
                 raise ValueError(
-                    "there are no test examples: give wd.Data a test split, and call result.test() before result.save()."
+                    "there are no test examples: give wd.Data a test split, and call result.test() before "
+                    "result.save()."
                 )
             self._test = {
                 "candidates": wanted,
@@ -238,10 +258,10 @@ class GridResult:
         return plots.curves(self.dataset, shown, ax=ax)
 
     def plot_sparsity(self, *, ax: Any = None) -> Any:
-        """Plot the share of exact zeros against the coefficient, a line a rule; see `weightdecay.plots.path`."""
+        """Plot the share of exact zeros against the coefficient, a line a rule; see `weightdecay.plots.sparsity`."""
         from weightdecay import plots
 
-        return plots.path(self.table(), "zero_fraction", chosen=None, ax=ax)
+        return plots.sparsity(self.table(), ax=ax)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the result to a folder of ordinary files; see `weightdecay.checkpoints`.
@@ -268,12 +288,6 @@ class GridResult:
             choice = f"no choice: {error}"
         steps = self.dataset.sizes["step"]
         return f"GridResult of {len(self)} members, {steps} evaluations; {choice}"
-
-    def _candidates(self, metric: str) -> list[Candidate]:
-        if metric not in selection.METRICS:
-            raise ValueError(f"metric is {metric!r}; give one of {', '.join(selection.METRICS)}.")
-        last = self.dataset.isel(step=-1)
-        return selection.gather(self.members, last[metric].values, last["weight_norm"].values)
 
     def _has_no_accuracy(self) -> bool:
         return bool(np.isnan(self.dataset["validation_accuracy"].values).all())
@@ -315,13 +329,19 @@ def _numbers(member: Mapping[str, Any]) -> list[tuple[str, Any]]:
     decay = member["decay"]
     row: list[tuple[str, Any]] = [("decay", type(decay).__name__)]
     for name, value in decay.coefficients().items():
-        row += [(f"{name}[{leaf_name}]" if leaf_name else name, float(leaf)) for leaf_name, leaf in tree.named_leaves(value)]
-    return row + [(name, np.int32(value) if name == "seed" else value) for name, value in member.items() if name != "decay"]
+        row += [
+            (f"{name}[{leaf_name}]" if leaf_name else name, float(leaf)) for leaf_name, leaf in tree.named_leaves(value)
+        ]
+    return row + [
+        (name, np.int32(value) if name == "seed" else value) for name, value in member.items() if name != "decay"
+    ]
 
 
 def _test_row(choice: Choice | None, scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     assert choice is not None
     row: dict[str, Any] = {"candidate": choice.number, "decay": str(choice.decay)}
     for name in ("accuracy", "loss"):
-        row[f"test_{name}"], row[f"test_{name}_standard_error"] = selection.mean_and_error([score[name] for score in scores])
+        row[f"test_{name}"], row[f"test_{name}_standard_error"] = selection.mean_and_error(
+            [score[name] for score in scores]
+        )
     return row

@@ -1,7 +1,7 @@
 """Which candidate to take, how sure that is, and whether its grid was wide enough.
 
-Seeds are replicates of a candidate, never candidates. The choice looks at validation metrics alone, and a candidate with
-any replicate that is nan or infinite is never chosen.
+Seeds are replicates of a candidate, never candidates. The choice looks at validation metrics alone, and a candidate
+with any replicate that is nan or infinite is never chosen.
 """
 
 import math
@@ -132,7 +132,9 @@ def choose(candidates: Sequence[Candidate], *, metric: str, criterion: str = "be
       Breiman et al., Classification and Regression Trees, 1984 (the one-standard-error rule).
     """
     if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; the choice is made on validation data: give one of {', '.join(METRICS)}.")
+        raise ValueError(
+            f"metric is {metric!r}; the choice is made on validation data: give one of {', '.join(METRICS)}."
+        )
     if criterion not in CRITERIA:
         raise ValueError(f"criterion is {criterion!r}; give one of {', '.join(CRITERIA)}.")
     finite = [candidate for candidate in candidates if math.isfinite(candidate.mean)]
@@ -146,7 +148,9 @@ def choose(candidates: Sequence[Candidate], *, metric: str, criterion: str = "be
     chosen = best
     if criterion == "one_standard_error":
         if math.isnan(best.standard_error):
-            raise ValueError("criterion 'one_standard_error' needs at least two seeds; add an axis seed=range(3) to the grid.")
+            raise ValueError(
+                "criterion 'one_standard_error' needs at least two seeds; add an axis seed=range(3) to the grid."
+            )
         within = [c for c in finite if sign * c.mean <= sign * best.mean + best.standard_error]
         chosen = _most_decayed(best, within)
     edge, advice = _edge(chosen, candidates)
@@ -173,7 +177,9 @@ def coefficient(rule: Rule) -> float | None:
       The number, or None where the rule has none, several, or one a layer.
     """
     values = list(rule.coefficients().values())
-    return float(values[0]) if len(values) == 1 and np.ndim(values[0]) == 0 and not isinstance(values[0], dict) else None
+    return (
+        float(values[0]) if len(values) == 1 and np.ndim(values[0]) == 0 and not isinstance(values[0], dict) else None
+    )
 
 
 def _edge(chosen: Candidate, candidates: Sequence[Candidate]) -> tuple[str | None, str]:

@@ -1,25 +1,26 @@
 """One member from its first weights to its last: initialize, forward, loss, backward, update.
 
 Pure functions of one member, without a thought of others. What a member carries is `State`; what stands fixed for all
-members of a program is `Task`; what tells them apart is `Hyperparameters`, every one of them traced. Random keys come from
-the seed alone, so that members that differ in the decay start at the same weights and see the same batches.
+members of a program is `Task`; what tells them apart is `Hyperparameters`, every one of them traced. Random keys come
+from the seed alone, so that members that differ in the decay start at the same weights and see the same batches.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jaxtyping import Float, Int
 
 from weightdecay import decay as rules
-from weightdecay import diagnostics, masks, models
+from weightdecay import diagnostics, losses, masks, models
 from weightdecay.decay import Rule
 from weightdecay.losses import Loss
-from weightdecay.types import Batch, Key, Mask, MaskFn, ModelState, Params, PyTree, Scalar
+from weightdecay.types import Batch, Key, LossFn, Mask, MaskFn, ModelState, Params, PyTree, Scalar
 
 _EVALUATION_CHUNK = 1024
 
@@ -68,6 +69,67 @@ class State(NamedTuple):
     model_state: ModelState
     optimizer_state: PyTree
     diverged_at: Int[Array, ""]  # first step whose loss was not finite; -1 = none
+
+
+def prepare(
+    model: Any,
+    splits: Mapping[str, Batch],
+    *,
+    loss: str | LossFn | None,
+    optimizer: Callable[..., optax.GradientTransformation],
+    mask: Mask | MaskFn,
+    batch_size: int | None,
+) -> Task:
+    """Settle what is trained: the loss from the targets, the model's outputs from the classes.
+
+    Args:
+      model: A flax linen module, or a `Model` of plain functions.
+      splits: Examples by name: ``train``, ``validation`` and perhaps ``test``.
+      loss: A name, a function, or None for the targets' own.
+      optimizer: ``optimizer(learning_rate, decay, mask=..., **others)``.
+      mask: Which weights decay.
+      batch_size: Examples a step; None = all.
+
+    Returns:
+      The task.
+
+    Raises:
+      TypeError: A model or a loss that is none.
+      ValueError: An unknown loss, or targets that do not fit it.
+    """
+    resolved = losses.resolve(loss, splits["train"].targets)
+    for name, split in splits.items():
+        losses.check_targets(resolved, split.targets, argument=f"data.{name} targets")
+    complete = models.complete(model, losses.num_outputs(resolved, _all_targets(splits)))
+    models.network(complete)
+    return Task(complete, resolved, optimizer, mask, batch_size)
+
+
+def check_outputs(task: Task, state: "State", splits: Mapping[str, Batch]) -> None:
+    """Refuse a network whose outputs do not fit the targets or the loss, by its shapes alone.
+
+    Args:
+      task: What is to be trained.
+      state: A member's state, as shapes.
+      splits: Examples by name.
+
+    Raises:
+      ValueError: Fewer outputs than classes, outputs of another shape than the targets, or a loss that does not give
+        one number an example.
+    """
+    validation = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), splits["validation"])
+
+    def forward(params: Params, model_state: ModelState, inputs: Any) -> Any:
+        return task.network().apply(params, model_state, inputs, key=jax.random.key(0), train=False)[0]
+
+    outputs = jax.eval_shape(forward, state.params, state.model_state, validation.inputs)
+    losses.check_outputs(task.loss, outputs, _all_targets(splits))
+    each = jax.eval_shape(lambda o, t: task.loss.per_example(task.loss.align(o, t), t), outputs, validation.targets)
+    if each.shape != validation.targets.shape[:1]:
+        raise ValueError(
+            f"loss gives an array of shape {each.shape} for {len(validation.targets)} examples; it must give one loss "
+            f"an example, shape {validation.targets.shape[:1]}, and not their mean."
+        )
 
 
 def initialize(task: Task, hyperparameters: Hyperparameters, inputs: Any) -> State:
@@ -136,7 +198,9 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         return task.loss.per_example(task.loss.align(outputs, batch.targets), batch.targets).mean(), model_state
 
     (loss, model_state), gradients = jax.value_and_grad(data_loss, has_aux=True)(state.params)
-    updates, optimizer_state = task.transformation(hyperparameters).update(gradients, state.optimizer_state, state.params)
+    updates, optimizer_state = task.transformation(hyperparameters).update(
+        gradients, state.optimizer_state, state.params
+    )
     return State(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
@@ -146,9 +210,7 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
     )
 
 
-def train(
-    task: Task, hyperparameters: Hyperparameters, state: State, data: Batch, order: Any, num_steps: Any
-) -> State:
+def train(task: Task, hyperparameters: Hyperparameters, state: State, data: Batch, order: Any, num_steps: Any) -> State:
     """Some steps in one compiled loop.
 
     The number of steps is traced, so that one compiled program serves a first, a full and a last stretch alike.
@@ -186,12 +248,12 @@ def score(task: Task, params: Params, model_state: ModelState, data: Batch) -> d
     """
     network = task.network()
 
-    def chunk_sums(batch: Batch, weights: Any) -> tuple[Any, Any]:
+    def chunk_sums(batch: Batch, counts: Any) -> tuple[Any, Any]:
         outputs, _ = network.apply(params, model_state, batch.inputs, key=jax.random.key(0), train=False)
         outputs = task.loss.align(outputs, batch.targets)
-        losses = task.loss.per_example(outputs, batch.targets)
+        each = task.loss.per_example(outputs, batch.targets)
         correct = task.loss.correct(outputs, batch.targets)
-        return jnp.where(weights, losses, 0).sum(), jnp.where(weights, correct, 0).sum()
+        return jnp.where(counts, each, 0).sum(), jnp.where(counts, correct, 0).sum()
 
     num_examples = len(data.inputs)
     num_chunks = -(-num_examples // _EVALUATION_CHUNK)
@@ -199,10 +261,10 @@ def score(task: Task, params: Params, model_state: ModelState, data: Batch) -> d
     # The last chunk is filled up with the first examples, which do not count.
     rows = jnp.arange(num_chunks * size)
     chunks = jax.tree.map(lambda a: jnp.asarray(a)[rows % num_examples].reshape(num_chunks, size, *a.shape[1:]), data)
-    losses, correct = jax.lax.map(
+    loss_sums, correct_sums = jax.lax.map(
         lambda chunk: chunk_sums(*chunk), (chunks, (rows < num_examples).reshape(num_chunks, size))
     )
-    return {"loss": losses.sum() / num_examples, "accuracy": correct.sum() / num_examples}
+    return {"loss": loss_sums.sum() / num_examples, "accuracy": correct_sums.sum() / num_examples}
 
 
 def report(
@@ -232,6 +294,10 @@ def report(
         "weight_norm": diagnostics.weight_norm(state.params, decays),
         "zero_fraction": diagnostics.zero_fraction(state.params, decays),
     }
+
+
+def _all_targets(splits: Mapping[str, Batch]) -> np.ndarray:
+    return np.concatenate([split.targets for split in splits.values()])
 
 
 def _key(seed: Any, stream: int) -> Key:

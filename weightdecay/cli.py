@@ -1,0 +1,265 @@
+"""The command line: ``weightdecay sweep digits`` trains a whole decay grid and says which decay to take.
+
+JAX and the rest are imported when a command runs, so that ``--help`` answers at once.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from weightdecay.decay import Rule
+    from weightdecay.results import GridResult
+
+app = typer.Typer(
+    help="How much weight decay, of which kind, on which weights?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+# Coefficients from where a rule does nothing to where it takes everything, under Adam at a learning rate of 0.001.
+_RANGES = {
+    "L2": (1e-6, 1e-1),
+    "L1": (1e-7, 1e-2),
+    "ElasticNet": (1e-7, 1e-2),
+    "Decoupled": (1e-3, 1e1),
+    "Independent": (1e-6, 1e-2),
+    "ProximalL1": (1e-7, 1e-2),
+    "ProximalL2": (1e-6, 1e-1),
+    "ProximalElasticNet": (1e-7, 1e-2),
+}
+
+
+@app.callback()
+def main() -> None:
+    """Weight decay for JAX: whole grids of it in one compiled program."""
+
+
+@app.command()
+def sweep(
+    dataset: Annotated[str, typer.Argument(help="digits, breast_cancer, wine or diabetes.")],
+    widths: Annotated[str, typer.Option(help="Hidden layers of the multilayer perceptron.")] = "64,64",
+    rules: Annotated[
+        str,
+        typer.Option(
+            help="Kinds of decay: NoDecay, L2, L1, ElasticNet, Decoupled, Independent, ProximalL1, ProximalL2, "
+            "ProximalElasticNet. Elastic nets take one coefficient for both of theirs. NoDecay is always a candidate."
+        ),
+    ] = "NoDecay,L2,L1,ProximalL1,Decoupled",
+    coefficients: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Smallest and largest coefficient, for every rule.", show_default="a range for each rule"),
+    ] = None,
+    num_coefficients: Annotated[int, typer.Option(help="Coefficients a rule, log-spaced.")] = 11,
+    learning_rates: Annotated[str, typer.Option(help="Learning rates, each tried with every decay.")] = "1e-3",
+    optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
+    seeds: Annotated[int, typer.Option(help="Replicates of each candidate.")] = 3,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
+    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 64,
+    train_size: Annotated[int | None, typer.Option(help="Training examples to keep.", show_default="all")] = None,
+    label_noise: Annotated[float, typer.Option(help="Share of training labels to falsify.")] = 0.0,
+    metric: Annotated[str, typer.Option(help="Choose by validation_loss or validation_accuracy.")] = "validation_loss",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the result and the plots.", show_default="runs/DATASET")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in that folder.")] = False,
+) -> None:
+    """Train a network under many kinds and strengths of decay, and choose one on validation data."""
+    _told(
+        _sweep,
+        dataset=dataset,
+        widths=widths,
+        rules=rules,
+        coefficients=coefficients,
+        num_coefficients=num_coefficients,
+        learning_rates=learning_rates,
+        optimizer=optimizer,
+        seeds=seeds,
+        steps=steps,
+        batch_size=batch_size,
+        train_size=train_size,
+        label_noise=label_noise,
+        metric=metric,
+        output=output,
+        overwrite=overwrite,
+    )
+
+
+def _told(command: Callable[..., None], **arguments: Any) -> None:
+    """Run a command; what a user can mend ends in one message and no traceback."""
+    try:
+        command(**arguments)
+    except (ValueError, TypeError, OSError) as error:
+        typer.echo(f"weightdecay: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _sweep(
+    *,
+    dataset: str,
+    widths: str,
+    rules: str,
+    coefficients: tuple[float, float] | None,
+    num_coefficients: int,
+    learning_rates: str,
+    optimizer: str,
+    seeds: int,
+    steps: int,
+    batch_size: int,
+    train_size: int | None,
+    label_noise: float,
+    metric: str,
+    output: Path | None,
+    overwrite: bool,
+) -> None:
+    # Everything that needs no training is checked before anything is imported that takes its time.
+    layers = _numbers("widths", widths, int)
+    rates = _numbers("learning_rates", learning_rates, float)
+    if seeds < 1:
+        raise ValueError(f"seeds is {seeds}; give at least 1.")
+
+    from weightdecay import checkpoints, data, models, optimizers, running, selection
+    from weightdecay.grid import Grid
+
+    folder = checkpoints.check_folder(_folder(dataset) if output is None else output, overwrite=overwrite)
+    optimize = _one_of("optimizer", optimizer, {"adam": optimizers.adam, "sgd": optimizers.sgd})
+    make = _one_of("dataset", dataset, data.BUILT_IN)
+    if metric not in selection.METRICS:
+        raise ValueError(f"metric is {metric!r}; give one of {', '.join(selection.METRICS)}.")
+    if dataset == "diabetes" and (label_noise or metric != "validation_loss"):
+        raise ValueError(
+            "dataset diabetes is a regression: it has no labels to falsify and no accuracy; leave label_noise and "
+            "metric."
+        )
+    noise = {} if dataset == "diabetes" else {"label_noise": label_noise}
+    grid = Grid(decay=_rules(rules, coefficients, num_coefficients), learning_rate=rates, seed=range(seeds))
+    splits = make(num_train=train_size, **noise)
+    sizes = [len(split[0]) for split in (splits.train, splits.validation, splits.test)]
+    typer.echo(
+        f"{dataset}: {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test examples. "
+        f"{len(grid) // seeds} candidates x {seeds} seeds = {len(grid)} members, {steps} steps each."
+    )
+    result = running.fit_grid(
+        models.MLP(tuple(layers)), splits, grid, optimizer=optimize, num_steps=steps, batch_size=batch_size
+    )
+    _show(result, metric)
+    result.save(folder, overwrite=overwrite)
+    _plot(result, folder)
+    typer.echo(f"\nResult, validation-path.png and sparsity.png written to {folder}")
+
+
+def _show(result: "GridResult", metric: str) -> None:
+    best = result.best(metric=metric)
+    marks, cautious = {best.number: "*"}, "not to be told from one seed"
+    if len(best.members) > 1:
+        choice = result.best("one_standard_error", metric=metric)
+        marks.setdefault(choice.number, "+")
+        cautious = str(choice)
+    typer.echo("\n" + "\n".join(_table(result, marks)))
+    typer.echo(f"\n* best mean:          {best}")
+    typer.echo(f"{'+' if '+' in marks.values() else '*'} one standard error: {cautious}")
+    scores = result.test(metric=metric).to_dict("records")
+    name = "test_loss" if scores[0]["test_accuracy"] != scores[0]["test_accuracy"] else "test_accuracy"
+    told = [f"{row['decay']} {_mean(row, name)}" for row in scores]
+    typer.echo(f"  {name.replace('_', ' ') + ':':<20}{', '.join(told)}")
+    if len(scores) > 1 and scores[0] == scores[1]:
+        typer.echo("  No decay is the best candidate here.")
+    if best.advice:
+        typer.echo(f"\nWarning: {best.advice}")
+
+
+def _table(result: "GridResult", marks: dict[int, str]) -> list[str]:
+    """Lines of the table of candidates."""
+    rows = result.table().to_dict("records")
+    has_accuracy = any(row["validation_accuracy"] == row["validation_accuracy"] for row in rows)
+    columns: dict[str, Callable[[dict[Any, Any]], str]] = {}
+    if len({row["learning_rate"] for row in rows}) > 1:
+        columns["learning rate"] = lambda row: f"{row['learning_rate']:g}"
+    if has_accuracy:
+        columns["val. accuracy"] = lambda row: _mean(row, "validation_accuracy")
+    columns["val. loss"] = lambda row: _mean(row, "validation_loss")
+    if has_accuracy:
+        columns["train accuracy"] = lambda row: f"{row['train_accuracy']:.4f}"
+    else:
+        columns["train loss"] = lambda row: f"{row['train_loss']:.4f}"
+    columns["gap"] = lambda row: f"{row['generalization_gap']:+.4f}"
+    columns["weight norm"] = lambda row: f"{row['weight_norm']:.2f}"
+    columns["zeros"] = lambda row: f"{100 * row['zero_fraction']:.1f} %"
+
+    cells = [["", "candidate", *columns]]
+    for candidate, row in zip(result.candidates(), rows, strict=True):
+        cells.append([marks.get(candidate.number, ""), str(candidate.decay), *(show(row) for show in columns.values())])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    aligned = (
+        [f"{line[0]:<{widths[0]}}", f"{line[1]:<{widths[1]}}", *map(str.rjust, line[2:], widths[2:])] for line in cells
+    )
+    return ["  ".join(line) for line in aligned]
+
+
+def _mean(row: dict[Any, Any], name: str) -> str:
+    """Mean and standard error; a single seed has none."""
+    error = row[f"{name}_standard_error"]
+    return f"{row[name]:.4f}" + (f" ± {error:.4f}" if error == error else "")
+
+
+def _plot(result: "GridResult", folder: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    for name, axes in {"validation-path": result.plot_path(), "sparsity": result.plot_sparsity()}.items():
+        axes.figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def _rules(names: str, coefficients: tuple[float, float] | None, num: int) -> list["Rule"]:
+    from weightdecay import decay
+    from weightdecay.grid import logspace
+
+    kinds = {name.lower(): kind for name, kind in decay.KINDS.items()}
+    made: list[Rule] = [decay.NoDecay()]
+    for name in _words("rules", names):
+        kind = _one_of("rules", name.lower().replace("_", ""), kinds, shown=list(decay.KINDS))
+        if kind is decay.NoDecay:
+            continue
+        low, high = coefficients or _RANGES[kind.__name__]
+        several = kind in (decay.ElasticNet, decay.ProximalElasticNet)
+        made += logspace((lambda c, kind=kind: kind(c, c)) if several else kind, low, high, num)
+    return made
+
+
+def _folder(dataset: str) -> Path:
+    """First folder of the data set's name that is not taken."""
+    folder, number = Path("runs") / dataset, 1
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / f"{dataset}-{number}"
+    return folder
+
+
+def _words(argument: str, text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise ValueError(f"{argument} is empty; give words divided by commas.")
+    return words
+
+
+def _numbers(argument: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    try:
+        return [kind(word) for word in _words(argument, text)]
+    except ValueError as error:
+        raise ValueError(
+            f"{argument} is {text!r}; give numbers divided by commas, such as 64,64 or 1e-3,3e-3."
+        ) from error
+
+
+def _one_of(argument: str, name: str, choices: dict[str, Any], *, shown: list[str] | None = None) -> Any:
+    if name not in choices:
+        raise ValueError(f"{argument} has {name!r}, which is unknown; give one of {', '.join(shown or choices)}.")
+    return choices[name]
+
+
+if __name__ == "__main__":
+    sys.exit(app())
