@@ -93,7 +93,7 @@ def _told(command: Callable[..., None], **arguments: Any) -> None:
     """Run a command; what a user can mend ends in one message and no traceback."""
     try:
         command(**arguments)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"weightdecay: {error}", err=True)
         raise typer.Exit(2) from error
 
@@ -146,9 +146,12 @@ def _sweep(
     result = running.fit_grid(
         models.MLP(tuple(layers)), splits, grid, optimizer=optimize, num_steps=steps, batch_size=batch_size
     )
-    _show(result, metric)
-    result.save(folder, overwrite=overwrite)
+    try:
+        result.test(metric=metric)
+    finally:  # Where nothing can be chosen, what was trained is kept all the same.
+        result.save(folder, overwrite=overwrite)
     _plot(result, folder)
+    _show(result, metric)
     typer.echo(f"\nResult, validation-path.png and sparsity.png written to {folder}")
 
 
@@ -166,7 +169,7 @@ def _show(result: "GridResult", metric: str) -> None:
     name = "test_loss" if scores[0]["test_accuracy"] != scores[0]["test_accuracy"] else "test_accuracy"
     told = [f"{row['decay']} {_mean(row, name)}" for row in scores]
     typer.echo(f"  {name.replace('_', ' ') + ':':<20}{', '.join(told)}")
-    if len(scores) > 1 and scores[0] == scores[1]:
+    if len(scores) > 1 and scores[0]["candidate"] == scores[1]["candidate"]:
         typer.echo("  No decay is the best candidate here.")
     if best.advice:
         typer.echo(f"\nWarning: {best.advice}")

@@ -62,7 +62,7 @@ def digits(
     Examples:
       >>> data = digits(num_train=300)
       >>> data.train[0].shape, data.validation[0].shape, data.test[0].shape
-      ((300, 64), (360, 64), (360, 64))
+      ((300, 64), (359, 64), (359, 64))
     """
     inputs, targets = _load("digits")
     return _split(inputs / 16, targets, seed, validation_size, test_size, num_train, label_noise, standardize=False)

@@ -157,7 +157,7 @@ def check_outputs(loss: Loss, outputs: Any, targets: Any) -> None:
 
     Args:
       loss: The loss.
-      outputs: Shape and dtype of a batch of outputs.
+      outputs: Shape and dtype of a batch of outputs, aligned with the targets.
       targets: All targets there are, shape ``(examples, ...)``.
 
     Raises:
@@ -173,7 +173,7 @@ def check_outputs(loss: Loss, outputs: Any, targets: Any) -> None:
                 "num_outputs "
                 "unset where it can be taken from the data."
             )
-    elif loss.name in _ELEMENTWISE and loss.align(outputs, targets).shape[1:] != targets.shape[1:]:
+    elif loss.name in _ELEMENTWISE and outputs.shape[1:] != targets.shape[1:]:
         raise ValueError(
             f"model gives outputs of shape {('examples', *outputs.shape[1:])}, but the targets have shape "
             f"{('examples', *targets.shape[1:])}; give the model as many outputs as a target has numbers."

@@ -59,7 +59,7 @@ class GridResult:
         *,
         model: Any = None,
         test: dict[str, Any] | None = None,
-        score_test: Callable[[Any, Any], dict[str, float]] | None = None,
+        score_test: Callable[[Any, Any], dict[str, float | None]] | None = None,
     ) -> None:
         """Take the parts; users have `weightdecay.fit_grid` and `weightdecay.load` do it."""
         self.dataset = dataset
@@ -79,7 +79,7 @@ class GridResult:
         settings: Mapping[str, Any],
         *,
         model: Any,
-        score_test: Callable[[Any, Any], dict[str, float]] | None,
+        score_test: Callable[[Any, Any], dict[str, float | None]] | None,
     ) -> "GridResult":
         """Put the trained members together.
 
@@ -89,7 +89,8 @@ class GridResult:
           trained: What came of each member.
           settings: How the grid was run.
           model: The completed model.
-          score_test: ``score_test(params, model_state) -> {"loss": ..., "accuracy": ...}``; None without test examples.
+          score_test: ``score_test(params, model_state) -> {"loss": ..., "accuracy": ...}``, None for a number that is not
+            finite; None without test examples.
 
         Returns:
           The result.
@@ -337,7 +338,7 @@ def _numbers(member: Mapping[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def _test_row(choice: Choice | None, scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def _test_row(choice: Choice | None, scores: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
     assert choice is not None
     row: dict[str, Any] = {"candidate": choice.number, "decay": str(choice.decay)}
     for name in ("accuracy", "loss"):

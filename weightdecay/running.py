@@ -337,11 +337,13 @@ class _Orders:
         return None if self._make is None else np.stack([self._make(int(seed), start) for seed in seeds])
 
 
-def _test_scorer(task: Task, splits: Mapping[str, Batch]) -> Callable[[Any, Any], dict[str, float]] | None:
+def _test_scorer(task: Task, splits: Mapping[str, Batch]) -> Callable[[Any, Any], dict[str, float | None]] | None:
     if "test" not in splits:
         return None
     score = jax.jit(lambda params, model_state: training.score(task, params, model_state, splits["test"]))
-    return lambda params, model_state: {name: float(value) for name, value in score(params, model_state).items()}
+    return lambda params, model_state: {
+        name: float(value) if np.isfinite(value) else None for name, value in score(params, model_state).items()
+    }
 
 
 def _check_steps(num_steps: Any, eval_every: Any) -> int:

@@ -76,7 +76,7 @@ def mean_and_error(values: Any) -> tuple[float, float]:
     Returns:
       The mean, nan or infinite where a value is; the standard error ``s / sqrt(n)`` with n - 1 in s, nan for one seed.
     """
-    values = np.asarray(values, np.float64)
+    values = np.array(values, np.float64)
     if len(values) < 2 or not np.isfinite(values).all():
         return float(values.mean()), math.nan
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))

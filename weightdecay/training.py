@@ -119,12 +119,13 @@ def check_outputs(task: Task, state: "State", splits: Mapping[str, Batch]) -> No
     """
     validation = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), splits["validation"])
 
-    def forward(params: Params, model_state: ModelState, inputs: Any) -> Any:
-        return task.network().apply(params, model_state, inputs, key=jax.random.key(0), train=False)[0]
+    def forward(params: Params, model_state: ModelState, batch: Batch) -> Any:
+        outputs, _ = task.network().apply(params, model_state, batch.inputs, key=jax.random.key(0), train=False)
+        return task.loss.align(outputs, batch.targets)
 
-    outputs = jax.eval_shape(forward, state.params, state.model_state, validation.inputs)
+    outputs = jax.eval_shape(forward, state.params, state.model_state, validation)
     losses.check_outputs(task.loss, outputs, _all_targets(splits))
-    each = jax.eval_shape(lambda o, t: task.loss.per_example(task.loss.align(o, t), t), outputs, validation.targets)
+    each = jax.eval_shape(task.loss.per_example, outputs, validation.targets)
     if each.shape != validation.targets.shape[:1]:
         raise ValueError(
             f"loss gives an array of shape {each.shape} for {len(validation.targets)} examples; it must give one loss "
