@@ -23,7 +23,8 @@ class Plan:
 
     Attributes:
       lane_width: Members that train side by side in one lane, >= 1. Changes a member's last bits.
-      num_devices: Devices that lanes are spread over, >= 1. Changes no bit.
+      num_devices: Devices that lanes are spread over, >= 1. Two or more change no bit; one device alone is another
+        compiled program, and may differ in the last bits.
       steps_per_call: Most training steps between two words with the device, >= 1. Changes no bit.
     """
 

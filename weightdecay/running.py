@@ -254,8 +254,7 @@ def _train(
 ) -> dict[int, Trained]:
     """Train the members of one group, a round of lanes after the other; each comes back under its place in the grid."""
     num_members = len(group.places)
-    num_devices = min(plan.num_devices, -(-num_members // plan.lane_width))
-    mesh = Mesh(np.array(jax.local_devices()[:num_devices]), ("lanes",))
+    mesh = Mesh(np.array(jax.local_devices()[: plan.num_devices]), ("lanes",))
     programs = _programs(task, mesh)
     over_lanes, everywhere = NamedSharding(mesh, PartitionSpec("lanes")), NamedSharding(mesh, PartitionSpec())
     data, validation = jax.device_put((splits["train"], splits["validation"]), everywhere)
@@ -278,7 +277,7 @@ def _train(
         _await(running.pop(0), bar)
         return _unbatch(group.places[members], *jax.device_get((states, records)))
 
-    per_round = plan.lane_width * num_devices
+    per_round = plan.lane_width * plan.num_devices
     trained: dict[int, Trained] = {}
     for first in range(0, num_members, per_round):
         trained |= train_round(np.arange(first, min(first + per_round, num_members)))

@@ -1,0 +1,305 @@
+"""Whole grids: a member is the same run whatever stands beside it, and a grid is one compiled program."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import weightdecay as wd
+from weightdecay import running, training
+from weightdecay.planning import Plan
+
+DATA = wd.data.digits(num_train=150)
+# Odd widths, so that no array fills whole vector registers.
+MODEL = wd.models.MLP((13, 7))
+SHORT = {"num_steps": 24, "batch_size": 32, "eval_every": 10, "progress": False}
+GRID = {
+    "decay": [wd.NoDecay(), wd.L2(0.01), wd.L1(0.001), wd.ProximalL1(0.001), wd.Decoupled(1.0), wd.Independent(0.002)],
+    "learning_rate": [1e-3, 1e-2],
+    "seed": [0, 5],
+}
+
+
+@pytest.fixture(scope="module")
+def result():
+    return wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), **SHORT)
+
+
+def members(result):
+    """Everything a member is, by its hyperparameters."""
+    return {
+        (str(one["decay"]), one["learning_rate"], one["seed"]): (
+            result.params(index),
+            {name: result.dataset[name].values[index] for name in result.dataset.data_vars},
+        )
+        for index, one in enumerate(result.members)
+    }
+
+
+def assert_same_bits(ours, theirs):
+    shared = ours.keys() & theirs.keys()
+    assert shared
+    for key in shared:
+        for one, other in zip(jax.tree.leaves(ours[key]), jax.tree.leaves(theirs[key]), strict=True):
+            assert np.asarray(one).tobytes() == np.asarray(other).tobytes(), key
+
+
+def test_fit_grid_permuted_grid_has_the_same_bits(result):
+    permuted = {name: list(reversed(values)) for name, values in GRID.items()}
+    assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, wd.Grid(**permuted), **SHORT)))
+
+
+def test_fit_grid_part_of_a_grid_has_the_same_bits(result):
+    part = {"decay": [wd.L1(0.001), wd.Decoupled(1.0), wd.L2(0.5)], "learning_rate": [1e-2], "seed": [5, 6, 7]}
+    assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, wd.Grid(**part), **SHORT)))
+
+
+def test_fit_alone_has_the_same_bits(result):
+    alone = wd.fit(MODEL, DATA, decay=wd.ProximalL1(0.001), learning_rate=1e-2, seed=5, **SHORT)
+    assert len(alone) == 1
+    assert_same_bits(members(result), members(alone))
+    np.testing.assert_array_equal(alone.params()["Dense_0"]["kernel"], alone.params(0)["Dense_0"]["kernel"])
+
+
+@pytest.mark.parametrize("num_devices", [2, 3, 8])
+def test_fit_grid_several_devices_have_the_same_bits(result, num_devices):
+    plan = Plan(lane_width=result.settings["plan"]["lane_width"], num_devices=num_devices)
+    assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), plan=plan, **SHORT)))
+
+
+def test_fit_grid_shorter_stretches_have_the_same_bits(result):
+    plan = Plan(result.settings["plan"]["lane_width"], num_devices=2, steps_per_call=3)
+    assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), plan=plan, **SHORT)))
+
+
+def test_fit_grid_member_beside_one_that_diverges_has_the_same_bits(result):
+    wild = {**GRID, "learning_rate": [1e-2, 1e30]}
+    beside = wd.fit_grid(MODEL, DATA, wd.Grid(**wild), **SHORT)
+    assert_same_bits(members(result), members(beside))
+    died = beside.dataset.where(beside.dataset["learning_rate"] > 1, drop=True)
+    assert (died["diverged_at"] >= 0).all()
+    assert (result.dataset["diverged_at"] == -1).all()
+    assert beside.best().hyperparameters["learning_rate"] == 1e-2
+
+
+def test_fit_grid_differs_where_it_should(result):
+    by_member = members(result)
+    kernel = {key: params["Dense_0"]["kernel"] for key, (params, _) in by_member.items()}
+    assert len({value.tobytes() for value in kernel.values()}) == len(kernel)
+
+
+@pytest.mark.parametrize(
+    ("decay", "make"),
+    [
+        (wd.Decoupled(1.0), lambda mask: optax.adamw(1e-2, weight_decay=1.0, mask=mask)),
+        (wd.L2(0.01), lambda mask: optax.chain(optax.add_decayed_weights(0.01, mask), optax.adam(1e-2))),
+        (wd.NoDecay(), lambda mask: optax.adam(1e-2)),
+    ],
+)
+def test_fit_equals_a_loop_written_by_hand(decay, make):
+    num_steps, batch_size, seed = 30, 32, 3
+    inputs, targets = DATA.train
+    model = wd.models.MLP((13,), num_outputs=10)
+    order = np.asarray(
+        training.batch_order(seed, 0, num_steps=num_steps, batch_size=batch_size, num_examples=len(inputs))
+    )
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), seed), 0)
+    params = model.init(jax.random.split(key)[0], inputs[:1])["params"]
+    step = make({name: {"kernel": True, "bias": False} for name in params})
+    state = step.init(params)
+
+    @jax.jit
+    def loss(params, x, y):
+        return optax.softmax_cross_entropy_with_integer_labels(model.apply({"params": params}, x), y).mean()
+
+    for rows in order:
+        updates, state = step.update(jax.grad(loss)(params, inputs[rows], targets[rows]), state, params)
+        params = optax.apply_updates(params, updates)
+
+    ours = wd.fit(
+        model, DATA, decay=decay, learning_rate=1e-2, seed=seed, num_steps=num_steps, batch_size=batch_size, progress=False
+    )
+    # Thirty steps of Adam in float32: the order of sums differs between the programs.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), ours.params(), params)
+    validation = loss(params, *DATA.validation)
+    np.testing.assert_allclose(ours.dataset["validation_loss"].values[0, -1], validation, rtol=1e-3)
+
+
+def count_traces(grid, **settings):
+    traces = []
+
+    def loss_fn(outputs, targets):
+        traces.append(outputs.shape)
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
+
+    result = wd.fit_grid(wd.models.MLP((5,), num_outputs=10), DATA, grid, loss=loss_fn, **{**SHORT, **settings})
+    return len(traces), result.settings["compiled_programs"]
+
+
+def test_fit_grid_mixed_kinds_of_any_number_are_one_compiled_program():
+    alone = count_traces(wd.Grid(decay=[wd.NoDecay()], learning_rate=[1e-3]))
+    kinds = [wd.L2, wd.L1, wd.ProximalL1, wd.Decoupled, wd.Independent, wd.ProximalL2]
+    mixed = [rule for kind in kinds for rule in wd.logspace(kind, 1e-5, 1e-2, 3)]
+    mixed += [wd.ElasticNet(1e-3, 1e-2), wd.ProximalElasticNet(1e-3, 1e-2)]
+    assert alone[1] == 1
+    assert count_traces(wd.Grid(decay=mixed, learning_rate=[1e-3, 1e-2], seed=range(4))) == alone
+    assert count_traces(wd.Grid(decay=mixed, learning_rate=[1e-3]), num_steps=61, eval_every=7) == alone
+
+
+def test_fit_grid_option_of_the_optimizer_is_a_structure_and_a_number_is_not():
+    grid = wd.Grid(decay=[wd.L2(0.01)], learning_rate=[0.1], momentum=[0.0, 0.5, 0.9], nesterov=[False, True])
+    result = wd.fit_grid(MODEL, DATA, grid, optimizer=wd.sgd, **SHORT)
+    assert result.settings["compiled_programs"] == 2
+    np.testing.assert_allclose(result.dataset["momentum"], [0.0, 0.0, 0.5, 0.5, 0.9, 0.9])
+    losses = result.dataset["train_loss"].values[:, -1]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)  # without momentum there is nothing to look ahead with
+    assert len(np.unique(losses.round(6))) == 5
+    assert result.table()["momentum"].tolist() == result.dataset["momentum"].values.tolist()
+
+
+def test_fit_grid_dataset_has_the_promised_schema(result):
+    dataset = result.dataset
+    assert dict(dataset.sizes) == {"member": 24, "step": 3}
+    assert dataset["step"].values.tolist() == [10, 20, 24]
+    assert set(dataset.data_vars) == {
+        "train_loss", "penalty", "train_accuracy", "validation_loss", "validation_accuracy", "weight_norm",
+        "zero_fraction", "diverged_at", "stopped_at",
+    }  # fmt: skip
+    assert set(dataset.coords) == {"member", "step", "decay", "coefficient", "learning_rate", "seed", "candidate"}
+    assert dataset["decay"].values[:5].tolist() == ["NoDecay"] * 4 + ["L2"]
+    assert np.isnan(dataset["coefficient"].values[:4]).all()
+    assert dataset["candidate"].values.tolist() == [index // 2 for index in range(24)]
+    assert (dataset["stopped_at"] == -1).all()
+
+
+def test_fit_grid_penalty_is_apart_from_the_data_loss(result):
+    dataset = result.dataset
+    shrinks_beside = dataset["decay"].isin(["NoDecay", "Decoupled", "Independent"])
+    assert (dataset["penalty"].where(shrinks_beside, drop=True) == 0).all()
+    l2 = dataset.where(dataset["decay"] == "L2", drop=True)
+    # Both are sums over the same weights in float32.
+    np.testing.assert_allclose(l2["penalty"], 0.01 * l2["weight_norm"] ** 2 / 2, rtol=1e-5)
+    outputs = MODEL.clone(num_outputs=10).apply({"params": result.params(4)}, DATA.train[0])
+    expected = optax.softmax_cross_entropy_with_integer_labels(outputs, DATA.train[1]).mean()
+    np.testing.assert_allclose(dataset["train_loss"].values[4, -1], expected, rtol=1e-5)
+    assert (dataset["zero_fraction"].where(dataset["decay"] == "ProximalL1", drop=True) > 0).any()
+
+
+class Convolutional(nn.Module):
+    """What a user brings: batch statistics, dropout, and flax's own flag."""
+
+    @nn.compact
+    def __call__(self, inputs, train: bool):
+        hidden = inputs.reshape(-1, 8, 8, 1)
+        hidden = nn.Conv(4, (3, 3))(hidden)
+        hidden = nn.BatchNorm(use_running_average=not train)(hidden)
+        hidden = nn.relu(hidden).reshape(len(inputs), -1)
+        hidden = nn.Dropout(0.5, deterministic=not train)(hidden)
+        return nn.Dense(10)(hidden)
+
+
+def test_fit_grid_carries_batch_statistics_and_dropout_keys():
+    grid = wd.Grid(decay=[wd.NoDecay(), wd.Decoupled(0.1)], learning_rate=[1e-2], seed=range(2))
+    result = wd.fit_grid(Convolutional(), DATA, grid, **SHORT)
+    alone = wd.fit(Convolutional(), DATA, decay=wd.Decoupled(0.1), learning_rate=1e-2, seed=1, **SHORT)
+    mean = result.model_state(3)["batch_stats"]["BatchNorm_0"]["mean"]
+    assert np.abs(mean).max() > 1e-3
+    np.testing.assert_array_equal(mean, alone.model_state()["batch_stats"]["BatchNorm_0"]["mean"])
+    assert_same_bits(members(result), members(alone))
+    variables = {"params": result.params(3), **result.model_state(3)}
+    outputs = Convolutional().apply(variables, DATA.validation[0], train=False)
+    expected = optax.softmax_cross_entropy_with_integer_labels(outputs, DATA.validation[1]).mean()
+    np.testing.assert_allclose(result.dataset["validation_loss"].values[3, -1], expected, rtol=1e-4)
+
+
+def test_fit_plain_functions_and_all_examples_in_a_step():
+    data = wd.data.diabetes()
+    x, y = (np.asarray(a, np.float64) for a in data.train)
+    model = wd.Model(
+        init=lambda key, inputs: jnp.zeros(inputs.shape[1]), apply=lambda params, inputs: inputs @ params
+    )
+    result = wd.fit(
+        model, data, decay=wd.L2(0.2), learning_rate=0.1, optimizer=wd.sgd, num_steps=600, batch_size=None, progress=False
+    )
+    # The data loss is the squared error without 1/2: its ridge has twice the Gram matrix.
+    ridge = np.linalg.solve(2 * x.T @ x / len(x) + 0.2 * np.eye(10), 2 * x.T @ y / len(x))
+    np.testing.assert_allclose(result.params(), ridge, atol=1e-5)  # float32
+    assert np.isnan(result.dataset["train_accuracy"]).all()
+    assert result.table()["generalization_gap"].notna().all()
+
+
+def test_fit_grid_binary_targets_have_an_accuracy():
+    data = wd.data.breast_cancer()
+    splits = [(x, y.astype(np.float32)) for x, y in (data.train, data.validation)]
+    result = wd.fit(
+        wd.models.MLP((8,)),
+        wd.Data(*splits),
+        decay=wd.Decoupled(0.1),
+        learning_rate=1e-2,
+        loss="sigmoid_cross_entropy",
+        num_steps=60,
+        batch_size=64,
+        progress=False,
+    )
+    assert result.dataset["validation_accuracy"].values[0, -1] > 0.9
+
+
+def test_fit_grid_coefficient_a_layer_is_a_structure_of_its_own():
+    by_layer = wd.L2({"Dense_0": 0.01, "Dense_1": 0.02, "Dense_2": 0.0})
+    result = wd.fit_grid(MODEL, DATA, wd.Grid(decay=[wd.L2(0.01), by_layer], learning_rate=1e-2), **SHORT)
+    assert result.settings["compiled_programs"] == 2
+    assert result.dataset["coefficient[Dense_1]"].values.tolist()[1] == 0.02
+    assert np.isnan(result.dataset["coefficient"].values[1])
+
+
+def bad(**changes):
+    """Arguments of `fit_grid` with one mistake in them."""
+    fine = {"model": MODEL, "data": DATA, "grid": wd.Grid(decay=[wd.L2(0.1)], learning_rate=[1e-3]), **SHORT}
+    return {**fine, **changes}
+
+
+def with_train(inputs=None, targets=None):
+    x, y = DATA.train
+    return wd.Data((x if inputs is None else inputs, y if targets is None else targets), DATA.validation)
+
+
+BAD = {
+    "grid": (bad(grid=[wd.L2(0.1)]), TypeError, "grid is of type list; give wd.Grid"),
+    "no learning rate": (bad(grid=wd.Grid(decay=[wd.L2(0.1)])), ValueError, "no axis learning_rate; add one"),
+    "axis": (bad(grid=wd.Grid(learning_rate=1e-3, beta=[0.9])), ValueError, "axis 'beta'.*its arguments are .*b1"),
+    "model": (bad(model="MLP"), TypeError, "model is 'MLP', of type str; give a flax linen module"),
+    "model class": (bad(model=wd.models.MLP), TypeError, "it is a class: make an instance"),
+    "data": (bad(data=DATA.train), TypeError, "data is of type Batch; give wd.data.digits"),
+    "nan": (bad(data=with_train(np.full((150, 64), np.nan, np.float32))), ValueError, r"data.train inputs hold 9600 values that are nan.*remove"),
+    "lengths": (bad(data=with_train(targets=np.zeros(3, int))), ValueError, "150 inputs and 3 targets; give one target an example"),
+    "words": (bad(data=with_train(targets=np.array(["a"] * 150))), TypeError, "targets have dtype <U1; give numbers"),
+    "empty": (bad(data=wd.Data((np.zeros((0, 64)), np.zeros(0, int)), DATA.validation)), ValueError, "at least one example"),
+    "shapes": (bad(data=with_train(np.zeros((150, 63), np.float32))), ValueError, r"data.validation has inputs of shape \(examples, \*\(64"),
+    "targets": (bad(data=with_train(targets=np.zeros(150, np.float32)), loss="softmax_cross_entropy"), ValueError, "data.train targets has dtype float32.*integers"),
+    "negative": (bad(data=with_train(targets=np.full(150, -1))), ValueError, "class -1; classes are counted from 0"),
+    "sigmoid": (bad(loss="sigmoid_cross_entropy"), ValueError, r"values from 0 to 9.*takes targets in \[0, 1\]"),
+    "outputs": (bad(model=wd.models.MLP((5,), num_outputs=7)), ValueError, "outputs of shape .*7.*holds 10 classes.*at least 10 outputs"),
+    "loss": (bad(loss="mse"), ValueError, "loss is 'mse', which is none of softmax"),
+    "mean loss": (bad(loss=lambda o, t: o.mean()), ValueError, r"loss gives an array of shape \(\).*one loss an example"),
+    "batch": (bad(batch_size=151), ValueError, "batch_size is 151, but data.train has 150 examples; give 1 to 150"),
+    "batch type": (bad(batch_size=3.5), TypeError, "batch_size is 3.5; give a whole number"),
+    "steps": (bad(num_steps=0), ValueError, "num_steps is 0; give a whole number of at least 1"),
+    "mask": (bad(mask=lambda params: False), ValueError, "selects no weight.*Dense_0/kernel.*everything"),
+    "optimizer": (bad(optimizer="adam"), TypeError, "optimizer is 'adam'; give wd.adam"),
+    "plan": (bad(plan=4), TypeError, "plan is 4, of type int; give a Plan"),
+    "devices": (bad(plan=Plan(4, 99)), ValueError, "num_devices is 99, but JAX has 8"),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("without_beartype")
+@pytest.mark.parametrize("name", BAD)
+def test_fit_grid_refuses_before_anything_is_compiled(name, monkeypatch):
+    def compiled(*_):
+        raise AssertionError("something was compiled")
+
+    monkeypatch.setattr(running, "_programs", compiled)
+    arguments, error, message = BAD[name]
+    with pytest.raises(error, match=message):
+        wd.fit_grid(arguments.pop("model"), arguments.pop("data"), arguments.pop("grid"), **arguments)
