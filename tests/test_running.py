@@ -119,7 +119,14 @@ def test_fit_equals_a_loop_written_by_hand(decay, make):
         params = optax.apply_updates(params, updates)
 
     ours = wd.fit(
-        model, DATA, decay=decay, learning_rate=1e-2, seed=seed, num_steps=num_steps, batch_size=batch_size, progress=False
+        model,
+        DATA,
+        decay=decay,
+        learning_rate=1e-2,
+        seed=seed,
+        num_steps=num_steps,
+        batch_size=batch_size,
+        progress=False,
     )
     # Thirty steps of Adam in float32: the order of sums differs between the programs.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), ours.params(), params)
@@ -217,11 +224,16 @@ def test_fit_grid_carries_batch_statistics_and_dropout_keys():
 def test_fit_plain_functions_and_all_examples_in_a_step():
     data = wd.data.diabetes()
     x, y = (np.asarray(a, np.float64) for a in data.train)
-    model = wd.Model(
-        init=lambda key, inputs: jnp.zeros(inputs.shape[1]), apply=lambda params, inputs: inputs @ params
-    )
+    model = wd.Model(init=lambda key, inputs: jnp.zeros(inputs.shape[1]), apply=lambda params, inputs: inputs @ params)
     result = wd.fit(
-        model, data, decay=wd.L2(0.2), learning_rate=0.1, optimizer=wd.sgd, num_steps=600, batch_size=None, progress=False
+        model,
+        data,
+        decay=wd.L2(0.2),
+        learning_rate=0.1,
+        optimizer=wd.sgd,
+        num_steps=600,
+        batch_size=None,
+        progress=False,
     )
     # The data loss is the squared error without 1/2: its ridge has twice the Gram matrix.
     ridge = np.linalg.solve(2 * x.T @ x / len(x) + 0.2 * np.eye(10), 2 * x.T @ y / len(x))
@@ -272,17 +284,24 @@ BAD = {
     "model": (bad(model="MLP"), TypeError, "model is 'MLP', of type str; give a flax linen module"),
     "model class": (bad(model=wd.models.MLP), TypeError, "it is a class: make an instance"),
     "data": (bad(data=DATA.train), TypeError, "data is of type Batch; give wd.data.digits"),
-    "nan": (bad(data=with_train(np.full((150, 64), np.nan, np.float32))), ValueError, r"data.train inputs hold 9600 values that are nan.*remove"),
-    "lengths": (bad(data=with_train(targets=np.zeros(3, int))), ValueError, "150 inputs and 3 targets; give one target an example"),
+    "nan": (bad(data=with_train(np.full((150, 64), np.nan, np.float32))), ValueError,
+        r"data.train inputs hold 9600 values that are nan.*remove"),
+    "lengths": (bad(data=with_train(targets=np.zeros(3, int))), ValueError,
+        "150 inputs and 3 targets; give one target an example"),
     "words": (bad(data=with_train(targets=np.array(["a"] * 150))), TypeError, "targets have dtype <U1; give numbers"),
-    "empty": (bad(data=wd.Data((np.zeros((0, 64)), np.zeros(0, int)), DATA.validation)), ValueError, "at least one example"),
-    "shapes": (bad(data=with_train(np.zeros((150, 63), np.float32))), ValueError, r"data.validation has inputs of shape \(examples, \*\(64"),
-    "targets": (bad(data=with_train(targets=np.zeros(150, np.float32)), loss="softmax_cross_entropy"), ValueError, "data.train targets has dtype float32.*integers"),
+    "empty": (bad(data=wd.Data((np.zeros((0, 64)), np.zeros(0, int)), DATA.validation)), ValueError,
+        "at least one example"),
+    "shapes": (bad(data=with_train(np.zeros((150, 63), np.float32))), ValueError,
+        r"data.validation has inputs of shape \(examples, \*\(64"),
+    "targets": (bad(data=with_train(targets=np.zeros(150, np.float32)), loss="softmax_cross_entropy"), ValueError,
+        "data.train targets has dtype float32.*integers"),
     "negative": (bad(data=with_train(targets=np.full(150, -1))), ValueError, "class -1; classes are counted from 0"),
     "sigmoid": (bad(loss="sigmoid_cross_entropy"), ValueError, r"values from 0 to 9.*takes targets in \[0, 1\]"),
-    "outputs": (bad(model=wd.models.MLP((5,), num_outputs=7)), ValueError, "outputs of shape .*7.*holds 10 classes.*at least 10 outputs"),
+    "outputs": (bad(model=wd.models.MLP((5,), num_outputs=7)), ValueError,
+        "outputs of shape .*7.*holds 10 classes.*at least 10 outputs"),
     "loss": (bad(loss="mse"), ValueError, "loss is 'mse', which is none of softmax"),
-    "mean loss": (bad(loss=lambda o, t: o.mean()), ValueError, r"loss gives an array of shape \(\).*one loss an example"),
+    "mean loss": (bad(loss=lambda o, t: o.mean()), ValueError,
+        r"loss gives an array of shape \(\).*one loss an example"),
     "batch": (bad(batch_size=151), ValueError, "batch_size is 151, but data.train has 150 examples; give 1 to 150"),
     "batch type": (bad(batch_size=3.5), TypeError, "batch_size is 3.5; give a whole number"),
     "steps": (bad(num_steps=0), ValueError, "num_steps is 0; give a whole number of at least 1"),

@@ -165,12 +165,13 @@ def _show(result: "GridResult", metric: str) -> None:
     typer.echo("\n" + "\n".join(_table(result, marks)))
     typer.echo(f"\n* best mean:          {best}")
     typer.echo(f"{'+' if '+' in marks.values() else '*'} one standard error: {cautious}")
+    none = result.no_decay(metric=metric)
+    if none is not None and none.number != best.number:
+        typer.echo(f"  no decay:           {none}")
     scores = result.test(metric=metric).to_dict("records")
     name = "test_loss" if scores[0]["test_accuracy"] != scores[0]["test_accuracy"] else "test_accuracy"
     told = [f"{row['decay']} {_mean(row, name)}" for row in scores]
     typer.echo(f"  {name.replace('_', ' ') + ':':<20}{', '.join(told)}")
-    if len(scores) > 1 and scores[0]["candidate"] == scores[1]["candidate"]:
-        typer.echo("  No decay is the best candidate here.")
     if best.advice:
         typer.echo(f"\nWarning: {best.advice}")
 

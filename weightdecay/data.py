@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from weightdecay.types import Batch
+from weightdecay.types import Batch, Integer, Scalar
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Data:
 
 def digits(
     *,
-    seed: int = 0,
-    validation_size: float = 0.2,
-    test_size: float = 0.2,
-    num_train: int | None = None,
-    label_noise: float = 0.0,
+    seed: Integer = 0,
+    validation_size: Scalar = 0.2,
+    test_size: Scalar = 0.2,
+    num_train: Integer | None = None,
+    label_noise: Scalar = 0.0,
 ) -> Data:
     """scikit-learn's 1,797 handwritten digits, 8 x 8 pixels in [0, 1], ten classes.
 
@@ -70,11 +70,11 @@ def digits(
 
 def breast_cancer(
     *,
-    seed: int = 0,
-    validation_size: float = 0.2,
-    test_size: float = 0.2,
-    num_train: int | None = None,
-    label_noise: float = 0.0,
+    seed: Integer = 0,
+    validation_size: Scalar = 0.2,
+    test_size: Scalar = 0.2,
+    num_train: Integer | None = None,
+    label_noise: Scalar = 0.0,
 ) -> Data:
     """scikit-learn's 569 breast tumours, 30 standardized measurements, two classes.
 
@@ -99,11 +99,11 @@ def breast_cancer(
 
 def wine(
     *,
-    seed: int = 0,
-    validation_size: float = 0.2,
-    test_size: float = 0.2,
-    num_train: int | None = None,
-    label_noise: float = 0.0,
+    seed: Integer = 0,
+    validation_size: Scalar = 0.2,
+    test_size: Scalar = 0.2,
+    num_train: Integer | None = None,
+    label_noise: Scalar = 0.0,
 ) -> Data:
     """scikit-learn's 178 wines, 13 standardized measurements, three classes.
 
@@ -127,7 +127,7 @@ def wine(
 
 
 def diabetes(
-    *, seed: int = 0, validation_size: float = 0.2, test_size: float = 0.2, num_train: int | None = None
+    *, seed: Integer = 0, validation_size: Scalar = 0.2, test_size: Scalar = 0.2, num_train: Integer | None = None
 ) -> Data:
     """scikit-learn's 442 diabetes patients, 10 standardized measurements, a standardized real target.
 
@@ -154,7 +154,7 @@ BUILT_IN: dict[str, Callable[..., Data]] = {fn.__name__: fn for fn in (digits, b
 """The built-in data sets by name."""
 
 
-def check(data: Any, batch_size: int | None) -> None:
+def check(data: Any, batch_size: Integer | None) -> None:
     """Refuse data that cannot be trained on.
 
     Args:
@@ -233,11 +233,11 @@ def _load(name: str) -> tuple[np.ndarray, np.ndarray]:
 def _split(
     inputs: np.ndarray,
     targets: np.ndarray,
-    seed: int,
-    validation_size: float,
-    test_size: float,
-    num_train: int | None,
-    label_noise: float,
+    seed: Integer,
+    validation_size: Scalar,
+    test_size: Scalar,
+    num_train: Integer | None,
+    label_noise: Scalar,
     *,
     standardize: bool = True,
 ) -> Data:
@@ -255,11 +255,11 @@ def _split(
 
     def part(rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         stratify = targets[rows] if classes else None
-        rest, chosen = train_test_split(rows, test_size=size, random_state=seed, stratify=stratify)
+        rest, chosen = train_test_split(rows, test_size=size, random_state=int(seed), stratify=stratify)
         return np.asarray(rest), np.asarray(chosen)
 
-    rest, test = part(np.arange(len(targets)), round(test_size * len(targets)))
-    train, validation = part(rest, round(validation_size * len(targets)))
+    rest, test = part(np.arange(len(targets)), round(float(test_size) * len(targets)))
+    train, validation = part(rest, round(float(validation_size) * len(targets)))
     if num_train is not None and num_train != len(train):
         smallest = len(np.unique(targets)) if classes else 1
         if not smallest <= num_train <= len(train) - smallest:
@@ -267,7 +267,7 @@ def _split(
                 f"num_train is {num_train}; give {smallest} to {len(train) - smallest}, or {len(train)}, which is all "
                 "of them."
             )
-        _, train = part(train, num_train)
+        _, train = part(train, int(num_train))
 
     inputs = inputs.astype(np.float64)
     if standardize:
@@ -277,7 +277,7 @@ def _split(
     noisy = targets.copy()
     if label_noise > 0:
         random = np.random.default_rng(seed)
-        flipped = random.choice(train, size=round(label_noise * len(train)), replace=False)
+        flipped = random.choice(train, size=round(float(label_noise) * len(train)), replace=False)
         num_classes = int(targets.max()) + 1
         noisy[flipped] = (targets[flipped] + random.integers(1, num_classes, size=len(flipped))) % num_classes
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from weightdecay import decay
 from weightdecay.decay import Rule
+from weightdecay.types import Integer, Scalar
 
 _LARGEST_SEED = 2**31 - 1
 
 
-def logspace(rule: Callable[[float], Rule], start: float, stop: float, num: int) -> list[Rule]:
+def logspace(rule: Callable[[float], Rule], start: Scalar, stop: Scalar, num: Integer) -> list[Rule]:
     """Rules of one kind with log-spaced coefficients, both ends in.
 
     Args:

@@ -139,10 +139,10 @@ def _point(row: Mapping[Any, Any], metric: str) -> tuple[float, float, float]:
 
 
 def _ring(ax: Any, table: pd.DataFrame, metric: str, chosen: Choice) -> None:
+    """Mark the chosen point; no decay has none, and is told in the legend alone."""
     coefficient, mean, _ = _point(table.to_dict("records")[chosen.number], metric)
-    if not np.isnan(coefficient):
-        ring = {"marker": "o", "markersize": 12, "markerfacecolor": "none", "markeredgecolor": "black"}
-        ax.plot(coefficient, mean, linestyle="none", label=f"chosen: {chosen.decay}", **ring)
+    ring = {} if np.isnan(coefficient) else {"marker": "o", "markersize": 12, "markerfacecolor": "none"}
+    ax.plot(coefficient, mean, linestyle="none", label=f"chosen: {chosen.decay}", markeredgecolor="black", **ring)
 
 
 def _style(style: int, dash: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from weightdecay import checkpoints, selection, tree
 from weightdecay import grid as grids
 from weightdecay.decay import NoDecay
 from weightdecay.selection import Candidate, Choice
+from weightdecay.types import Integer
 
 _AVERAGED = (
     "validation_accuracy",
@@ -89,8 +90,8 @@ class GridResult:
           trained: What came of each member.
           settings: How the grid was run.
           model: The completed model.
-          score_test: ``score_test(params, model_state) -> {"loss": ..., "accuracy": ...}``, None for a number that is not
-            finite; None without test examples.
+          score_test: ``score_test(params, model_state) -> {"loss": ..., "accuracy": ...}`` with None for a number that
+            is not finite; None without test examples.
 
         Returns:
           The result.
@@ -216,7 +217,7 @@ class GridResult:
         choices = {"chosen": chosen, "no decay": none}
         return pd.DataFrame({role: _test_row(choices[role], scores) for role, scores in self._test["scores"].items()}).T
 
-    def params(self, member: int | None = None) -> Any:
+    def params(self, member: Integer | None = None) -> Any:
         """Weights of a member after its last step, as the model itself holds them.
 
         Args:
@@ -230,7 +231,7 @@ class GridResult:
         """
         return self._weights[self._index(member)][0]
 
-    def model_state(self, member: int | None = None) -> Any:
+    def model_state(self, member: Integer | None = None) -> Any:
         """What a member's model carries beside its weights, such as batch statistics.
 
         Args:
@@ -293,12 +294,12 @@ class GridResult:
     def _has_no_accuracy(self) -> bool:
         return bool(np.isnan(self.dataset["validation_accuracy"].values).all())
 
-    def _index(self, member: int | None) -> int:
+    def _index(self, member: Integer | None) -> int:
         if member is None and len(self) == 1:
             return 0
         if member is None or not -len(self) <= member < len(self):
             raise IndexError(f"member is {member}; give 0 to {len(self) - 1}.")
-        return member
+        return int(member)
 
 
 def load(path: str | os.PathLike[str]) -> GridResult:

@@ -25,7 +25,7 @@ from weightdecay.grid import Grid
 from weightdecay.planning import Plan
 from weightdecay.results import GridResult, Trained
 from weightdecay.training import Hyperparameters, Task
-from weightdecay.types import Batch, LossFn, Mask, MaskFn
+from weightdecay.types import Batch, Integer, LossFn, Mask, MaskFn, Scalar
 
 _OWN_AXES = ("decay", "learning_rate", "seed")
 # Random numbers take the compiler long and the machine no time: compile them with little optimization.
@@ -39,9 +39,9 @@ def fit_grid(
     *,
     optimizer: Callable[..., Any] = optimizers.adam,
     loss: str | LossFn | None = None,
-    num_steps: int,
-    batch_size: int | None,
-    eval_every: int | None = None,
+    num_steps: Integer,
+    batch_size: Integer | None,
+    eval_every: Integer | None = None,
     mask: Mask | MaskFn = masks.kernels,
     plan: Plan | None = None,
     progress: bool = True,
@@ -87,6 +87,7 @@ def fit_grid(
     if plan is not None:
         planning.check(plan)
     groups = _groups(grid, optimizer)
+    num_steps, batch_size = int(num_steps), None if batch_size is None else int(batch_size)
     splits = data.batches()
     task = training.prepare(model, splits, loss=loss, optimizer=optimizer, mask=mask, batch_size=batch_size)
     tasks = [replace(task, options=group.options) for group in groups]
@@ -122,7 +123,9 @@ def fit_grid(
     )
 
 
-def fit(model: Any, data: Data, *, decay: Rule, learning_rate: float, seed: int = 0, **settings: Any) -> GridResult:
+def fit(
+    model: Any, data: Data, *, decay: Rule, learning_rate: Scalar, seed: Integer = 0, **settings: Any
+) -> GridResult:
     """Train one member alone; its numbers are, bit for bit, those that it has in any grid.
 
     Args:

@@ -227,9 +227,10 @@ def train(task: Task, hyperparameters: Hyperparameters, state: State, data: Batc
     Returns:
       The state after the steps.
     """
+    data, order = jax.tree.map(jnp.asarray, (data, order))
 
     def body(index: Any, state: State) -> State:
-        batch = data if order is None else jax.tree.map(lambda rows: rows[order[index]], data)
+        batch = data if order is None else jax.tree.map(lambda array: array[order[index]], data)
         return train_step(task, hyperparameters, state, batch)
 
     return jax.lax.fori_loop(0, num_steps, body, state)

@@ -19,6 +19,9 @@ ModelState: TypeAlias = PyTree
 Scalar: TypeAlias = float | int | np.number | Float[Array | np.ndarray, ""] | Int[Array | np.ndarray, ""]
 """A real number, shape ``()``: a Python or NumPy number, or a (traced) array."""
 
+Integer: TypeAlias = int | np.integer
+"""A whole number: a Python or a NumPy one."""
+
 Schedule: TypeAlias = Callable[[Any], Any]
 """A number as a function of the step, ``schedule(count) -> scalar``, as optax has them."""
 

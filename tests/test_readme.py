@@ -1,0 +1,36 @@
+"""The README's code runs as written, and its table of rules says what the docstrings say."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from weightdecay import decay
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), flags=re.S | re.M)
+
+
+@pytest.mark.parametrize("index", range(2))
+def test_readme_python_runs_as_written(index, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(blocks("python")) == 2
+    exec(compile(blocks("python")[index], "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("name", decay.KINDS)
+def test_readme_has_each_rule_with_its_own_formula(name):
+    (row,) = re.findall(rf"^\| `{name}` \| `(.*?)` \|(.*?)\|", README.read_text(encoding="utf-8"), flags=re.M)
+    formula, unit = row
+    docstring = " ".join((decay.KINDS[name].__doc__ or "").split())
+    assert formula == re.findall(r"``(.*?)``", docstring)[0]
+    for part in unit.strip().split(", "):
+        assert part in docstring
+
+
+def test_readme_names_every_public_option_of_the_sweep():
+    assert "weightdecay sweep digits" in blocks("console")[0]
+    assert (README.parent / "notebooks" / "figures" / "digits.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,77 @@
+"""One member: the order of its batches, and its evaluation."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import weightdecay as wd
+from weightdecay import losses, masks, models, training
+from weightdecay.types import Batch
+
+
+def order(start, num_steps, *, seed=0, batch_size=7, num_examples=20):
+    return np.asarray(
+        training.batch_order(seed, start, num_steps=num_steps, batch_size=batch_size, num_examples=num_examples)
+    )
+
+
+def test_batch_order_shows_every_example_once_an_epoch():
+    stream = order(0, 40).reshape(-1)
+    for epoch in range(14):
+        assert sorted(stream[20 * epoch : 20 * epoch + 20]) == list(range(20))
+    assert not np.array_equal(stream[:20], stream[20:40])
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 3, 19, 20, 1000])
+def test_batch_order_does_not_depend_on_where_it_is_cut(start):
+    np.testing.assert_array_equal(order(start, 5), order(start // 2, start - start // 2 + 5)[start - start // 2 :])
+
+
+def test_batch_order_goes_on_after_two_billion_examples():
+    start = 2**31 // 7 + 12345  # start * batch_size is above what an int32 holds
+    before = order(start - 3, 8)
+    np.testing.assert_array_equal(before[3:], order(start, 5))
+    assert before.min() >= 0
+    assert before.max() < 20
+
+
+def test_batch_order_differs_between_seeds():
+    assert not np.array_equal(order(0, 5, seed=0), order(0, 5, seed=1))
+
+
+def make_task(batch_size=None):
+    return training.Task(
+        models.MLP((5,), num_outputs=10), losses.resolve("softmax_cross_entropy", np.zeros(1, int)), wd.adam,
+        masks.kernels, batch_size,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("num_examples", [1, 1000, 1024, 1025])
+def test_score_is_the_plain_mean_whatever_the_chunks(num_examples):
+    task = make_task()
+    whole = wd.data.digits()
+    data = Batch(whole.train[0][:num_examples], whole.train[1][:num_examples])
+    params, model_state = task.network().init(jax.random.key(0), data.inputs[:1])
+    outputs = task.model.apply({"params": params}, data.inputs)
+    score = training.score(task, params, model_state, data)
+    expected = optax.softmax_cross_entropy_with_integer_labels(outputs, data.targets).mean()
+    np.testing.assert_allclose(score["loss"], expected, rtol=1e-5)  # another order of sums in float32
+    np.testing.assert_allclose(score["accuracy"], (outputs.argmax(axis=1) == data.targets).mean(), rtol=1e-6)
+
+
+def test_train_marks_the_step_whose_loss_is_not_finite():
+    task = make_task(batch_size=20)
+    data = wd.data.digits(num_train=100).train
+    hyperparameters = training.Hyperparameters(wd.NoDecay().terms().filled(), np.float32(1e30), np.int32(0), {})
+    state = training.initialize(task, hyperparameters, data.inputs[:1])
+    rows = order(0, 10, batch_size=20, num_examples=100)
+    seen = []
+    for stop in range(1, 6):
+        state = training.train(task, hyperparameters, state, data, rows[stop - 1 :], 1)
+        loss = training.score(task, state.params, state.model_state, data)["loss"]
+        seen.append((int(state.diverged_at), bool(np.isfinite(loss))))
+    # A step of 1e30 makes products beyond float32 in the next forward pass: the first steps are marked, and stay.
+    first = next(step for step, (marked, _) in enumerate(seen) if marked >= 0)
+    assert [marked for marked, _ in seen] == [-1] * first + [first] * (5 - first)
+    assert not seen[first][1]
