@@ -124,6 +124,7 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
         }
         (unfinished / _SETTINGS).write_text(json.dumps(settings, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         unfinished.chmod(0o755)
+        (unfinished / _WEIGHTS).chmod(0o644)
         if folder.exists() and any(folder.iterdir()):
             replaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             os.replace(folder, replaced)
@@ -159,26 +160,27 @@ def read(path: str | os.PathLike[str]) -> Contents:
         raise FileNotFoundError(
             f"folder {folder} holds no weightdecay result; give a folder that result.save(...) wrote."
         )
-    settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-    if settings["version"] > _VERSION:
-        raise ValueError(
-            f"folder {folder} has format version {settings['version']}, this library reads up to {_VERSION}; upgrade "
-            "weightdecay."
-        )
-    file = _DATASET
+    file = _SETTINGS
     try:
-        dataset = xarray.load_dataset(folder / _DATASET, engine="scipy")
-        file = _WEIGHTS
-        weights = _unstack(load_file(folder / _WEIGHTS), len(settings["members"]))
-        file = _SETTINGS
-        members = [grids.decode(member) for member in settings["members"]]
-        if dataset.sizes["member"] != len(members):
-            raise ValueError(f"{_DATASET} has {dataset.sizes['member']} members, {_SETTINGS} {len(members)}")
-    except (OSError, ValueError, TypeError, KeyError, IndexError, SafetensorError) as error:
+        stored = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        version = int(stored["version"])
+        if version <= _VERSION:
+            members = [grids.decode(member) for member in stored["members"]]
+            settings, test = stored["settings"], stored["test"]
+            file = _DATASET
+            dataset = xarray.load_dataset(folder / _DATASET, engine="scipy")
+            if dataset.sizes["member"] != len(members):
+                raise ValueError(f"it has {dataset.sizes['member']} members, {_SETTINGS} has {len(members)}")
+            file = _WEIGHTS
+            weights = _unstack(load_file(folder / _WEIGHTS), len(members))
+            return Contents(dataset, members, weights, settings, test)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, SafetensorError) as error:
         raise ValueError(
             f"file {folder / file} is missing, damaged or altered ({error}); save the result again."
         ) from error
-    return Contents(dataset, members, weights, settings["settings"], settings["test"])
+    raise ValueError(
+        f"folder {folder} has format version {version}, this library reads up to {_VERSION}; upgrade weightdecay."
+    )
 
 
 def _stack(weights: list[tuple[Any, Any]]) -> dict[str, np.ndarray]:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from weightdecay.results import GridResult
 
 app = typer.Typer(
-    help="How much weight decay, of which kind, on which weights?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -34,9 +33,14 @@ _RANGES = {
 }
 
 
-@app.callback()
-def main() -> None:
-    """Weight decay for JAX: whole grids of it in one compiled program."""
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    """How much weight decay, of which kind, on which weights?"""
+    if version:
+        from importlib import metadata
+
+        typer.echo(metadata.version("weightdecay"))
+        raise typer.Exit
 
 
 @app.command()

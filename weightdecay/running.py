@@ -195,13 +195,13 @@ def _check_axes(grid: Grid, optimizer: Any) -> None:
     if "learning_rate" not in grid.axes:
         raise ValueError("grid has no axis learning_rate; add one, as in wd.Grid(decay=[...], learning_rate=[1e-3]).")
     parameters = inspect.signature(optimizer).parameters.values()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    named = (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    names = [p.name for p in named if p.name not in ("decay", "mask")]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     for axis in grid.axes:
         if axis not in _OWN_AXES and axis not in names and not takes_any:
             raise ValueError(
-                f"grid has an axis {axis!r}, which the optimizer does not take; its arguments are "
-                f"{', '.join(name for name in names if name not in ('decay', 'mask'))}."
+                f"grid has an axis {axis!r}, which the optimizer does not take; its arguments are {', '.join(names)}."
             )
 
 
