@@ -3,6 +3,7 @@
 JAX and the rest are imported when a command runs, so that ``--help`` answers at once.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,25 @@ _RANGES = {
     "ProximalL1": (1e-7, 1e-2),
     "ProximalL2": (1e-6, 1e-1),
     "ProximalElasticNet": (1e-7, 1e-2),
+}
+
+# Options by the name that the library's messages begin with.
+_OPTIONS = {
+    "batch_size": "batch-size",
+    "folder": "output",
+    "label_noise": "label-noise",
+    "learning_rate": "learning-rates",
+    "learning_rates": "learning-rates",
+    "metric": "metric",
+    "num": "num-coefficients",
+    "num_steps": "steps",
+    "num_train": "train-size",
+    "optimizer": "optimizer",
+    "rules": "rules",
+    "seeds": "seeds",
+    "start": "coefficients",
+    "stop": "coefficients",
+    "widths": "widths",
 }
 
 
@@ -94,11 +114,12 @@ def sweep(
 
 
 def _told(command: Callable[..., None], **arguments: Any) -> None:
-    """Run a command; what a user can mend ends in one message and no traceback."""
+    """Run a command; what a user can mend ends in one message, with the option's own name, and no traceback."""
     try:
         command(**arguments)
     except (ValueError, OSError) as error:
-        typer.echo(f"weightdecay: {error}", err=True)
+        option = _OPTIONS.get(re.split(r"\W", str(error), maxsplit=1)[0])
+        typer.echo(f"weightdecay: {f'--{option}: ' if option else ''}{error}", err=True)
         raise typer.Exit(2) from error
 
 
@@ -229,7 +250,7 @@ def _rules(names: str, coefficients: tuple[float, float] | None, num: int) -> li
     kinds = {name.lower(): kind for name, kind in decay.KINDS.items()}
     made: list[Rule] = [decay.NoDecay()]
     for name in _words("rules", names):
-        kind = _one_of("rules", name.lower().replace("_", ""), kinds, shown=list(decay.KINDS))
+        kind = kinds.get(name.lower().replace("_", "")) or _one_of("rules", name, decay.KINDS)
         if kind is decay.NoDecay:
             continue
         low, high = coefficients or _RANGES[kind.__name__]
@@ -263,9 +284,9 @@ def _numbers(argument: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
         ) from error
 
 
-def _one_of(argument: str, name: str, choices: dict[str, Any], *, shown: list[str] | None = None) -> Any:
+def _one_of(argument: str, name: str, choices: dict[str, Any]) -> Any:
     if name not in choices:
-        raise ValueError(f"{argument} has {name!r}, which is unknown; give one of {', '.join(shown or choices)}.")
+        raise ValueError(f"{argument} has {name!r}, which is unknown; give one of {', '.join(choices)}.")
     return choices[name]
 
 
