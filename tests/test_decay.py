@@ -175,13 +175,12 @@ def test_rule_is_a_pytree_of_its_coefficients(name):
 def test_rule_is_its_formula(name, base):
     example, rate = EXAMPLES[name], optax.cosine_decay_schedule(0.1, 8)
     c = example.coefficients
-    plain = {"momentum": 0.0} if base == "sgd" and _rule(name).terms().is_proximal else {}
-    trained = _train(BASES[base](_rule(name), rate, **plain, peak_learning_rate=0.1, mask=masks.everything))
+    trained = _train(BASES[base](_rule(name), rate, peak_learning_rate=0.1, mask=masks.everything))
 
     def step(w, first, second, count):
         eta, g = float(rate(count)), np.sin(2 * w + 0.5) + example.gradient(w, *c)
         if base == "sgd":
-            first, metric = plain.get("momentum", 0.9) * first + g, 1.0
+            first, metric = 0.9 * first + g, 1 - 0.9
             direction = first
         else:
             first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2

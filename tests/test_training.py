@@ -66,10 +66,12 @@ def test_train_marks_the_step_whose_loss_is_not_finite():
     hyperparameters = training.Hyperparameters(wd.NoDecay().terms().filled(), np.float32(1e30), np.int32(0), {})
     state = training.initialize(task, hyperparameters, data.inputs[:1])
     rows = order(0, 10, batch_size=20, num_examples=100)
+    advance = jax.jit(lambda state, rows: training.train(task, hyperparameters, state, data, rows, 1))
+    score = jax.jit(lambda state: training.score(task, state.params, state.model_state, data)["loss"])
     seen = []
-    for stop in range(1, 6):
-        state = training.train(task, hyperparameters, state, data, rows[stop - 1 :], 1)
-        loss = training.score(task, state.params, state.model_state, data)["loss"]
+    for step in range(5):
+        state = advance(state, rows[step : step + 1])
+        loss = score(state)
         seen.append((int(state.diverged_at), bool(np.isfinite(loss))))
     # A step of 1e30 makes products beyond float32 in the next forward pass: the first steps are marked, and stay.
     first = next(step for step, (marked, _) in enumerate(seen) if marked >= 0)

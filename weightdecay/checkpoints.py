@@ -58,8 +58,7 @@ def check_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
     if entries and not is_result(folder):
         raise FileExistsError(
             f"folder {folder} holds something else ({', '.join(entries[:3])}{', ...' if len(entries) > 3 else ''}); "
-            "nothing "
-            "was touched. Give a new or an empty folder."
+            "nothing was touched. Give a new or an empty folder."
         )
     if entries and not overwrite:
         raise FileExistsError(

@@ -206,8 +206,7 @@ def _check_split(name: str, batch: Batch) -> None:
             bad = np.argwhere(~np.isfinite(values))
             raise ValueError(
                 f"{where} hold {len(bad)} values that are nan or infinite, the first in example {bad[0][0]}; remove "
-                "these "
-                "examples or fill the values in."
+                "these examples or fill the values in."
             )
     if len(batch.inputs) != len(batch.targets):
         raise ValueError(

@@ -1,8 +1,8 @@
 """The rules of weight decay, and where in a step each one acts.
 
 Notation of the formulas: w weights, g gradient of the mean data loss, η learning rate at this step, s = η / its peak, u
-the preconditioned direction (the base optimizer's step is w - η u), D the diagonal of its preconditioner (1 for SGD),
-S(z, t) = sign(z) max(|z| - t, 0).
+the preconditioned direction (the base optimizer's step is w - η u), D the diagonal of its preconditioner, u = g / D
+under a steady gradient (1 - momentum for SGD, √v̂ + ε for Adam), S(z, t) = sign(z) max(|z| - t, 0).
 
 Every rule here is elementwise and has one normal form, `Terms`: what it adds to the gradient, what it shrinks beside
 the step, and the proximal map it takes after the step. Rules of one normal form differ in numbers alone, so any mix of
@@ -96,7 +96,9 @@ class Terms(Rule):
             regularized = regularized + self.l2 * weight
         return regularized.astype(gradient.dtype)
 
-    def step(self, update: Array, weight: Array, learning_rate: Scalar, scale: Scalar, metric: Array | None) -> Array:
+    def step(
+        self, update: Array, weight: Array, learning_rate: Scalar, scale: Scalar, metric: Array | Scalar | None
+    ) -> Array:
         """Turn the base optimizer's update of one array, -η u, into the rule's update, to be added to the weight.
 
         Args:
@@ -104,7 +106,7 @@ class Terms(Rule):
           weight: Before the step, same shape.
           learning_rate: η, shape ``()``.
           scale: s, shape ``()``.
-          metric: D, same shape; None = 1.
+          metric: D, a shape that broadcasts against the weight; None = 1.
 
         Returns:
           The update, in the weight's dtype. Where the proximal map makes a zero it is exactly ``-weight``.
@@ -416,8 +418,7 @@ def _check_number(value: Any, where: str) -> None:
     if np.ndim(value) > 0:
         raise ValueError(
             f"{where} is an array of shape {np.shape(value)}; give one number, or a tree with a number a layer. For "
-            "many "
-            "candidates give many rules, as wd.logspace makes them."
+            "many candidates give many rules, as wd.logspace makes them."
         )
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{where} is {value}; a coefficient is a finite number >= 0.")

@@ -132,8 +132,7 @@ def check_targets(loss: Loss, targets: Any, *, argument: str) -> None:
     if loss.name == "sigmoid_cross_entropy" and targets.size and (targets.min() < 0 or targets.max() > 1):
         raise ValueError(
             f"{came} and values from {targets.min()} to {targets.max()}, but loss='sigmoid_cross_entropy' takes "
-            "targets in "
-            "[0, 1]. For class indices pass loss='softmax_cross_entropy'."
+            "targets in [0, 1]. For class indices pass loss='softmax_cross_entropy'."
         )
 
 
@@ -170,8 +169,7 @@ def check_outputs(loss: Loss, outputs: Any, targets: Any) -> None:
                 f"model gives outputs of shape (examples, {', '.join(map(str, outputs.shape[1:]))}), but data holds "
                 f"{classes} "
                 f"classes (targets 0 to {classes - 1}): give the model at least {classes} outputs, or leave "
-                "num_outputs "
-                "unset where it can be taken from the data."
+                "num_outputs unset where it can be taken from the data."
             )
     elif loss.name in _ELEMENTWISE and outputs.shape[1:] != targets.shape[1:]:
         raise ValueError(

@@ -46,7 +46,8 @@ def optimizer(
       decay: The rule; its coefficients may be traced, trees or schedules.
       mask: Which weights decay: True = decays, a pytree prefix of the weights or a function that makes one.
       metric: Diagonal D of the preconditioner, ``metric(base_state) -> tree`` in the structure of the weights, after
-        ``base`` took its step. Proximal rules need it where ``base`` divides by a diagonal. None: D = 1.
+        ``base`` took its step: u = g / D under a steady gradient. Proximal rules need it where ``base`` has a memory
+        (momentum, second moments). None: D = 1.
       peak_learning_rate: Largest η of a schedule, shape ``()``; `Independent` needs it beside a schedule.
 
     Returns:
@@ -55,7 +56,7 @@ def optimizer(
     Raises:
       TypeError: ``decay`` is no rule, or a coefficient or the learning rate is no number.
       ValueError: A negative or non-finite number; a mask that selects nothing; `Independent` beside a schedule without
-        ``peak_learning_rate``; a proximal rule beside a base with second moments and no ``metric``.
+        ``peak_learning_rate``; a proximal rule beside a base with a memory and no ``metric``.
 
     References:
       The rule's own; see `weightdecay.decay`.
@@ -83,12 +84,12 @@ def optimizer(
     def init(params: Params) -> DecayState:
         flags(params)
         state = base.init(params)
-        if terms.is_proximal and metric is None and jax.tree.leaves(optax.tree.get(state, "nu", default=None)):
+        remembers = any(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(state))
+        if terms.is_proximal and metric is None and remembers:
             raise ValueError(
-                f"decay = {decay} takes a proximal step, and the base optimizer divides by second moments: without "
-                "their "
-                "diagonal the step would have another minimizer. Take wd.adam, or pass metric=..., which gives "
-                "sqrt(second moments) + eps from the base's state."
+                f"decay = {decay} takes a proximal step, and the base optimizer has a memory (momentum, moments): "
+                "without its diagonal D the step would have another minimizer. Take wd.sgd or wd.adam, or pass "
+                "metric=..., which gives D from the base's state: 1 - momentum, or sqrt(second moments) + eps."
             )
         return DecayState(jnp.zeros((), jnp.int32), state)
 
@@ -125,7 +126,9 @@ def sgd(
     """Stochastic gradient descent with a decay rule.
 
     ``m <- momentum m + g``, ``u = m``, or ``g + momentum m`` with Nesterov, as in torch. Beside momentum `L2` and
-    `Decoupled` differ: `L2` reaches the weights through the momentum, at the slow rate η c / (1 - momentum).
+    `Decoupled` differ: `L2` reaches the weights through the momentum, at the slow rate η c / (1 - momentum). A steady
+    gradient adds up to g / (1 - momentum), so a proximal rule takes its map with D = 1 - momentum: its minimizer is
+    the same at any momentum.
 
     Args:
       learning_rate: η >= 0, shape ``()``, weight² / loss; or a schedule.
@@ -145,8 +148,12 @@ def sgd(
     References:
       Sutskever et al., On the Importance of Initialization and Momentum in Deep Learning, 2013.
     """
+
+    def diagonal(state: Any) -> Params:
+        return jax.tree.map(lambda _: 1 - momentum, state.trace)
+
     base = optax.trace(decay=momentum, nesterov=nesterov)  # pyright: ignore[reportArgumentType]
-    return optimizer(base, learning_rate, decay, mask, peak_learning_rate=peak_learning_rate)
+    return optimizer(base, learning_rate, decay, mask, metric=diagonal, peak_learning_rate=peak_learning_rate)
 
 
 def adam(

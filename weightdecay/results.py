@@ -197,8 +197,7 @@ class GridResult:
         if self._test is not None and self._test["candidates"] != wanted:
             raise ValueError(
                 f"the test set was already looked at for candidates {self._test['candidates']}, so it cannot judge "
-                "another "
-                f"choice, {wanted}; score that one on fresh data."
+                f"another choice, {wanted}; score that one on fresh data."
             )
         if self._test is None:
             if self._score_test is None:
