@@ -323,20 +323,23 @@ class _Orders:
     """Which examples the members of a round see; made once a seed, since members with one seed share them."""
 
     def __init__(self, batch_size: int | None, num_examples: int, num_steps: int) -> None:
-        self._make = None
+        self._of_seed = None
         if batch_size is not None:
-            make = jax.jit(
-                functools.partial(
-                    training.batch_order, num_steps=num_steps, batch_size=batch_size, num_examples=num_examples
-                ),
-                compiler_options=_RUN_ONCE,
-            )
-            self._make = functools.lru_cache(maxsize=256)(
-                lambda seed, start: np.asarray(make(np.int32(seed), np.int32(start)))
+            program = _order_program(num_steps, batch_size, num_examples)
+            self._of_seed = functools.lru_cache(maxsize=256)(
+                lambda seed, start: np.asarray(program(np.int32(seed), np.int32(start)))
             )
 
     def __call__(self, seeds: Any, start: int) -> Any:
-        return None if self._make is None else np.stack([self._make(int(seed), start) for seed in seeds])
+        return None if self._of_seed is None else np.stack([self._of_seed(int(seed), start) for seed in seeds])
+
+
+@functools.lru_cache(maxsize=16)
+def _order_program(num_steps: int, batch_size: int, num_examples: int) -> Callable[..., Any]:
+    order = functools.partial(
+        training.batch_order, num_steps=num_steps, batch_size=batch_size, num_examples=num_examples
+    )
+    return jax.jit(order, compiler_options=_RUN_ONCE)
 
 
 def _test_scorer(task: Task, splits: Mapping[str, Batch]) -> Callable[[Any, Any], dict[str, float | None]] | None:
