@@ -37,6 +37,12 @@ def test_plot_path_draws_the_means_by_coefficient(result):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("coefficient, in the unit of its rule", "validation loss")
 
 
+def test_plot_path_marks_the_choice_by_its_own_metric(result):
+    chosen = result.best(metric="validation_accuracy")
+    ax = result.plot_path("validation_accuracy")
+    assert line(ax, f"chosen: {chosen.decay}")[1] == [chosen.mean]
+
+
 def test_plot_path_keeps_the_basin_readable(result):
     best = result.table()["validation_loss"].min()
     assert result.plot_path().get_ylim()[1] <= 2.6 * best

@@ -175,7 +175,7 @@ def _sweep(
         result.test(metric=metric)
     finally:  # Where nothing can be chosen, what was trained is kept all the same.
         result.save(folder, overwrite=overwrite)
-    _plot(result, folder)
+    _plot(result, folder, metric)
     _show(result, metric)
     typer.echo(f"\nResult, validation-path.png and sparsity.png written to {folder}")
 
@@ -235,11 +235,11 @@ def _mean(row: dict[Any, Any], name: str) -> str:
     return f"{row[name]:.4f}" + (f" ± {error:.4f}" if error == error else "")
 
 
-def _plot(result: "GridResult", folder: Path) -> None:
+def _plot(result: "GridResult", folder: Path, metric: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    for name, axes in {"validation-path": result.plot_path(), "sparsity": result.plot_sparsity()}.items():
+    for name, axes in {"validation-path": result.plot_path(metric), "sparsity": result.plot_sparsity()}.items():
         axes.figure.savefig(folder / f"{name}.png", dpi=150)
 
 

@@ -248,7 +248,8 @@ class GridResult:
         """Plot a metric against the coefficient, a line a rule; see `weightdecay.plots.path`."""
         from weightdecay import plots
 
-        return plots.path(self.table(), metric, chosen=self.best(), ax=ax)
+        chosen_by = metric if metric in selection.METRICS else "validation_loss"
+        return plots.path(self.table(), metric, chosen=self.best(metric=chosen_by), ax=ax)
 
     def plot_curves(self, *, ax: Any = None) -> Any:
         """Plot losses along training, of the chosen candidate and of no decay; see `weightdecay.plots.curves`."""

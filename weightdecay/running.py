@@ -92,14 +92,14 @@ def fit_grid(
     task = training.prepare(model, splits, loss=loss, optimizer=optimizer, mask=mask, batch_size=batch_size)
     tasks = [replace(task, options=group.options) for group in groups]
     shapes = [_check_shapes(task, group, splits) for task, group in zip(tasks, groups, strict=True)]
-    plan = planning.choose(shapes[0]) if plan is None else plan
+    plans = [planning.choose(shape) if plan is None else plan for shape in shapes]
 
     steps = [*range(eval_every, num_steps, eval_every), num_steps]
     started = time.perf_counter()
     trained: dict[int, Trained] = {}
     with _bar(len(grid) * num_steps, progress) as bar:
-        for group_task, group in zip(tasks, groups, strict=True):
-            trained |= _train(group_task, group, splits, steps, plan, bar)
+        for group_task, group, group_plan in zip(tasks, groups, plans, strict=True):
+            trained |= _train(group_task, group, splits, steps, group_plan, bar)
     settings = {
         "model": repr(task.model),
         "optimizer": _name(optimizer),
@@ -109,7 +109,7 @@ def fit_grid(
         "batch_size": batch_size,
         "examples": {name: len(split.inputs) for name, split in splits.items()},
         "compiled_programs": len(groups),
-        "plan": asdict(plan),
+        "plan": asdict(plans[0]),
         "backend": jax.default_backend(),
         "seconds": round(time.perf_counter() - started, 3),
     }
