@@ -1,7 +1,7 @@
 """Training whole grids: the only place where members are batched.
 
 Members of one structure share one compiled program, mapped over a lane of members and sharded over devices. A round
-of lanes is trained from its first step to its last before the next begins, so memory does not grow with the grid.
+of lanes is trained from its first step to its last before the next begins, so that a device holds one round at a time.
 """
 
 import functools
@@ -267,7 +267,7 @@ def _train(
     def train_round(members: np.ndarray) -> dict[int, Trained]:
         slots = np.resize(members, per_round)  # The last round is filled up with its own members once more.
         here = jax.device_put(jax.tree.map(lambda leaf: leaf[slots], group.hyperparameters), over_lanes)
-        states = programs.initialize(here, data.inputs[:1])
+        states = programs.initialize(here, splits["train"].inputs[:1])
         records, running = [], []
         for start, stop in _stretches(steps, longest):
             order = jax.device_put(orders(group.hyperparameters.seed[slots], start), over_lanes)
