@@ -205,6 +205,9 @@ def test_coefficient_zero_is_the_base_optimizer_bit_for_bit(name, base):
     by_hand = _train(BASES[base](_rule(name, 0.0)))
     _assert_same_bits(by_hand, _train(PLAIN[base]))
     _assert_same_bits(by_hand, _train(BASES[base](wd.NoDecay())))
+    update = lambda transform: transform.update(_gradient(_params()), transform.init(_params()), _params())[0]  # noqa: E731
+    _assert_same_bits(update(BASES[base](_rule(name, 0.0))), update(PLAIN[base]))
+
     compiled = jax.jit(lambda rule: _scan(BASES[base](rule)), compiler_options=AS_WRITTEN)(_rule(name, 0.0))
     _assert_same_bits(compiled, _scan_as_written(PLAIN[base]))
 
