@@ -137,3 +137,7 @@ def test_penalized_takes_traced_coefficients():
     np.testing.assert_allclose(totals, 11 / 6 + 3 * coefficients, **ROUNDING)
     slope = jax.grad(lambda coefficient: penalized(POINT, BATCH, coefficient)[0])(0.5)
     np.testing.assert_allclose(slope, 3, **ROUNDING)  # the penalty itself
+
+
+def test_l1_has_the_gradient_of_the_rule_at_zero():
+    np.testing.assert_array_equal(jax.grad(penalties.l1)(jnp.array([0.0, -0.0, 2.0, -3.0])), [0, 0, 1, -1])

@@ -31,7 +31,8 @@ def l1(params: Params, mask: Mask | None = None) -> Scalar:
       >>> float(l1({"kernel": jnp.array([3.0, -4.0])}))
       7.0
     """
-    return _total(lambda w: jnp.sum(jnp.abs(w)), params, mask)
+    # Not abs(w): its derivative at 0 is 1 in JAX, and the penalty's is 0, as in the rule.
+    return _total(lambda w: jnp.sum(w * jnp.sign(w)), params, mask)
 
 
 def l2(params: Params, mask: Mask | None = None) -> Scalar:
