@@ -101,7 +101,7 @@ def curves(dataset: Any, shown: Mapping[str, Sequence[int]], *, ax: Any = None) 
             )
             ax.plot(line[:, 0], line[:, 1], label=f"{label}, {_LABELS[metric]}", markevery=0.2, **_style(style, dash))
             _band(ax, line, style)
-    ax.set_yscale("log")
+    _logarithmic_in_plain_numbers(ax)
     _finished(ax, "validation_loss", logarithmic=False)
     ax.set_xlabel("training step")
     ax.set_ylabel("data loss")
@@ -163,6 +163,16 @@ def _show_the_basin(ax: Any, losses: np.ndarray) -> None:
     finite = losses[np.isfinite(losses)]
     if len(finite) and finite.max() > _WORST_SHOWN * finite.min() > 0:
         ax.set_ylim(top=_WORST_SHOWN * finite.min(), bottom=0.9 * finite.min())
+
+
+def _logarithmic_in_plain_numbers(ax: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(plain)
+    ax.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    ax.yaxis.set_minor_formatter(plain)
 
 
 def _finished(ax: Any, metric: str, *, logarithmic: bool) -> Any:
