@@ -31,6 +31,6 @@ def test_readme_has_each_rule_with_its_own_formula(name):
         assert part in docstring
 
 
-def test_readme_names_every_public_option_of_the_sweep():
+def test_readme_begins_with_the_command_and_its_plot():
     assert "weightdecay sweep digits" in blocks("console")[0]
     assert (README.parent / "notebooks" / "figures" / "digits.png").read_bytes().startswith(b"\x89PNG")

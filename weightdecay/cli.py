@@ -3,6 +3,7 @@
 JAX and the rest are imported when a command runs, so that ``--help`` answers at once.
 """
 
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -53,6 +54,21 @@ _OPTIONS = {
 }
 
 
+def _told(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command end what a user can mend in one message, with the option's own name, and no traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            option = _OPTIONS.get(re.split(r"\W", str(error), maxsplit=1)[0])
+            typer.echo(f"weightdecay: {f'--{option}: ' if option else ''}{error}", err=True)
+            raise typer.Exit(2) from error
+
+    return run
+
+
 @app.callback(invoke_without_command=True)
 def main(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     """How much weight decay, of which kind, on which weights?"""
@@ -64,6 +80,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Show the versi
 
 
 @app.command()
+@_told
 def sweep(
     dataset: Annotated[str, typer.Argument(help="digits, breast_cancer, wine or diabetes.")],
     widths: Annotated[str, typer.Option(help="Hidden layers of the multilayer perceptron.")] = "64,64",
@@ -93,54 +110,6 @@ def sweep(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in that folder.")] = False,
 ) -> None:
     """Train a network under many kinds and strengths of decay, and choose one on validation data."""
-    _told(
-        _sweep,
-        dataset=dataset,
-        widths=widths,
-        rules=rules,
-        coefficients=coefficients,
-        num_coefficients=num_coefficients,
-        learning_rates=learning_rates,
-        optimizer=optimizer,
-        seeds=seeds,
-        steps=steps,
-        batch_size=batch_size,
-        train_size=train_size,
-        label_noise=label_noise,
-        metric=metric,
-        output=output,
-        overwrite=overwrite,
-    )
-
-
-def _told(command: Callable[..., None], **arguments: Any) -> None:
-    """Run a command; what a user can mend ends in one message, with the option's own name, and no traceback."""
-    try:
-        command(**arguments)
-    except (ValueError, OSError) as error:
-        option = _OPTIONS.get(re.split(r"\W", str(error), maxsplit=1)[0])
-        typer.echo(f"weightdecay: {f'--{option}: ' if option else ''}{error}", err=True)
-        raise typer.Exit(2) from error
-
-
-def _sweep(
-    *,
-    dataset: str,
-    widths: str,
-    rules: str,
-    coefficients: tuple[float, float] | None,
-    num_coefficients: int,
-    learning_rates: str,
-    optimizer: str,
-    seeds: int,
-    steps: int,
-    batch_size: int,
-    train_size: int | None,
-    label_noise: float,
-    metric: str,
-    output: Path | None,
-    overwrite: bool,
-) -> None:
     # Everything that needs no training is checked before anything is imported that takes its time.
     layers = _numbers("widths", widths, int)
     rates = _numbers("learning_rates", learning_rates, float)
@@ -157,8 +126,8 @@ def _sweep(
         raise ValueError(f"metric is {metric!r}; give one of {', '.join(selection.METRICS)}.")
     if dataset == "diabetes" and (label_noise or metric != "validation_loss"):
         raise ValueError(
-            "dataset diabetes is a regression: it has no labels to falsify and no accuracy; leave label_noise and "
-            "metric."
+            "dataset diabetes is a regression: it has no labels to falsify and no accuracy; "
+            "leave label_noise and metric."
         )
     noise = {} if dataset == "diabetes" else {"label_noise": label_noise}
     grid = Grid(decay=_rules(rules, coefficients, num_coefficients), learning_rate=rates, seed=range(seeds))

@@ -57,7 +57,6 @@ class Loss(NamedTuple):
 
     name: str
     per_example: LossFn
-    has_accuracy: bool
 
     def align(self, outputs: Any, targets: Any) -> Any:
         """Outputs in the targets' shape where they differ by one last dimension of 1: ``(n, 1)`` beside ``(n,)``."""
@@ -91,7 +90,7 @@ def resolve(loss: str | LossFn | None, targets: Any) -> Loss:
 
     Raises:
       TypeError: ``loss`` is neither.
-      ValueError: An unknown name, or targets that the loss cannot take.
+      ValueError: An unknown name.
     """
     if loss is None:
         loss = (
@@ -100,12 +99,12 @@ def resolve(loss: str | LossFn | None, targets: Any) -> Loss:
             else "squared_error"
         )
     if callable(loss):
-        return Loss(getattr(loss, "__name__", "loss_fn"), loss, has_accuracy=False)
+        return Loss(getattr(loss, "__name__", "loss_fn"), loss)
     if not isinstance(loss, str):
         raise TypeError(f"loss is {loss!r}; give one of {', '.join(_NAMED)}, or loss_fn(outputs, targets) -> losses.")
     if loss not in _NAMED:
         raise ValueError(f"loss is {loss!r}, which is none of {', '.join(_NAMED)}; a function serves as well.")
-    return Loss(loss, _NAMED[loss], has_accuracy=loss != "squared_error")
+    return Loss(loss, _NAMED[loss])
 
 
 def check_targets(loss: Loss, targets: Any, *, argument: str) -> None:
@@ -124,8 +123,7 @@ def check_targets(loss: Loss, targets: Any, *, argument: str) -> None:
         if not np.issubdtype(targets.dtype, np.integer) or targets.ndim != 1:
             raise ValueError(
                 f"{came}, but loss='softmax_cross_entropy' takes one class index an example: integers of shape "
-                "(examples,). "
-                "Convert the targets to class indices, or pass loss='squared_error' for real targets."
+                "(examples,). Convert the targets to class indices, or pass loss='squared_error' for real targets."
             )
         if targets.size and targets.min() < 0:
             raise ValueError(f"{argument} holds the class {targets.min()}; classes are counted from 0.")
@@ -167,8 +165,7 @@ def check_outputs(loss: Loss, outputs: Any, targets: Any) -> None:
         if outputs.ndim != 2 or outputs.shape[1] < classes:
             raise ValueError(
                 f"model gives outputs of shape (examples, {', '.join(map(str, outputs.shape[1:]))}), but data holds "
-                f"{classes} "
-                f"classes (targets 0 to {classes - 1}): give the model at least {classes} outputs, or leave "
+                f"{classes} classes (targets 0 to {classes - 1}): give the model at least {classes} outputs, or leave "
                 "num_outputs unset where it can be taken from the data."
             )
     elif loss.name in _ELEMENTWISE and outputs.shape[1:] != targets.shape[1:]:

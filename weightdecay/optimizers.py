@@ -74,8 +74,7 @@ def optimizer(
     if terms.independent is not None and callable(learning_rate) and peak_learning_rate is None:
         raise ValueError(
             f"decay = {decay} beside a schedule needs the schedule's peak: pass peak_learning_rate, the largest "
-            "learning "
-            "rate of the schedule. The share that decays in a step is coefficient * learning_rate / peak_learning_rate."
+            "learning rate of the schedule. A step decays by coefficient * learning_rate / peak_learning_rate."
         )
 
     def flags(params: Params) -> list[bool]:

@@ -120,11 +120,12 @@ class GridResult:
           ``diverged``. A mean with a nan in it is nan.
         """
         last = self.dataset.isel(step=-1)
-        hyperparameters = [name for name in _coordinates(self.members) if name not in ("seed", "candidate")]
+        along = [name for name, values in self.dataset.coords.items() if values.dims == ("member",)]
+        hyperparameters = [name for name in along if name not in ("member", "seed", "candidate")]
         rows = []
         for candidate in self.candidates():
             here = last.isel(member=list(candidate.members))
-            row: dict[str, Any] = {name: here[name].values[0] for name in hyperparameters}
+            row: dict[Any, Any] = {name: here[name].values[0] for name in hyperparameters}
             for name in _AVERAGED:
                 row[name], error = selection.mean_and_error(here[name].values)
                 if name in _WITH_ERROR:
@@ -141,8 +142,7 @@ class GridResult:
 
     def candidates(self, metric: str = "validation_loss") -> list[Candidate]:
         """Return the candidates with a validation metric at the last step, seeds averaged."""
-        if metric not in selection.METRICS:
-            raise ValueError(f"metric is {metric!r}; give one of {', '.join(selection.METRICS)}.")
+        selection.check_metric(metric)
         last = self.dataset.isel(step=-1)
         return selection.gather(self.members, last[metric].values, last["weight_norm"].values)
 

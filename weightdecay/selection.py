@@ -67,6 +67,21 @@ class Choice(Candidate):
         return f"{self.decay}{others}: {self.metric.replace('_', ' ')} {self.mean:.4f}{error}"
 
 
+def check_metric(metric: str) -> None:
+    """Refuse a metric that no choice may be made by.
+
+    Args:
+      metric: Its name.
+
+    Raises:
+      ValueError: None of `METRICS`.
+    """
+    if metric not in METRICS:
+        raise ValueError(
+            f"metric is {metric!r}; the choice is made on validation data: give one of {', '.join(METRICS)}."
+        )
+
+
 def mean_and_error(values: Any) -> tuple[float, float]:
     """Mean over replicates, and its standard error.
 
@@ -131,10 +146,7 @@ def choose(candidates: Sequence[Candidate], *, metric: str, criterion: str = "be
     References:
       Breiman et al., Classification and Regression Trees, 1984 (the one-standard-error rule).
     """
-    if metric not in METRICS:
-        raise ValueError(
-            f"metric is {metric!r}; the choice is made on validation data: give one of {', '.join(METRICS)}."
-        )
+    check_metric(metric)
     if criterion not in CRITERIA:
         raise ValueError(f"criterion is {criterion!r}; give one of {', '.join(CRITERIA)}.")
     finite = [candidate for candidate in candidates if math.isfinite(candidate.mean)]

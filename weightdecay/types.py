@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Float, Int, PRNGKeyArray, PyTree
 
 Params: TypeAlias = PyTree
 """Weights: any pytree of float arrays."""
@@ -34,12 +34,6 @@ Mask: TypeAlias = PyTree
 MaskFn: TypeAlias = Callable[[Params], Mask]
 
 Key: TypeAlias = PRNGKeyArray
-
-Examples: TypeAlias = Shaped[Array | np.ndarray, "examples ..."]
-
-Flags: TypeAlias = Bool[Array | np.ndarray, "examples"]
-
-PerExample: TypeAlias = Float[Array, "examples"]
 
 LossFn: TypeAlias = Callable[[Any, Any], Any]
 """``loss_fn(outputs, targets) -> losses`` with one loss an example, shape ``(examples,)``."""
