@@ -109,7 +109,7 @@ def test_sweep_where_every_member_diverges_keeps_the_result(here):
         (["digits", "--label-noise", "2"], "--label-noise: label_noise is 2.0; give a share between 0 and 1"),
         (
             ["digits", "--optimizer", "adagrad"],
-            "--optimizer: optimizer has 'adagrad', which is unknown; give one of adam, sgd",
+            "--optimizer: optimizer has 'adagrad', which is unknown; give one of adam, sgd, lion",
         ),
         (["digits", "--metric", "luck"], "--metric: metric is 'luck'; give one of validation_loss"),
         (["diabetes", "--label-noise", "0.1"], "dataset diabetes is a regression"),
@@ -142,3 +142,99 @@ def test_help_describes_every_option():
     for option in ("--widths", "--rules", "--coefficients", "--learning-rates", "--seeds", "--steps", "--batch-size",
                    "--train-size", "--label-noise", "--output"):  # fmt: skip
         assert option in shown.stdout
+
+
+def convert(*arguments):
+    return CliRunner().invoke(cli.app, ["convert", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (
+            ["0.01", "--from", "keras.L2", "--to", "torch.SGD"],
+            ["0.02", "weight_decay = 2 * l2", "Stays the same: the penalty beside the mean data loss", "Source: Krogh"],
+        ),
+        (["0.01", "--from", "keras.L2", "--to", "keras.SGD"], ["0.02", "", "Stays the same: every step of plain SGD"]),
+        (["2,0.25", "--from", "sklearn.ElasticNet", "--to", "ElasticNet"], ["0.5,1.5", "(c1, c2) = (alpha * l1_ratio"]),
+        (["0.5", "--from", "L2", "--to", "sklearn.Ridge", "--num-examples", "442"], ["221.0", "alpha = coefficient"]),
+        (["inf", "--from", "time_scale.steps", "--to", "Independent"], ["0.0"]),
+        (
+            ["0.1", "--from", "torch.AdamW", "--to", "torch.AdamW", "--batch-size", "256", "--new-batch-size", "512"],
+            ["0.2", "weight_decay = weight_decay * new_batch_size / batch_size", "Stays the same: the time scale in"],
+        ),
+        (
+            ["0.5", "--from", "Decoupled", "--to", "time_scale.epochs", "--learning-rate", "0.125", "--batch-size", "4",
+             "--num-examples", "64", "--new-learning-rate", "0.5", "--new-num-examples", "128"],
+            ["1.0", "epochs = 1 / ("],
+        ),
+        (
+            ["0.5", "--from", "Independent", "--to", "Independent", "--num-steps", "4", "--new-num-steps", "8"],
+            ["0.25", "", "Stays the same: the time scale as a share of the run", "Source: Wang & Aitchison 2024"],
+        ),
+        (["0.5", "--from", "torch.SGD", "--to", "Decoupled", "--momentum", "0"], ["0.5"]),
+    ],
+)  # fmt: skip
+def test_convert_prints_the_number_and_its_words(arguments, lines):
+    shown = convert(*arguments)
+    assert shown.exit_code == 0, shown.output
+    printed = shown.stdout.splitlines()
+    assert printed[0] == lines[0]
+    for line, start in zip(printed, lines, strict=False):
+        assert line.startswith(start)
+
+
+def test_convert_lists_the_conventions():
+    shown = convert("--list")
+    assert shown.exit_code == 0, shown.output
+    assert re.search(r"c = 2 \* l2 +keras\.L2\n", shown.stdout)
+    assert "time_scale.epochs" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "coefficient is missing; write it as in weightdecay convert 0.01 --from keras.L2 --to torch.SGD"),
+        (["0.1", "--to", "L2"], "--from: source is missing"),
+        (["0.1", "--from", "L2"], "--to: target is missing"),
+        (["some", "--from", "L2", "--to", "L2"], "coefficient is 'some'; give numbers"),
+        (["0.1", "--from", "L3", "--to", "L2"], "--from: source is 'L3', which is unknown"),
+        (
+            ["0.1", "--from", "L2", "--to", "torch.SDG"],
+            "--to: target is 'torch.SDG', which is unknown; did you mean tor",
+        ),
+        (["0.1", "--from", "torch.Adam", "--to", "torch.AdamW"], "torch.Adam to torch.AdamW: no conversion exists"),
+        (
+            ["0.1", "--from", "L2", "--to", "sklearn.Ridge"],
+            "--num-examples: num_examples is missing: sklearn.Ridge has",
+        ),
+        (["0.1", "--from", "Decoupled", "--to", "Independent"], "--learning-rate: learning_rate is missing"),
+        (
+            ["0.1", "--from", "L2", "--to", "L2", "--num-steps", "0"],
+            "--num-steps: num_steps is 0.0; give a finite number",
+        ),
+        (["0.1", "--from", "L2", "--to", "L2", "--momentum", "1"], "--momentum: momentum is 1.0"),
+        (
+            ["0.1", "--from", "L2", "--to", "L2", "--new-batch-size", "9"],
+            "--new-batch-size: new_batch_size: L2 to L2 has",
+        ),
+        (["0.1,0.2", "--from", "L2", "--to", "keras.L2"], "coefficient is (0.1, 0.2); L2 takes one number"),
+    ],
+)
+def test_convert_refuses_with_one_message(arguments, message):
+    shown = convert(*arguments)
+    assert shown.exit_code == 2, shown.output
+    assert shown.stderr.splitlines()[-1].startswith(f"weightdecay: {message}")
+    assert "Traceback" not in shown.output
+    assert shown.stdout == ""
+
+
+def test_convert_has_an_option_for_every_number_of_the_function():
+    import inspect
+
+    from weightdecay import conventions
+
+    shown = CliRunner().invoke(cli.app, ["convert", "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    for name in list(inspect.signature(conventions.convert).parameters)[3:]:
+        assert f"--{name.replace('_', '-')} " in shown.stdout

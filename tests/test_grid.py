@@ -1,11 +1,14 @@
 """Grids: their order, their candidates, their JSON, and what they refuse."""
 
+import dataclasses
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import weightdecay as wd
-from weightdecay import decay, grid
+from weightdecay import decay, grid, masks
 
 
 def test_grid_is_the_product_with_the_last_axis_fastest():
@@ -63,7 +66,11 @@ def test_decode_refuses_an_unknown_rule():
         ({"decay": [wd.ElasticNet(0.1, float("inf"))]}, ValueError, "l2_coefficient is inf"),
         ({"decay": [wd.L2("0.1")]}, TypeError, "coefficient is '0.1', of type str; give a number"),
         ({"decay": [wd.L2(np.ones(3))]}, ValueError, r"array of shape \(3,\); give one number.*wd.logspace"),
-        ({"decay": [wd.L2(lambda step: 0.1)]}, TypeError, "has a schedule as its coefficient"),
+        ({"decay": [wd.L2(lambda step: 0.1)]}, TypeError, r"function as its coefficient.*wd\.schedules"),
+        ({"decay": [wd.Masked(wd.L2(0.1), lambda params: True)]}, TypeError, r"mask of its own making.*kernels, every"),
+        ({"decay": [(wd.L2(0.1), wd.TowardAnchor(0.1, {}))]}, TypeError, "TowardAnchor has an anchor of its own"),
+        ({"decay": [()]}, ValueError, r"decay\[0\] is empty; give rules, or wd\.NoDecay\(\)"),
+        ({"decay": [((wd.L2(0.1),),)]}, TypeError, r"decay\[0\]\[0\] holds several rules itself"),
         ({"decay": []}, ValueError, "decay is an empty axis.*give at least one value"),
         ({"seed": []}, ValueError, "seed is an empty axis"),
         ({"seed": [0.5]}, TypeError, r"seed\[0\] is 0.5, of type float; a seed is a whole number"),
@@ -97,7 +104,39 @@ def test_logspace_refuses(arguments, error, message):
         wd.logspace(*arguments)
 
 
-def test_grid_has_every_rule_in_one_structure():
-    for name, kind in decay.KINDS.items():
-        rule = kind(*(0.1 for _ in kind.__dataclass_fields__))
-        assert None not in rule.terms().filled().coefficients().values(), name
+STORED = [
+    *(
+        kind(*(0.1 for one in dataclasses.fields(kind) if one.default is dataclasses.MISSING))
+        for kind in decay.KINDS.values()
+    ),
+    wd.Spectral(0.1, num_iterations=3),
+    wd.TowardAnchor(0.1, decoupled=True),
+    wd.Constrained(0.5, 0.1, warm_start=7),
+    wd.L2({"Dense_0": 0.1, "Dense_1": {"kernel": 0.2, "bias": 0.0}}),
+    wd.L2({"rule": 0.1, "mask": 0.2}),
+    wd.L2(wd.PerLayer({"Dense_0": 0.1, "rule": 0.2}, default=0.3)),
+    *(wd.L2(kind(*(0.1 for _ in dataclasses.fields(kind)))) for kind in wd.schedules.KINDS.values()),
+    *(wd.Masked(wd.L2(0.1), mask) for mask in (True, masks.kernels, masks.everything, masks.first, masks.last)),
+    wd.Masked(wd.ProximalL1(0.1), masks.matching("Dense_0/kernel", "Dense_1")),
+    (wd.L2(0.1), wd.Masked(wd.ProximalL1(wd.schedules.Linear(0.1, 0.0, 9)), masks.hidden)),
+]
+
+
+@pytest.mark.parametrize("rule", STORED, ids=lambda one: str(decay.combined(one)))
+def test_grid_stores_every_decay_as_json_and_reads_it_again(rule):
+    (member,) = wd.Grid(decay=[rule], learning_rate=0.1)
+    stored = json.loads(json.dumps(grid.encode(member)))
+    assert grid.decode(stored) == member
+    assert str(grid.decode(stored)["decay"]) == str(member["decay"])
+
+
+def test_grid_takes_a_tuple_in_a_list_as_several_rules_together():
+    both = (wd.L2(0.1), wd.ProximalL1(0.2))
+    assert [member["decay"] for member in wd.Grid(decay=[both, wd.L2(0.3)])] == [decay.combined(both), wd.L2(0.3)]
+    assert [member["decay"] for member in wd.Grid(decay=both)] == list(both)
+
+
+def test_decode_refuses_what_is_no_rule():
+    for stored in ({"rule": "L3"}, {"rule": "L2"}, {"mask": "mine"}, 3, {}, "L2"):
+        with pytest.raises(ValueError, match=r"decay is stored as .* which is no rule of this version"):
+            grid.decode({"decay": stored})

@@ -1,11 +1,14 @@
 """The README's code runs as written, and its table of rules says what the docstrings say."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from weightdecay import decay
+from weightdecay.cli import app
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -15,16 +18,25 @@ def blocks(language):
 
 
 @pytest.mark.parametrize("index", range(2))
-def test_readme_python_runs_as_written(index, tmp_path, monkeypatch):
+def test_readme_python_runs_as_written(index, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert len(blocks("python")) == 2
     exec(compile(blocks("python")[index], "README.md", "exec"), {})
+    assert capsys.readouterr().out in ("", *blocks("text"))
+
+
+def test_readme_converts_as_shown():
+    command = next(block for block in blocks("console") if block.startswith("weightdecay convert"))
+    shown = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert shown.exit_code == 0
+    assert shown.stdout in blocks("text")
 
 
 @pytest.mark.parametrize("name", decay.KINDS)
 def test_readme_has_each_rule_with_its_own_formula(name):
-    (row,) = re.findall(rf"^\| `{name}` \| `(.*?)` \|(.*?)\|", README.read_text(encoding="utf-8"), flags=re.M)
-    formula, unit = row
+    # A bar that stands in a formula is escaped in a table.
+    (row,) = re.findall(rf"^\| `{name}` \| `(.*?)` \| (.*?) ?\| ", README.read_text(encoding="utf-8"), flags=re.M)
+    formula, unit = (cell.replace("\\|", "|") for cell in row)
     docstring = " ".join((decay.KINDS[name].__doc__ or "").split())
     assert formula == re.findall(r"``(.*?)``", docstring)[0]
     for part in unit.strip().split(", "):

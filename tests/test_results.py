@@ -202,3 +202,25 @@ def test_load_tells_what_is_no_result(tmp_path):
     (tmp_path / "settings.json").write_text('{"format": "weightdecay result", "version": 99}')
     with pytest.raises(ValueError, match="format version 99, this library reads up to 1; upgrade"):
         wd.load(tmp_path)
+
+
+def test_save_takes_decays_of_every_form(tmp_path):
+    decays = [
+        wd.L2(wd.PerLayer({"Dense_0/kernel": 0.1, "Dense_.*": 0.2})),
+        wd.L2({"Dense_0": {"kernel": 0.1, "bias": 0.0}, "Dense_1": 0.2}),
+        (wd.Masked(wd.L2(0.1), wd.masks.matching("Dense_0/kernel")), wd.Masked(wd.L2(0.2), wd.masks.last)),
+        wd.MaxNorm(2.0),
+    ]
+    grid = wd.Grid(decay=decays, learning_rate=1e-3)
+    result = wd.fit_grid(
+        wd.models.MLP((5,)), wd.data.digits(num_train=50), grid, num_steps=2, batch_size=None, progress=False
+    )
+    result.save(tmp_path / "out")
+    loaded = wd.load(tmp_path / "out")
+    assert loaded.members == result.members == list(grid)
+    assert loaded.dataset.equals(result.dataset)
+    assert loaded.dataset["coefficient[Dense_0.kernel]"].values.tolist()[:2] == [0.1, 0.1]
+    assert loaded.dataset["coefficient"].values[3] == 2.0
+    assert loaded.dataset["decay"].values[2] == "L2 on matching('Dense_0/kernel') + L2 on last"
+    assert loaded.best().decay in [member["decay"] for member in grid]
+    loaded.plot_path()

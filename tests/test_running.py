@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import weightdecay as wd
-from weightdecay import running, training
+from weightdecay import masks, running, training
 from weightdecay.planning import Plan
 
 DATA = wd.data.digits(num_train=150)
@@ -90,12 +90,21 @@ def test_fit_grid_differs_where_it_should(result):
     assert len({value.tobytes() for value in kernel.values()}) == len(kernel)
 
 
+CARRYING = [
+    wd.TowardAnchor(0.1),
+    (wd.Spectral(0.1), wd.Masked(wd.Constrained(1.0, 0.01, warm_start=3), masks.first)),
+    (wd.L2(wd.schedules.Linear(0.1, 0.0, 20)), wd.ProximalL1(wd.PerLayer({"Dense_0": 1e-3, ".*": 1e-4}))),
+]
+
+
 @pytest.mark.parametrize(
     ("decay", "make"),
     [
         (wd.Decoupled(1.0), lambda mask: optax.adamw(1e-2, weight_decay=1.0, mask=mask)),
         (wd.L2(0.01), lambda mask: optax.chain(optax.add_decayed_weights(0.01, mask), optax.adam(1e-2))),
         (wd.NoDecay(), lambda mask: optax.adam(1e-2)),
+        # Rules that carry something, change with the step, or act on weights of their own: beside one update at a time.
+        *((decay, lambda mask, decay=decay: wd.adam(1e-2, decay)) for decay in CARRYING),
     ],
 )
 def test_fit_equals_a_loop_written_by_hand(decay, make):
@@ -114,9 +123,13 @@ def test_fit_equals_a_loop_written_by_hand(decay, make):
     def loss(params, x, y):
         return optax.softmax_cross_entropy_with_integer_labels(model.apply({"params": params}, x), y).mean()
 
+    @jax.jit
+    def advance(params, state, x, y):
+        updates, state = step.update(jax.grad(loss)(params, x, y), state, params)
+        return optax.apply_updates(params, updates), state
+
     for rows in order:
-        updates, state = step.update(jax.grad(loss)(params, inputs[rows], targets[rows]), state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = advance(params, state, inputs[rows], targets[rows])
 
     ours = wd.fit(
         model,
@@ -264,6 +277,36 @@ def test_fit_grid_coefficient_a_layer_is_a_structure_of_its_own():
     assert result.settings["compiled_programs"] == 2
     assert result.dataset["coefficient[Dense_1]"].values.tolist()[1] == 0.02
     assert np.isnan(result.dataset["coefficient"].values[1])
+
+
+def test_fit_grid_parameters_of_a_schedule_are_numbers_of_one_program():
+    grid = wd.Grid(
+        decay=[wd.L2(wd.schedules.Linear(start, 0.0, num_steps)) for start in (0.0, 0.1) for num_steps in (5, 20)],
+        learning_rate=1e-2,
+    )
+    result = wd.fit_grid(MODEL, DATA, grid, **SHORT)
+    assert result.settings["compiled_programs"] == 1
+    np.testing.assert_allclose(result.dataset["coefficient[start]"], [0.0, 0.0, 0.1, 0.1])
+    assert len(np.unique(result.dataset["train_loss"].values[:, -1])) == 3  # a start at 0 has no end
+    last = result.dataset.isel(step=-1)
+    np.testing.assert_allclose(last["penalty"].values[[0, 1, 2]], 0)  # over, or never begun
+    assert 0.1 * (20 - 24) < 0 == last["penalty"].values[3]
+
+
+def test_fit_grid_takes_an_optimizer_without_a_metric_or_a_peak():
+    grid = wd.Grid(decay=[wd.NoDecay(), wd.L2(0.1), wd.Decoupled(0.1)], learning_rate=1e-3)
+    assert wd.fit_grid(MODEL, DATA, grid, optimizer=wd.lion, **SHORT).settings["compiled_programs"] == 1
+
+    def cosine(learning_rate, decay, mask):
+        return wd.adam(lambda step: learning_rate * optax.cosine_decay_schedule(1.0, 24)(step), decay, mask=mask)
+
+    assert wd.fit_grid(MODEL, DATA, grid, optimizer=cosine, **SHORT).settings["compiled_programs"] == 1
+    sparse = wd.Grid(decay=[wd.NoDecay(), wd.ProximalL1(0.1)], learning_rate=1e-3)
+    with pytest.raises(ValueError, match=r"ProximalL1\(.*\) makes no sense here: Lion's step is a sign"):
+        wd.fit_grid(MODEL, DATA, sparse, optimizer=wd.lion, **SHORT)
+    independent = wd.Grid(decay=[wd.Independent(0.1)], learning_rate=1e-3)
+    with pytest.raises(ValueError, match="beside a schedule needs the schedule's peak"):
+        wd.fit_grid(MODEL, DATA, independent, optimizer=cosine, **SHORT)
 
 
 def bad(**changes):

@@ -129,3 +129,36 @@ def test_choose_refuses(metric, kwargs, message):
 def test_choice_reads_as_a_sentence():
     chosen = choose([[0.5, 0.5], [0.1, 0.2], [0.4, 0.4], [0.6, 0.6]], decay=PATH)
     assert str(chosen) == "L2(0.01), learning_rate 0.001: validation loss 0.1500 ± 0.0500"
+
+
+def test_choose_orders_a_rule_of_several_coefficients_by_the_one_of_that_name():
+    path = [wd.Huber(c, delta) for delta in (0.1, 1.0) for c in (0.01, 0.1, 1.0)]
+    metric = [[0.9, 0.9], [0.35, 0.45], [0.44, 0.44], [0.9, 0.9], [0.9, 0.9], [0.4, 0.4]]
+    chosen = choose(metric, "one_standard_error", decay=path)
+    assert chosen.decay == wd.Huber(1.0, 0.1)  # of the same delta
+    assert chosen.edge == "highest"
+    assert chosen.advice.endswith("extend the grid to 100.")
+
+
+def test_choose_takes_the_tightest_bound_by_its_norm():
+    bounds = [wd.MaxNorm(0.1), wd.MaxNorm(1.0), wd.MaxNorm(10.0)]
+    metric = [[0.44, 0.44], [0.35, 0.45], [0.44, 0.44]]
+    chosen = choose(metric, "one_standard_error", decay=bounds, norms=[1.0, 2.0, 3.0])
+    assert chosen.decay == wd.MaxNorm(0.1)
+    assert "wd.logspace(wd.MaxNorm, 0.001, 0.1, 7)" in chosen.advice
+
+
+@pytest.mark.parametrize(
+    "decay",
+    [
+        wd.L2(wd.PerLayer({"a": 0.1})),
+        wd.L2(wd.schedules.Constant(0.1)),
+        wd.L2({"a": 0.1}),
+        (wd.L2(0.1), wd.ProximalL1(0.1)),
+        wd.Masked(wd.ElasticNet(0.1, 0.2), True),
+    ],
+    ids=str,
+)
+def test_choose_takes_decays_without_one_number(decay):
+    chosen = choose([[0.9, 0.9], [0.4, 0.4]], "one_standard_error", decay=[wd.NoDecay(), decay])
+    assert (chosen.number, chosen.edge) == (1, None)

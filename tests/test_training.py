@@ -63,7 +63,7 @@ def test_score_is_the_plain_mean_whatever_the_chunks(num_examples):
 def test_train_marks_the_step_whose_loss_is_not_finite():
     task = make_task(batch_size=20)
     data = wd.data.digits(num_train=100).train
-    hyperparameters = training.Hyperparameters(wd.NoDecay().terms().filled(), np.float32(1e30), np.int32(0), {})
+    hyperparameters = training.Hyperparameters(wd.NoDecay(), np.float32(1e30), np.int32(0), {})
     state = training.initialize(task, hyperparameters, data.inputs[:1])
     rows = order(0, 10, batch_size=20, num_examples=100)
     advance = jax.jit(lambda state, rows: training.train(task, hyperparameters, state, data, rows, 1))

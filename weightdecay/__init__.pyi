@@ -1,20 +1,38 @@
 # The public names, said once: read by the lazy loader in __init__.py and by type checkers.
-from . import data, decay, masks, models, penalties, proximal
+from . import data, decay, masks, models, penalties, proximal, schedules
+from .conventions import convert
 from .data import Data
 from .decay import (
     L1,
     L2,
+    Adaptive,
+    Cautious,
+    Constrained,
+    Corrected,
     Decoupled,
     ElasticNet,
+    Elimination,
+    Huber,
     Independent,
+    Lp,
+    Masked,
+    MaxNorm,
     NoDecay,
+    NormControl,
+    Orthogonal,
+    PerLayer,
     ProximalElasticNet,
+    ProximalGroupLasso,
     ProximalL1,
     ProximalL2,
+    SelectiveProjection,
+    Spectral,
+    Stable,
+    TowardAnchor,
 )
 from .grid import Grid, logspace
 from .models import Model
-from .optimizers import adam, optimizer, sgd
+from .optimizers import adam, lamb, lion, muon, optimizer, rmsprop, sgd
 from .penalties import penalized
 from .results import GridResult, load
 from .running import fit, fit_grid
@@ -22,29 +40,52 @@ from .running import fit, fit_grid
 __all__ = [
     "L1",
     "L2",
+    "Adaptive",
+    "Cautious",
+    "Constrained",
+    "Corrected",
     "Data",
     "Decoupled",
     "ElasticNet",
+    "Elimination",
     "Grid",
     "GridResult",
+    "Huber",
     "Independent",
+    "Lp",
+    "Masked",
+    "MaxNorm",
     "Model",
     "NoDecay",
+    "NormControl",
+    "Orthogonal",
+    "PerLayer",
     "ProximalElasticNet",
+    "ProximalGroupLasso",
     "ProximalL1",
     "ProximalL2",
+    "SelectiveProjection",
+    "Spectral",
+    "Stable",
+    "TowardAnchor",
     "adam",
+    "convert",
     "data",
     "decay",
     "fit",
     "fit_grid",
+    "lamb",
+    "lion",
     "load",
     "logspace",
     "masks",
     "models",
+    "muon",
     "optimizer",
     "penalized",
     "penalties",
     "proximal",
+    "rmsprop",
+    "schedules",
     "sgd",
 ]

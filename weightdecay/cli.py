@@ -27,29 +27,51 @@ _RANGES = {
     "L2": (1e-6, 1e-1),
     "L1": (1e-7, 1e-2),
     "ElasticNet": (1e-7, 1e-2),
+    "Orthogonal": (1e-5, 1e0),
+    "Spectral": (1e-5, 1e0),
+    "TowardAnchor": (1e-6, 1e-1),
     "Decoupled": (1e-3, 1e1),
     "Independent": (1e-6, 1e-2),
+    "Corrected": (1e-3, 1e1),
+    "Cautious": (1e-3, 1e1),
+    "Stable": (1e-6, 1e-1),
+    "Adaptive": (1e-2, 1e2),
     "ProximalL1": (1e-7, 1e-2),
     "ProximalL2": (1e-6, 1e-1),
     "ProximalElasticNet": (1e-7, 1e-2),
+    "ProximalGroupLasso": (1e-7, 1e-2),
+    "MaxNorm": (1e-1, 1e1),
+    "SelectiveProjection": (1e-2, 1e0),
 }
 
-# Options by the name that the library's messages begin with.
+_OPTIMIZERS = ("adam", "sgd", "lion", "rmsprop", "lamb", "muon")
+
+# Options by the name that the library's messages begin with, and by command where commands differ.
 _OPTIONS = {
     "batch_size": "batch-size",
+    "convert learning_rate": "learning-rate",
+    "convert num_steps": "num-steps",
     "folder": "output",
     "label_noise": "label-noise",
     "learning_rate": "learning-rates",
     "learning_rates": "learning-rates",
     "metric": "metric",
+    "momentum": "momentum",
+    "new_batch_size": "new-batch-size",
+    "new_learning_rate": "new-learning-rate",
+    "new_num_examples": "new-num-examples",
+    "new_num_steps": "new-num-steps",
     "num": "num-coefficients",
+    "num_examples": "num-examples",
     "num_steps": "steps",
     "num_train": "train-size",
     "optimizer": "optimizer",
     "rules": "rules",
     "seeds": "seeds",
+    "source": "from",
     "start": "coefficients",
     "stop": "coefficients",
+    "target": "to",
     "widths": "widths",
 }
 
@@ -62,7 +84,8 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except (ValueError, OSError) as error:
-            option = _OPTIONS.get(re.split(r"\W", str(error), maxsplit=1)[0])
+            name = re.split(r"\W", str(error), maxsplit=1)[0]
+            option = _OPTIONS.get(f"{command.__name__} {name}", _OPTIONS.get(name))
             typer.echo(f"weightdecay: {f'--{option}: ' if option else ''}{error}", err=True)
             raise typer.Exit(2) from error
 
@@ -87,8 +110,8 @@ def sweep(
     rules: Annotated[
         str,
         typer.Option(
-            help="Kinds of decay: NoDecay, L2, L1, ElasticNet, Decoupled, Independent, ProximalL1, ProximalL2, "
-            "ProximalElasticNet. Elastic nets take one coefficient for both of theirs. NoDecay is always a candidate."
+            help=f"Kinds of decay: {', '.join(['NoDecay', *_RANGES])}. Elastic nets take one coefficient for both of "
+            "theirs. NoDecay is always a candidate."
         ),
     ] = "NoDecay,L2,L1,ProximalL1,Decoupled",
     coefficients: Annotated[
@@ -97,7 +120,7 @@ def sweep(
     ] = None,
     num_coefficients: Annotated[int, typer.Option(help="Coefficients a rule, log-spaced.")] = 11,
     learning_rates: Annotated[str, typer.Option(help="Learning rates, each tried with every decay.")] = "1e-3",
-    optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
+    optimizer: Annotated[str, typer.Option(help=f"{', '.join(_OPTIMIZERS)}.")] = "adam",
     seeds: Annotated[int, typer.Option(help="Replicates of each candidate.")] = 3,
     steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 64,
@@ -120,7 +143,7 @@ def sweep(
     from weightdecay.grid import Grid
 
     folder = checkpoints.check_folder(_folder(dataset) if output is None else output, overwrite=overwrite)
-    optimize = _one_of("optimizer", optimizer, {"adam": optimizers.adam, "sgd": optimizers.sgd})
+    optimize = _one_of("optimizer", optimizer, {name: getattr(optimizers, name) for name in _OPTIMIZERS})
     make = _one_of("dataset", dataset, data.BUILT_IN)
     if metric not in selection.METRICS:
         raise ValueError(f"metric is {metric!r}; give one of {', '.join(selection.METRICS)}.")
@@ -147,6 +170,56 @@ def sweep(
     _plot(result, folder, metric)
     _show(result, metric)
     typer.echo(f"\nResult, validation-path.png and sparsity.png written to {folder}")
+
+
+@app.command()
+@_told
+def convert(
+    coefficient: Annotated[
+        str | None, typer.Argument(help="A number, or for elastic nets two, divided by a comma.", show_default=False)
+    ] = None,
+    source: Annotated[str | None, typer.Option("--from", help="Convention, such as keras.L2.")] = None,
+    target: Annotated[str | None, typer.Option("--to", help="Convention, such as torch.SGD.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    batch_size: Annotated[float | None, typer.Option(help="Examples a step.")] = None,
+    num_examples: Annotated[float | None, typer.Option(help="Training examples.")] = None,
+    num_steps: Annotated[float | None, typer.Option(help="Steps of the run.")] = None,
+    momentum: Annotated[float, typer.Option(help="Of torch.SGD.")] = 0.0,
+    new_learning_rate: Annotated[float | None, typer.Option(help="Move to it, at constant time scale.")] = None,
+    new_batch_size: Annotated[float | None, typer.Option(help="Move to it, at constant time scale.")] = None,
+    new_num_examples: Annotated[float | None, typer.Option(help="Move to it, at constant time scale.")] = None,
+    new_num_steps: Annotated[float | None, typer.Option(help="Move to it, at constant share of the run.")] = None,
+    show_list: Annotated[bool, typer.Option("--list", help="Show the conventions with formulas, and exit.")] = False,
+) -> None:
+    """Convert a coefficient between the conventions of this library, torch, optax, Keras, scikit-learn and papers."""
+    from weightdecay import conventions
+
+    if show_list:
+        typer.echo(conventions.describe())
+        return
+    for name, value in {"coefficient": coefficient, "source": source, "target": target}.items():
+        if value is None:
+            raise ValueError(
+                f"{name} is missing; write it as in weightdecay convert 0.01 --from keras.L2 --to torch.SGD."
+            )
+    numbers = _numbers("coefficient", coefficient or "", float)
+    result = conventions.convert(
+        numbers[0] if len(numbers) == 1 else tuple(numbers),
+        source or "",
+        target or "",
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        num_examples=num_examples,
+        num_steps=num_steps,
+        momentum=momentum,
+        new_learning_rate=new_learning_rate,
+        new_batch_size=new_batch_size,
+        new_num_examples=new_num_examples,
+        new_num_steps=new_num_steps,
+    )
+    results = result if isinstance(result, tuple) else (result,)
+    typer.echo(",".join(map(repr, results)))
+    typer.echo(results[0].explanation)
 
 
 def _show(result: "GridResult", metric: str) -> None:
@@ -216,10 +289,11 @@ def _rules(names: str, coefficients: tuple[float, float] | None, num: int) -> li
     from weightdecay import decay
     from weightdecay.grid import logspace
 
-    kinds = {name.lower(): kind for name, kind in decay.KINDS.items()}
+    offered = {name: decay.KINDS[name] for name in ("NoDecay", *_RANGES)}
+    kinds = {name.lower(): kind for name, kind in offered.items()}
     made: list[Rule] = [decay.NoDecay()]
     for name in _words("rules", names):
-        kind = kinds.get(name.lower().replace("_", "")) or _one_of("rules", name, decay.KINDS)
+        kind = kinds.get(name.lower().replace("_", "")) or _one_of("rules", name, offered)
         if kind is decay.NoDecay:
             continue
         low, high = coefficients or _RANGES[kind.__name__]

@@ -7,17 +7,19 @@ wrong value is told before anything is compiled.
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from itertools import product
 from typing import Any
 
 import jax
 import numpy as np
 
-from weightdecay import decay
-from weightdecay.decay import Rule
+from weightdecay import decay, masks, schedules
+from weightdecay.decay import Masked, PerLayer, Rule
 from weightdecay.types import Integer, Scalar
 
 _LARGEST_SEED = 2**31 - 1
+_MASKS = {mask.__name__: mask for mask in (masks.kernels, masks.everything, masks.hidden, masks.first, masks.last)}
 
 
 def logspace(rule: Callable[[float], Rule], start: Scalar, stop: Scalar, num: Integer) -> list[Rule]:
@@ -66,8 +68,8 @@ class Grid(Sequence[dict[str, Any]]):
     """Product of axes, the last axis fastest; a sequence of members.
 
     ``decay`` and ``seed`` may be left out: no decay, and seed 0. Every other axis is an argument of the optimizer,
-    such as ``learning_rate``, ``momentum`` or ``b2``. An axis may be one value. Members that differ in the seed alone
-    are replicates of one candidate.
+    such as ``learning_rate``, ``momentum`` or ``b2``. An axis may be one value; several rules together are a
+    tuple in the list of ``decay``. Members that differ in the seed alone are replicates of one candidate.
 
     Examples:
       >>> grid = Grid(decay=[decay.NoDecay(), *logspace(decay.L2, 1e-4, 1e-2, 3)], learning_rate=1e-3, seed=range(2))
@@ -146,28 +148,69 @@ def decode(member: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: A rule that this version does not know.
     """
-    return {name: _decode(value) if name == "decay" else value for name, value in member.items()}
+    return {name: _decode_rule(value) if name == "decay" else value for name, value in member.items()}
 
 
 def _encode(value: Any) -> Any:
+    """Rule, or what stands in one, in JSON: a dictionary whose first key says what it is."""
+
+    def of_fields(value: Any) -> dict[str, Any]:
+        named = {one.name: getattr(value, one.name) for one in fields(value)}
+        return {name: _encode(item) for name, item in named.items() if item is not None}
+
+    if isinstance(value, Masked):
+        return {"masked": _encode(value.rule), "on": _encode(value.mask)}
     if isinstance(value, Rule):
-        numbers = jax.tree.map(lambda leaf: np.asarray(leaf).item(), value.coefficients())
-        return {"rule": type(value).__name__, **numbers}
-    return value
+        return {"rule": type(value).__name__, **of_fields(value)}
+    if isinstance(value, PerLayer):
+        return {"per_layer": _encode(value.coefficients), "default": _encode(value.default)}
+    if isinstance(value, masks.Matching):
+        return {"matching": list(value.patterns)}
+    if isinstance(value, schedules.Parametric):
+        return {"schedule": type(value).__name__, **of_fields(value)}
+    if callable(value):
+        return {"mask": getattr(value, "__name__", repr(value))}
+    if isinstance(value, Mapping):
+        return {"tree": [[name, _encode(item)] for name, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    return value.item() if hasattr(value, "item") else value
 
 
-def _decode(value: Any) -> Rule:
+def _decode_rule(value: Any) -> Rule:
     try:
-        coefficients = dict(value)
-        return decay.KINDS[coefficients.pop("rule")](**coefficients)
-    except (TypeError, ValueError, KeyError) as error:
+        rule = _decode(value)
+        decay.check(rule, argument="decay")
+        return rule
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"decay is stored as {value!r}, which is no rule of this version.") from error
 
 
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_decode(item) for item in value)
+    if not isinstance(value, Mapping):
+        return value
+    items = {name: _decode(item) for name, item in value.items() if name != "tree"}
+    if "tree" in value:
+        return {name: _decode(item) for name, item in value["tree"]}
+    if "masked" in items:
+        return Masked(items["masked"], items["on"])
+    if "rule" in items:
+        return {**decay.KINDS, "Combined": decay.Combined}[items.pop("rule")](**items)
+    if "per_layer" in items:
+        return PerLayer(items["per_layer"], items["default"])
+    if "matching" in items:
+        return masks.matching(*items["matching"])
+    if "schedule" in items:
+        return schedules.KINDS[items.pop("schedule")](**items)
+    return _MASKS[items["mask"]]
+
+
 def _axis(name: str, values: Any) -> list[Any]:
-    if isinstance(values, Rule | str | bytes | type) or (np.ndim(values) == 0 and not isinstance(values, Iterable)):
-        values = [values]
-    values = [_value(f"{name}[{index}]", name, value) for index, value in enumerate(values)]
+    is_one = isinstance(values, Rule | str | bytes | type) or not isinstance(values, Iterable)
+    several: Any = [values] if is_one or getattr(values, "shape", None) == () else values
+    values = [_value(f"{name}[{index}]", name, value) for index, value in enumerate(several)]
     if not values:
         raise ValueError(f"{name} is an empty axis, so the grid would have no members; give at least one value.")
     seen: set[str] = set()
@@ -179,12 +222,35 @@ def _axis(name: str, values: Any) -> list[Any]:
     return values
 
 
+def _check_storable(rule: Rule, where: str) -> None:
+    """Refuse in a grid what a result on disk could not say again."""
+    if isinstance(rule, Masked):
+        known = isinstance(rule.mask, masks.Matching | bool) or _MASKS.get(_encode(rule.mask).get("mask")) is rule.mask
+        if not known:
+            raise TypeError(
+                f"{where} = {rule} has a mask of its own making; in a grid a mask is one of wd.masks: "
+                f"{', '.join(_MASKS)} or matching(...)."
+            )
+        rule = rule.rule
+    if getattr(rule, "anchor", None) is not None:
+        raise TypeError(
+            f"{where} = {rule.name} has an anchor of its own; in a grid the anchor is the weights that each member "
+            "starts from: leave it out."
+        )
+
+
 def _value(where: str, name: str, value: Any) -> Any:
     if name == "decay":
         decay.check(value, argument=where)
-        if any(callable(leaf) for leaf in jax.tree.leaves(value)):
-            raise TypeError(f"{where} has a schedule as its coefficient; in a grid a coefficient is a number.")
-        return value
+        rule = decay.combined(value)
+        if any(callable(leaf) for leaf in jax.tree.leaves(rule)):
+            raise TypeError(
+                f"{where} has a function as its coefficient; in a grid a coefficient is a number, or a schedule of "
+                "wd.schedules, whose parameters are numbers."
+            )
+        for part in rule.rules if isinstance(rule, decay.Combined) else [rule]:
+            _check_storable(part, where)
+        return rule
     if np.ndim(value) == 0 and hasattr(value, "item"):
         value = value.item()
     if name == "seed":

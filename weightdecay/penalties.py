@@ -4,11 +4,14 @@ The L2 penalty carries 1/2, so that its gradient is the weights themselves. `pen
 coefficient to a data loss.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
 from weightdecay import tree
 from weightdecay.types import Mask, Params, Scalar
@@ -79,6 +82,205 @@ def elastic_net(
     return l1_coefficient * l1(params, mask) + l2_coefficient * l2(params, mask)
 
 
+def huber(params: Params, mask: Mask | None = None, *, delta: Scalar = 1.0) -> Scalar:
+    """Half the square of small weights, linear in large ones: the gradient is ``clip(w, -delta, delta)``.
+
+    Sum over the weights of ``w²/2`` where ``|w| <= delta``, and of ``delta (|w| - delta/2)`` beyond.
+
+    Args:
+      params: Weights, any pytree of float arrays.
+      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+      delta: Where the square ends; >= 0, shape ``()``, unit weight. May be traced, and infinite: then this is `l2`.
+
+    Returns:
+      The penalty, shape ``()``, unit weight².
+
+    References:
+      Huber, Robust Estimation of a Location Parameter, 1964.
+
+    Examples:
+      >>> float(huber({"kernel": jnp.array([0.5, -4.0])}, delta=1.0))
+      3.625
+    """
+
+    def one(weight: Array) -> Array:
+        size = jnp.abs(weight)
+        small = size <= delta
+        # Each branch gets 0 where the other one holds, so that neither makes a nan of an infinite number.
+        inside, size, bound = jnp.where(small, weight, 0), jnp.where(small, 0, size), jnp.where(small, 0, delta)
+        return jnp.sum(inside * (inside / 2) + bound * (size - bound / 2))
+
+    return _total(lambda w: one(_wide(w)), params, mask)
+
+
+def elimination(params: Params, mask: Mask | None = None, *, scale: Scalar = 1.0) -> Scalar:
+    """Weight elimination: about a square below the scale, and at most 1 a weight above it.
+
+    Sum over the weights of ``(w/scale)² / (1 + (w/scale)²)``, with the gradient ``(2 w/scale²) / (1 + w²/scale²)²``:
+    small weights decay, large ones are left alone.
+
+    Args:
+      params: Weights, any pytree of float arrays.
+      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+      scale: The size of a weight that counts 1/2; > 0, shape ``()``, unit weight. May be traced.
+
+    Returns:
+      The penalty, shape ``()``: a number of weights, without a unit.
+
+    Numerics:
+      Value and gradient are finite for weights of any size: no power of a weight is taken before it is divided by the
+      larger of itself and the scale.
+
+    References:
+      Weigend, Rumelhart & Huberman, Generalization by Weight-Elimination with Application to Forecasting, 1991.
+
+    Examples:
+      >>> float(elimination(jnp.array([2.0, -2.0]), scale=2.0))
+      1.0
+    """
+
+    def one(weight: Array) -> Array:
+        weight = jnp.clip(weight, -jnp.finfo(weight.dtype).max, jnp.finfo(weight.dtype).max)
+        # A common factor of weight and scale does not change the ratio, and so has no part in the gradient.
+        larger = jax.lax.stop_gradient(jnp.maximum(jnp.abs(weight), scale))
+        weight_square, scale_square = jnp.square(weight / larger), jnp.square(scale / larger)
+        return jnp.sum(weight_square / (weight_square + scale_square))
+
+    return _total(lambda w: one(_wide(w)), params, mask)
+
+
+def orthogonal(params: Params, mask: Mask | None = None) -> Scalar:
+    """How far the units of a layer are from orthonormal, ``|Wᵀ W - I|²`` in the Frobenius norm.
+
+    ``W`` is the array as a matrix, rows = inputs, columns = output units: ``w.reshape(-1, w.shape[-1])``. The gradient
+    is ``4 W (Wᵀ W - I)``. Arrays of fewer than two dimensions, and empty ones, count 0.
+
+    Args:
+      params: Weights, any pytree of float arrays.
+      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+
+    Returns:
+      The penalty, shape ``()``, without a unit: orthonormal units have it 0. More units than inputs cannot be
+      orthonormal; each unit too many adds at least 1.
+
+    References:
+      Bansal, Chen & Wang, Can We Gain More from Orthogonality Regularizations in Training Deep CNNs?, 2018,
+      arXiv 1810.09102.
+
+    Examples:
+      >>> float(orthogonal({"kernel": jnp.array([[1.0, 0.0], [0.0, 2.0]]), "bias": jnp.ones(2)}))
+      9.0
+    """
+
+    def one(matrix: Array) -> Array:
+        gram = jnp.matmul(matrix.T, matrix, precision="highest")
+        return jnp.sum(jnp.square(gram - jnp.eye(matrix.shape[1], dtype=matrix.dtype)))
+
+    return _total(lambda w: _of_matrix(one, w), params, mask)
+
+
+def spectral(params: Params, mask: Mask | None = None) -> Scalar:
+    """Half the square of each matrix's largest singular value, ``σ₁(W)²/2``, summed over the matrices.
+
+    ``W`` is the array as a matrix, rows = inputs, columns = output units: ``w.reshape(-1, w.shape[-1])``. The gradient
+    is ``σ₁ u₁ v₁ᵀ``. Arrays of fewer than two dimensions, and empty ones, count 0.
+
+    Args:
+      params: Weights, any pytree of float arrays.
+      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+
+    Returns:
+      The penalty, shape ``()``, unit weight².
+
+    Numerics:
+      By a singular value decomposition, not by power iteration: exact, at a cost that grows with the cube of the
+      smaller side. Where the largest singular value is there more than once the gradient is that of one of them; at
+      ``W = 0`` it is 0.
+
+    References:
+      Yoshida & Miyato, Spectral Norm Regularization for Improving the Generalizability of Deep Learning, 2017,
+      arXiv 1705.10941.
+
+    Examples:
+      >>> float(spectral({"kernel": jnp.array([[3.0, 0.0], [0.0, -4.0]])}))
+      8.0
+    """
+
+    def one(matrix: Array) -> Array:
+        return jnp.square(jnp.linalg.svd(matrix, compute_uv=False)[0]) / 2
+
+    return _total(lambda w: _of_matrix(one, w), params, mask)
+
+
+def group_lasso(params: Params, mask: Mask | None = None) -> Scalar:
+    """Sum of the groups' norms, ``√(group size) |w_group|₂``: whole groups go to zero together.
+
+    A group is what comes into one output unit or filter: in an array of shape ``(..., units)`` all axes but the last.
+    In a one-dimensional array each number is a group of its own, and a bare number is one.
+
+    Args:
+      params: Weights, any pytree of float arrays.
+      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+
+    Returns:
+      The penalty, shape ``()``, unit weight.
+
+    Numerics:
+      The gradient at a group of zeros is 0. Norms are taken of weights over the group's largest, so that their squares
+      neither overflow nor vanish.
+
+    References:
+      Yuan & Lin, Model Selection and Estimation in Regression with Grouped Variables, 2006; Wen et al., Learning
+      Structured Sparsity in Deep Neural Networks, 2016, arXiv 1608.03665.
+
+    Examples:
+      >>> float(group_lasso(jnp.array([[3.0, 0.0], [4.0, 0.0], [0.0, 0.0], [0.0, 0.0]])))
+      10.0
+    """
+
+    def one(weight: Array) -> Array:
+        axes = tuple(range(weight.ndim - 1))
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(weight), axis=axes, keepdims=True, initial=0))
+        # A compiler may multiply by the reciprocal, which is flushed to 0 for the very largest numbers.
+        unit = jnp.where(largest > 0, jnp.minimum(largest, jnp.finfo(weight.dtype).max / 8), 1)
+        square = jnp.sum(jnp.square(weight / unit), axis=axes, keepdims=True)
+        norms = jnp.where(square == 0, 0, unit * jnp.sqrt(jnp.where(square == 0, 1, square)))
+        return math.sqrt(math.prod(weight.shape[:-1])) * jnp.sum(norms)
+
+    return _total(lambda w: one(_wide(w)), params, mask)
+
+
+def lp(params: Params, mask: Mask | None = None, *, p: Scalar) -> Scalar:
+    """Sum of the p-th powers of the sizes, ``|w|ᵖ``.
+
+    Args:
+      params: Weights, any pytree of float arrays.
+      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+      p: The power; > 0, shape ``()``. May be traced. 2 is twice `l2`, 1 is `l1`; below 1 it is not convex.
+
+    Returns:
+      The penalty, shape ``()``, unit weightᵖ.
+
+    Numerics:
+      The gradient at 0 is 0 by convention, also for ``p < 1``, where ``p |w|ᵖ⁻¹`` grows without bound towards 0. A
+      weight below the smallest normal number counts as 0, so that the gradient is finite everywhere near 0.
+
+    References:
+      Outmezguine & Levi, Decoupled Weight Decay for Any p Norm, 2024, arXiv 2404.10824.
+
+    Examples:
+      >>> float(lp(jnp.array([4.0, 0.0, -9.0]), p=0.5))
+      5.0
+    """
+
+    def one(weight: Array) -> Array:
+        size = jnp.abs(weight)
+        zero = size < jnp.finfo(weight.dtype).tiny
+        return jnp.sum(jnp.where(zero, 0, jnp.where(zero, 1, size) ** p))
+
+    return _total(lambda w: one(_wide(w)), params, mask)
+
+
 def penalized(
     loss_fn: Callable[[Params, Any], Scalar], penalty_fn: Callable[[Params], Scalar]
 ) -> Callable[[Params, Any, Scalar], tuple[Scalar, dict[str, Scalar]]]:
@@ -113,3 +315,13 @@ def _total(penalty: Callable[[Any], Any], params: Params, mask: Mask | None) -> 
     counts = tree.spread(True if mask is None else mask, params, argument="mask")
     leaves = jax.tree.leaves(params)
     return sum((jnp.where(m, penalty(w), 0) for w, m in zip(leaves, counts, strict=True)), start=jnp.zeros(()))
+
+
+def _wide(weight: Any) -> Array:
+    return jnp.asarray(weight, jnp.promote_types(jnp.float32, jnp.result_type(weight)))
+
+
+def _of_matrix(penalty: Callable[[Array], Array], weight: Any) -> Array:
+    if np.ndim(weight) < 2 or np.size(weight) == 0:
+        return jnp.zeros(())
+    return penalty(_wide(weight).reshape(-1, np.shape(weight)[-1]))

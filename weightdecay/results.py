@@ -329,11 +329,14 @@ def _coordinates(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 def _numbers(member: Mapping[str, Any]) -> list[tuple[str, Any]]:
     decay = member["decay"]
-    row: list[tuple[str, Any]] = [("decay", type(decay).__name__)]
-    for name, value in decay.coefficients().items():
-        row += [
-            (f"{name}[{leaf_name}]" if leaf_name else name, float(leaf)) for leaf_name, leaf in tree.named_leaves(value)
-        ]
+    row: list[tuple[str, Any]] = [("decay", decay.name)]
+    coefficients = decay.coefficients()
+    for name, value in coefficients.items():
+        name = "coefficient" if len(coefficients) == 1 else name
+        for leaf_name, leaf in tree.named_leaves(value):
+            # netCDF allows no slash in a name, and no space in that of a coordinate.
+            told = (f"{name}[{leaf_name}]" if leaf_name else name).replace("/", ".").replace(" ", "_")
+            row.append((told, float(leaf)))
     return row + [
         (name, np.int32(value) if name == "seed" else value) for name, value in member.items() if name != "decay"
     ]

@@ -22,8 +22,10 @@ from weightdecay import masks, optimizers, planning, training
 from weightdecay.data import Data
 from weightdecay.decay import Rule
 from weightdecay.grid import Grid
+from weightdecay.placement import parts
 from weightdecay.planning import Plan
 from weightdecay.results import GridResult, Trained
+from weightdecay.terms import Plain, Terms
 from weightdecay.training import Hyperparameters, Task
 from weightdecay.types import Batch, Integer, LossFn, Mask, MaskFn, Scalar
 
@@ -86,10 +88,13 @@ def fit_grid(
     datasets.check(data, batch_size)
     if plan is not None:
         planning.check(plan)
-    groups = _groups(grid, optimizer)
+    _check_axes(grid, optimizer)
     num_steps, batch_size = int(num_steps), None if batch_size is None else int(batch_size)
     splits = data.batches()
     task = training.prepare(model, splits, loss=loss, optimizer=optimizer, mask=mask, batch_size=batch_size)
+    places = _places(task, grid, splits)
+    _check_rules(task, grid, places, splits)
+    groups = _groups(grid, places)
     tasks = [replace(task, options=group.options) for group in groups]
     shapes = [_check_shapes(task, group, splits) for task, group in zip(tasks, groups, strict=True)]
     plans = [planning.choose(shape) if plan is None else plan for shape in shapes]
@@ -124,14 +129,14 @@ def fit_grid(
 
 
 def fit(
-    model: Any, data: Data, *, decay: Rule, learning_rate: Scalar, seed: Integer = 0, **settings: Any
+    model: Any, data: Data, *, decay: Rule | Sequence[Rule], learning_rate: Scalar, seed: Integer = 0, **settings: Any
 ) -> GridResult:
     """Train one member alone; its numbers are, bit for bit, those that it has in any grid.
 
     Args:
       model: As in `fit_grid`.
       data: As in `fit_grid`.
-      decay: The rule.
+      decay: The rule, or several in a tuple.
       learning_rate: > 0.
       seed: Of the first weights, the batches and the dropout.
       **settings: ``num_steps``, ``batch_size`` and the other arguments of `fit_grid`; every further one is an argument
@@ -158,20 +163,16 @@ class _Group(NamedTuple):
     hyperparameters: Hyperparameters  # every leaf (members,)
 
 
-def _groups(grid: Any, optimizer: Callable[..., Any]) -> list[_Group]:
-    """Members of equal structure: only their numbers differ, so that one compiled program trains them."""
-    if not isinstance(grid, Grid):
-        raise TypeError(
-            f"grid is of type {type(grid).__name__}; give wd.Grid(decay=[...], learning_rate=[...], seed=range(3))."
-        )
-    _check_axes(grid, optimizer)
+def _groups(grid: Grid, places: frozenset[str]) -> list[_Group]:
+    """Members of equal structure: only their numbers differ, so that one compiled program trains them.
+
+    Plain rules are brought to their normal form with a number in each of the named places, so that they are one group.
+    """
     structures: dict[Any, list[tuple[int, Hyperparameters]]] = {}
     for place, member in enumerate(grid):
-        others = {name: value for name, value in member.items() if name not in _OWN_AXES}
-        options = tuple(sorted((name, value) for name, value in others.items() if isinstance(value, bool | str)))
-        numbers = {name: value for name, value in others.items() if not isinstance(value, bool | str)}
+        decay, options, numbers = _split(member)
         one = Hyperparameters(
-            decay=jax.tree.map(_real, member["decay"].terms().filled()),
+            decay=jax.tree.map(_real, decay.terms().filled(places) if isinstance(decay, Plain | Terms) else decay),
             learning_rate=_real(member["learning_rate"]),
             seed=np.asarray(member["seed"], np.int32),
             optimizer=jax.tree.map(_real, numbers),
@@ -187,7 +188,56 @@ def _groups(grid: Any, optimizer: Callable[..., Any]) -> list[_Group]:
     ]
 
 
-def _check_axes(grid: Grid, optimizer: Any) -> None:
+def _split(member: Mapping[str, Any]) -> tuple[Rule, tuple[tuple[str, Any], ...], dict[str, Any]]:
+    """A member's rule, its options that change the optimizer's structure, and its numbers for the optimizer."""
+    rules = parts(member["decay"])
+    alone = len(rules) == 1 and rules[0][1] is None
+    others = {name: value for name, value in member.items() if name not in _OWN_AXES}
+    options = {name: value for name, value in others.items() if isinstance(value, bool | str)}
+    numbers = {name: value for name, value in others.items() if name not in options}
+    return rules[0][0] if alone else member["decay"], tuple(sorted(options.items())), numbers
+
+
+def _places(task: Task, grid: Grid, splits: Mapping[str, Batch]) -> frozenset[str]:
+    """Terms of the normal form that the optimizer takes, whatever stands in the grid.
+
+    Lion takes no proximal step, a schedule without its peak no independent decay; all others take every term.
+    """
+    _, options, numbers = _split(grid[0])
+    every = Terms().coefficients().keys()
+    plain = every - {"proximal_l1", "proximal_l2"}
+    for places in map(frozenset, (every, plain, plain - {"independent", "corrected"})):
+        one = Hyperparameters(Terms().filled(places), grid[0]["learning_rate"], np.int32(0), numbers)
+        try:
+            jax.eval_shape(
+                functools.partial(training.initialize, replace(task, options=options)), one, _example(splits)
+            )
+        except ValueError:
+            continue
+        return places
+    return frozenset()
+
+
+def _check_rules(task: Task, grid: Grid, places: frozenset[str], splits: Mapping[str, Batch]) -> None:
+    """Let the optimizer refuse a rule in the words of that rule, before it is brought to its normal form."""
+    for member in grid:
+        decay, options, numbers = _split(member)
+        if isinstance(decay, Plain | Terms) and not decay.terms().present <= places:
+            one = Hyperparameters(decay, member["learning_rate"], np.int32(0), numbers)
+            initialize = functools.partial(training.initialize, replace(task, options=options), one)
+            jax.eval_shape(initialize, _example(splits))
+
+
+def _example(splits: Mapping[str, Batch]) -> jax.ShapeDtypeStruct:
+    inputs = splits["train"].inputs
+    return jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
+
+
+def _check_axes(grid: Any, optimizer: Any) -> None:
+    if not isinstance(grid, Grid):
+        raise TypeError(
+            f"grid is of type {type(grid).__name__}; give wd.Grid(decay=[...], learning_rate=[...], seed=range(3))."
+        )
     if not callable(optimizer):
         raise TypeError(
             f"optimizer is {optimizer!r}; give wd.adam, wd.sgd or a function of learning_rate, decay and mask."
@@ -208,9 +258,7 @@ def _check_axes(grid: Grid, optimizer: Any) -> None:
 def _check_shapes(task: Task, group: _Group, splits: Mapping[str, Batch]) -> training.State:
     """Run one member on shapes alone: what does not fit is told before anything is compiled."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), group.hyperparameters)
-    inputs = splits["train"].inputs
-    example = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
-    state = jax.eval_shape(functools.partial(training.initialize, task), one, example)
+    state = jax.eval_shape(functools.partial(training.initialize, task), one, _example(splits))
     training.check_outputs(task, state, splits)
     return state
 
@@ -268,16 +316,18 @@ def _train(
         slots = np.resize(members, per_round)  # The last round is filled up with its own members once more.
         here = jax.device_put(jax.tree.map(lambda leaf: leaf[slots], group.hyperparameters), over_lanes)
         states = programs.initialize(here, splits["train"].inputs[:1])
-        records, running = [], []
+        records, ran = [], 0
         for start, stop in _stretches(steps, longest):
             order = jax.device_put(orders(group.hyperparameters.seed[slots], start), over_lanes)
+            # One program at a time: on a CPU the devices share one pool of threads.
+            jax.block_until_ready(states)
+            bar.update(ran)
             states, record = programs.advance(here, states, order, np.int32(stop - start), data, validation)
             if stop in steps:
                 records.append(record)
-            running.append((record, (stop - start) * len(members)))
-            if len(running) > 1:  # Wait for the stretch before, while this one runs.
-                _await(running.pop(0), bar)
-        _await(running.pop(0), bar)
+            ran = (stop - start) * len(members)
+        jax.block_until_ready(states)
+        bar.update(ran)
         return _unbatch(group.places[members], *jax.device_get((states, records)))
 
     per_round = plan.lane_width * plan.num_devices
@@ -285,13 +335,6 @@ def _train(
     for first in range(0, num_members, per_round):
         trained |= train_round(np.arange(first, min(first + per_round, num_members)))
     return trained
-
-
-def _await(stretch: tuple[Any, int], bar: Any) -> None:
-    """Wait for a stretch of training to end, and move the bar by its member-steps."""
-    record, member_steps = stretch
-    jax.block_until_ready(record)
-    bar.update(member_steps)
 
 
 def _stretches(steps: Sequence[int], longest: int) -> Iterator[tuple[int, int]]:

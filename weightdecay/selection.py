@@ -7,12 +7,13 @@ with any replicate that is nan or infinite is never chosen.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from weightdecay import grid as grids
-from weightdecay.decay import NoDecay, Rule
+from weightdecay.decay import KINDS, NoDecay, Rule
 
 CRITERIA = ("best_mean", "one_standard_error")
 METRICS = ("validation_loss", "validation_accuracy")
@@ -173,42 +174,50 @@ def _most_decayed(best: Candidate, within: Sequence[Candidate]) -> Candidate:
     if isinstance(best.decay, NoDecay):
         eligible = [c for c in within if _others(c) == _others(best)]
         return min(eligible, key=lambda c: c.weight_norm)
-    eligible = [c for c in within if type(c.decay) is type(best.decay) and _others(c) == _others(best)]
-    if all(coefficient(c.decay) is not None for c in eligible):
+    eligible = [c for c in within if _path(c) == _path(best)]
+    # The larger a bound, the less it decays.
+    if all(coefficient(c.decay) is not None and "coefficient" in c.decay.coefficients() for c in eligible):
         return max(eligible, key=lambda c: coefficient(c.decay) or 0.0)
     return min(eligible, key=lambda c: c.weight_norm)
 
 
 def coefficient(rule: Rule) -> float | None:
-    """The one coefficient of a rule.
+    """The coefficient by which rules of one kind are ordered.
 
     Args:
       rule: Any rule.
 
     Returns:
-      The number, or None where the rule has none, several, or one a layer.
+      Its only coefficient, or the one of several that is named so; None where there is no such number.
     """
-    values = list(rule.coefficients().values())
-    return (
-        float(values[0]) if len(values) == 1 and np.ndim(values[0]) == 0 and not isinstance(values[0], dict) else None
-    )
+    numbers = rule.coefficients()
+    value = next(iter(numbers.values())) if len(numbers) == 1 else numbers.get("coefficient")
+    return float(value) if isinstance(value, Real) else None
+
+
+def _path(candidate: Candidate) -> tuple[Any, ...]:
+    """What candidates share that differ in the coefficient alone."""
+    rule = candidate.decay
+    others = {name: value for name, value in rule.coefficients().items() if name != "coefficient"}
+    shape = str(others) if coefficient(rule) is not None and len(others) < len(rule.coefficients()) else ""
+    return rule.name, shape, _others(candidate)
 
 
 def _edge(chosen: Candidate, candidates: Sequence[Candidate]) -> tuple[str | None, str]:
     here = coefficient(chosen.decay)
-    path = sorted(
-        value
-        for c in candidates
-        if type(c.decay) is type(chosen.decay) and _others(c) == _others(chosen)
-        if (value := coefficient(c.decay)) is not None
-    )
+    path = sorted(value for c in candidates if _path(c) == _path(chosen) if (value := coefficient(c.decay)) is not None)
     if here is None or len(path) < 2 or path[0] < here < path[-1]:
         return None, ""
-    name = type(chosen.decay).__name__
     edge, beyond, last = ("lowest", here / 100, here) if here == path[0] else ("highest", here, here * 100)
+    alone = chosen.decay.name in KINDS and len(chosen.decay.coefficients()) == 1
+    example = (
+        f", as with wd.logspace(wd.{chosen.decay.name}, {beyond:.3g}, {last:.3g}, 7)"
+        if alone
+        else f" to {min(beyond, last) if edge == 'lowest' else max(beyond, last):.3g}"
+    )
     return edge, (
-        f"{chosen.decay} is the {edge} coefficient of its grid, so the best may lie beyond it: extend the grid, "
-        f"as with wd.logspace(wd.{name}, {beyond:.3g}, {last:.3g}, 7)."
+        f"{chosen.decay} is the {edge} coefficient of its grid, so the best may lie beyond it: "
+        f"extend the grid{example}."
     )
 
 

@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from weightdecay import decay as rules
-from weightdecay import diagnostics, losses, masks, models
+from weightdecay import diagnostics, losses, masks, models, transform
 from weightdecay.decay import Rule
 from weightdecay.losses import Loss
 from weightdecay.types import Batch, Key, LossFn, Mask, MaskFn, ModelState, Params, PyTree, Scalar
@@ -285,11 +285,12 @@ def report(
       Numbers by name, each shape ``()``.
     """
     decays = masks.resolve(task.mask, state.params)
+    decay_state = transform.carried(state.optimizer_state)
     on_train = score(task, state.params, state.model_state, data)
     on_validation = score(task, state.params, state.model_state, validation)
     return {
         "train_loss": on_train["loss"],
-        "penalty": rules.penalty(hyperparameters.decay, state.params, decays),
+        "penalty": rules.penalty(hyperparameters.decay, state.params, task.mask, state=decay_state, count=state.step),
         "train_accuracy": on_train["accuracy"],
         "validation_loss": on_validation["loss"],
         "validation_accuracy": on_validation["accuracy"],

@@ -1,10 +1,16 @@
-"""Trees of weights: their leaves' names, and values spread over them."""
+"""Trees of weights: their leaves' names, values spread over them, their norm."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from weightdecay.types import Params, PyTree
+
+_BOX = jax.tree_util.GetAttrKey("value")
 
 
 def name(path: tuple[Any, ...]) -> str:
@@ -14,9 +20,10 @@ def name(path: tuple[Any, ...]) -> str:
       path: Key path, as `jax.tree_util.tree_flatten_with_path` gives it.
 
     Returns:
-      The keys, joined by slashes.
+      The keys, joined by slashes. The box that flax puts around an array (``nnx.Param``, ``linen.Partitioned``) has no
+      part in the name.
     """
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return _joined(path[:-1] if path[-1:] == (_BOX,) else path)
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
@@ -28,7 +35,10 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     Returns:
       Pairs ``(name, leaf)``.
     """
-    return [(name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    # What has a value beside other fields is no box.
+    crowded = {path[:-1] for path, _ in leaves if path[-1:] != (_BOX,)}
+    return [(_joined(path) if path[:-1] in crowded else name(path), leaf) for path, leaf in leaves]
 
 
 def spread(prefix: PyTree, params: Params, *, argument: str) -> list[Any]:
@@ -53,3 +63,86 @@ def spread(prefix: PyTree, params: Params, *, argument: str) -> list[Any]:
             f"{argument} is a tree that does not fit the weights: {jax.tree.structure(prefix)}. "
             f"Give one value, or a tree with the weights' own structure down to some depth; the weights are: {names}."
         ) from error
+
+
+def first_match(
+    patterns: Sequence[str], names: Sequence[str], *, argument: str, what: str = "weight"
+) -> list[str | None]:
+    """First of the patterns that matches each name.
+
+    Args:
+      patterns: Regular expressions for a run of whole parts of a name: ``"Dense_1"`` matches ``"Dense_1/kernel"`` and
+        not ``"Dense_10/kernel"``.
+      names: Leaves' names, as `name` makes them.
+      argument: Where the patterns were given, for the error message.
+      what: What the names are names of, for the error message.
+
+    Returns:
+      One pattern, or None, a name.
+
+    Raises:
+      ValueError: A pattern that is no regular expression, matches no name, or is first nowhere.
+    """
+    found = _matches(patterns, names, argument, what)
+    chosen = [next((pattern for pattern in patterns if found[pattern][place]), None) for place in range(len(names))]
+    for pattern in patterns:
+        if pattern not in chosen:
+            earlier = sorted({str(chosen[place]) for place in np.flatnonzero(found[pattern])})
+            raise ValueError(
+                f"{argument}: the pattern {pattern!r} decides nowhere, since {', '.join(map(repr, earlier))} stands "
+                "before it and the first match wins; put the narrower pattern first."
+            )
+    return chosen
+
+
+def matches(patterns: Sequence[str], names: Sequence[str], *, argument: str) -> list[bool]:
+    """Whether any of the patterns matches, for each name.
+
+    Args:
+      patterns: Regular expressions, as for `first_match`.
+      names: Leaves' names, as `name` makes them.
+      argument: Where the patterns were given, for the error message.
+
+    Returns:
+      One bool a name.
+
+    Raises:
+      ValueError: A pattern that is no regular expression, or matches no name.
+    """
+    found = _matches(patterns, names, argument, "weight")
+    return [any(found[pattern][place] for pattern in patterns) for place in range(len(names))]
+
+
+def norm(tree: PyTree) -> Any:
+    """Euclidean norm of all leaves together, with a gradient of 0 where all are 0.
+
+    Args:
+      tree: Any pytree of arrays.
+
+    Returns:
+      The norm, shape ``()``, of at least float32's precision.
+    """
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    precise = (leaf.astype(jnp.promote_types(jnp.float32, leaf.dtype)) for leaf in leaves)
+    square = sum((jnp.sum(jnp.square(leaf)) for leaf in precise), start=jnp.zeros(()))
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def _joined(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _matches(patterns: Sequence[str], names: Sequence[str], argument: str, what: str) -> dict[str, list[bool]]:
+    found = {pattern: _matching(pattern, names, argument) for pattern in patterns}
+    for pattern in patterns:
+        if not any(found[pattern]):
+            raise ValueError(f"{argument}: the pattern {pattern!r} matches no {what}; these are: {', '.join(names)}.")
+    return found
+
+
+def _matching(pattern: str, names: Sequence[str], argument: str) -> list[bool]:
+    try:
+        expression = re.compile(f"(?:^|/)(?:{pattern})(?:/|$)")
+    except re.error as error:
+        raise ValueError(f"{argument}: {pattern!r} is no regular expression: {error}.") from error
+    return [expression.search(name) is not None for name in names]
