@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -350,6 +351,13 @@ def test_rule_is_a_frozen_dataclass(name):
     assert tuple(one.coefficients().values())[: len(numbers)] == numbers
     assert str(one) == f"{name}({', '.join(map(str, [*numbers, *EXAMPLES[name].static]))})"
     assert one.name == name
+
+
+def test_rules_differ_in_structure():
+    """Else `jax.jit` may run the program that it has of another rule."""
+    structures = {name: jax.tree.structure(_rule(name)) for name in decay.KINDS}
+    equal = [(a, b) for a, b in itertools.combinations(structures, 2) if structures[a] == structures[b]]
+    assert not equal
 
 
 @every_rule

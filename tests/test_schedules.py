@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,12 @@ def over(schedule, counts=COUNTS):
 
 def test_every_kind_has_an_example():
     assert set(KINDS) == set(EXAMPLES) == set(schedules.KINDS)
+
+
+def test_kinds_differ_in_structure():
+    """Else `jax.jit` may run the program that it has of another schedule."""
+    structures = [jax.tree.structure(example(name)) for name in KINDS]
+    assert all(a != b for a, b in itertools.combinations(structures, 2))
 
 
 @pytest.mark.parametrize(

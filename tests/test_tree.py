@@ -1,6 +1,7 @@
 """Leaves' names, values spread over trees, and patterns that match names."""
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -185,3 +186,29 @@ def test_first_match_refuses_a_pattern_that_decides_nowhere():
     with pytest.raises(ValueError, match=r"rates: the pattern 'Dense_0' decides nowhere, since 'Dense_.', 'kernel' "):
         tree.first_match(["kernel", "Dense_.", "Dense_0"], NAMES, argument="rates")
     assert tree.matches(["kernel", "Dense_.", "Dense_0"], NAMES, argument="rates") == [True] * 5
+
+
+@tree.dataclass
+class First:
+    value: Any
+    shape: Any = field(default=0, metadata={"static": True})
+
+
+@tree.dataclass
+class Second:
+    value: Any
+    shape: Any = field(default=0, metadata={"static": True})
+
+
+def test_dataclass_tells_classes_and_static_fields_apart():
+    """A program compiled for one class never runs for another that has the same fields."""
+    structures = [jax.tree.structure(one) for one in (First(1.0), Second(1.0), First(1.0, 2))]
+    assert all(a != b for a, b in itertools.combinations(structures, 2))
+    assert jax.tree.structure(First(2.0)) == structures[0]
+
+
+def test_dataclass_is_a_tree_of_its_fields():
+    one = First({"a": 1.0, "b": None}, 3)
+    assert jax.tree.map(lambda value: 2 * value, one) == First({"a": 2.0, "b": None}, 3)
+    assert _names(one) == ["value/a"]
+    assert jax.vmap(lambda rule: rule.value["a"], in_axes=0)(First({"a": jnp.arange(3.0)})).shape == (3,)

@@ -12,12 +12,12 @@ from jax import Array
 from typing_extensions import override
 
 from weightdecay import penalties, tree
-from weightdecay.rule import Rule, Step, kind
+from weightdecay.rule import Rule, Step
 from weightdecay.terms import Plain, Terms
 from weightdecay.types import Coefficient, Params, PyTree, Scalar
 
 
-@kind
+@tree.dataclass
 class L2(Plain):
     """Coupled L2: the penalty's gradient joins the data gradient, before momentum and preconditioner.
 
@@ -37,7 +37,7 @@ class L2(Plain):
         return Terms(l2=self.coefficient)
 
 
-@kind
+@tree.dataclass
 class L1(Plain):
     """Coupled L1: a pull of constant size toward zero, by the penalty's subgradient.
 
@@ -57,7 +57,7 @@ class L1(Plain):
         return Terms(l1=self.coefficient)
 
 
-@kind
+@tree.dataclass
 class ElasticNet(Plain):
     """Coupled elastic net: L1 and L2 together.
 
@@ -79,7 +79,7 @@ class ElasticNet(Plain):
         return Terms(l1=self.l1_coefficient, l2=self.l2_coefficient)
 
 
-@kind
+@tree.dataclass
 class Huber(Rule):
     """Coupled Huber: L2 for small weights, a pull of constant size for large ones.
 
@@ -105,7 +105,7 @@ class Huber(Rule):
         return self.coefficient * penalties.huber(weight, delta=self.delta)
 
 
-@kind
+@tree.dataclass
 class Elimination(Rule):
     """Weight elimination: small weights are pulled to zero, and weights well above the scale are left in peace.
 
@@ -133,7 +133,7 @@ class Elimination(Rule):
         return self.coefficient * penalties.elimination(weight, scale=self.scale)
 
 
-@kind
+@tree.dataclass
 class Orthogonal(Rule):
     """Soft orthogonality: the columns of each kernel are pulled toward an orthonormal system.
 
@@ -163,7 +163,7 @@ class Orthogonal(Rule):
         return self.coefficient * penalties.orthogonal(weight)
 
 
-@kind
+@tree.dataclass
 class Spectral(Rule):
     """Spectral norm decay: only the direction in which a kernel amplifies most is pulled down.
 
@@ -223,7 +223,7 @@ class Spectral(Rule):
             raise ValueError(f"{where}num_iterations is {self.num_iterations!r}; give a whole number of at least 1.")
 
 
-@kind
+@tree.dataclass
 class TowardAnchor(Rule):
     """L2 toward the weights of the start, or given ones, rather than toward zero.
 

@@ -29,7 +29,7 @@ from weightdecay.projected import (
     ProximalL2,
     SelectiveProjection,
 )
-from weightdecay.rule import Rule, at_step, kind
+from weightdecay.rule import Rule, at_step
 from weightdecay.terms import Plain, Terms
 from weightdecay.types import Mask, MaskFn, Params
 
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 
-@kind
+@tree.dataclass
 class NoDecay(Plain):
     """No decay: the base optimizer, bit for bit.
 

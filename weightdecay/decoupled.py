@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jax import Array
 from typing_extensions import override
 
-from weightdecay.rule import Rule, Step, kind
+from weightdecay import tree
+from weightdecay.rule import Rule, Step
 from weightdecay.terms import Plain, Terms
 from weightdecay.types import Coefficient, PyTree
 
 
-@kind
+@tree.dataclass
 class Decoupled(Plain):
     """Decoupled decay: the weights shrink beside the step, by a share that scales with the learning rate.
 
@@ -33,7 +34,7 @@ class Decoupled(Plain):
         return Terms(decoupled=self.coefficient)
 
 
-@kind
+@tree.dataclass
 class Independent(Plain):
     """Independent decay: the share a step does not know the peak learning rate, only the schedule.
 
@@ -53,7 +54,7 @@ class Independent(Plain):
         return Terms(independent=self.coefficient)
 
 
-@kind
+@tree.dataclass
 class Corrected(Plain):
     """Decoupled decay corrected for the schedule, so that a falling learning rate keeps the weights' norm.
 
@@ -73,7 +74,7 @@ class Corrected(Plain):
         return Terms(corrected=self.coefficient)
 
 
-@kind
+@tree.dataclass
 class Cautious(Rule):
     """Cautious decay: a weight decays only where the step itself does not push it away from zero.
 
@@ -96,7 +97,7 @@ class Cautious(Rule):
         return step.learning_rate * self.coefficient * jnp.where(agrees, step.weight, 0), state
 
 
-@kind
+@tree.dataclass
 class Stable(Rule):
     """Stable decay: the share rises as the gradients fall, the same for every weight.
 
@@ -125,7 +126,7 @@ class Stable(Rule):
         return share * step.weight, state
 
 
-@kind
+@tree.dataclass
 class Adaptive(Rule):
     """Adaptive decay: the share follows the ratio of the gradient's norm to the weights' norm.
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from typing_extensions import override
 
 from weightdecay import tree
-from weightdecay.rule import Rule, kind, short
+from weightdecay.rule import Rule, short
 from weightdecay.terms import Plain, Terms
 from weightdecay.types import Coefficient, Mask, MaskFn, Params
 
@@ -92,7 +92,7 @@ jax.tree_util.register_pytree_with_keys(
 )
 
 
-@kind
+@tree.dataclass
 class Masked(Rule):
     """A rule on weights of its own, whatever the optimizer's mask says.
 
@@ -121,7 +121,7 @@ class Masked(Rule):
         return f"Masked({self.rule}, {short(self.mask)})"
 
 
-@kind
+@tree.dataclass
 class Combined(Rule):
     """Several rules together: they add up in each place, and move the weights one after the other.
 

@@ -7,12 +7,12 @@ from jax import Array
 from typing_extensions import override
 
 from weightdecay import penalties, proximal, tree
-from weightdecay.rule import Rule, Step, kind, step_size
+from weightdecay.rule import Rule, Step, step_size
 from weightdecay.terms import Plain, Terms
 from weightdecay.types import Coefficient, Params, PyTree, Scalar
 
 
-@kind
+@tree.dataclass
 class ProximalL1(Plain):
     """L1 by its proximal map, which gives exact zeros.
 
@@ -34,7 +34,7 @@ class ProximalL1(Plain):
         return Terms(proximal_l1=self.coefficient)
 
 
-@kind
+@tree.dataclass
 class ProximalL2(Plain):
     """L2 by its proximal map, the implicit step: stable for any coefficient.
 
@@ -57,7 +57,7 @@ class ProximalL2(Plain):
         return Terms(proximal_l2=self.coefficient)
 
 
-@kind
+@tree.dataclass
 class ProximalElasticNet(Plain):
     """Elastic net by its proximal map: exact zeros, and shrinkage of the rest.
 
@@ -79,7 +79,7 @@ class ProximalElasticNet(Plain):
         return Terms(proximal_l1=self.l1_coefficient, proximal_l2=self.l2_coefficient)
 
 
-@kind
+@tree.dataclass
 class ProximalGroupLasso(Rule):
     """Group lasso by its proximal map: whole output units or filters become exactly zero.
 
@@ -110,7 +110,7 @@ class ProximalGroupLasso(Rule):
         return self.coefficient * penalties.group_lasso(weight)
 
 
-@kind
+@tree.dataclass
 class Lp(Rule):
     """Decoupled decay for any p-norm, by an implicit step.
 
@@ -137,7 +137,7 @@ class Lp(Rule):
         return stepped * jnp.where(whole > 0, below / jnp.where(whole > 0, whole, 1), 1), state
 
 
-@kind
+@tree.dataclass
 class MaxNorm(Rule):
     """Max-norm constraint: no output unit's incoming weights may be longer than a bound.
 
@@ -158,7 +158,7 @@ class MaxNorm(Rule):
         return proximal.max_norm(stepped, self.bound), state
 
 
-@kind
+@tree.dataclass
 class NormControl(Rule):
     """Norm control: each array's norm is drawn toward a multiple of its norm at the start.
 
@@ -186,7 +186,7 @@ class NormControl(Rule):
         return stepped - self.coefficient * (1 - target) * stepped, state
 
 
-@kind
+@tree.dataclass
 class Constrained(Rule):
     """Constrained decay: each array's squared norm is held below a bound by a multiplier of its own.
 
@@ -232,7 +232,7 @@ class Constrained(Rule):
         return stepped - 2 * multiplier * stepped, {"multiplier": multiplier, "reference": reference}
 
 
-@kind
+@tree.dataclass
 class SelectiveProjection(Rule):
     """Selective projection: where a step goes on away from the anchor against the gradient's advice, part is undone.
 

@@ -13,26 +13,15 @@ the weights beside the step (`shrink`), or moves the weights after the step (`mo
 import functools
 import inspect
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from typing_extensions import dataclass_transform
 
 from weightdecay import tree
 from weightdecay.types import Coefficient, PyTree, Scalar
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def kind(cls: Any) -> Any:
-    """Make a class a kind of decay rule: a frozen dataclass and a pytree.
-
-    Fields are coefficients, which may be traced, unless their metadata say ``static`` (a Python value that shapes the
-    program) or ``anchor`` (weights to stay close to).
-    """
-    return jax.tree_util.register_dataclass(dataclass(frozen=True)(cls))
 
 
 class Whole:
@@ -74,7 +63,10 @@ class Step(NamedTuple):
 
 
 class Rule:
-    """A kind of weight decay with its coefficients: a frozen dataclass and a pytree.
+    """A kind of weight decay with its coefficients: a frozen dataclass and a pytree, made by `tree.dataclass`.
+
+    Fields are coefficients, which may be traced, unless their metadata say ``static`` (a Python value that shapes the
+    program) or ``anchor`` (weights to stay close to).
 
     The methods below are called with numbers in place of coefficients, one rule an array of weights. Each gives back
     the state it was given, or the next one.

@@ -6,22 +6,17 @@ compiled program. Constructors do not look at the parameters; `check` does.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
-from typing_extensions import dataclass_transform, override
+from typing_extensions import override
 
+from weightdecay import tree
 from weightdecay.types import Scalar
-
-
-@dataclass_transform(frozen_default=True)
-def _schedule(cls: Any) -> Any:
-    return jax.tree_util.register_dataclass(dataclass(frozen=True)(cls))
 
 
 class Parametric:
@@ -53,7 +48,7 @@ class Parametric:
         return f"{type(self).__name__}({', '.join(map(_written, values.values()))})"
 
 
-@_schedule
+@tree.dataclass
 class Constant(Parametric):
     """The same value at every step.
 
@@ -72,7 +67,7 @@ class Constant(Parametric):
         return _real(self.value)
 
 
-@_schedule
+@tree.dataclass
 class Linear(Parametric):
     """A straight line from one value to another, and constant from then on.
 
@@ -98,7 +93,7 @@ class Linear(Parametric):
         return _real(self.start) * (1 - share) + _real(self.stop) * share
 
 
-@_schedule
+@tree.dataclass
 class Cosine(Parametric):
     """Half a cosine from one value to another, and constant from then on.
 
@@ -128,7 +123,7 @@ class Cosine(Parametric):
         return _real(self.start) * height + _real(self.stop) * (1 - height)
 
 
-@_schedule
+@tree.dataclass
 class Exponential(Parametric):
     """Multiplied by the same factor every so many steps.
 
@@ -156,7 +151,7 @@ class Exponential(Parametric):
         return _real(self.start) * jnp.where(power == 0, 1, jnp.where(rate == 0, 0, raised))
 
 
-@_schedule
+@tree.dataclass
 class EarlyOnly(Parametric):
     """A value in the first steps, then 0.
 
@@ -182,7 +177,7 @@ class EarlyOnly(Parametric):
         return jnp.where(jnp.asarray(count) < self.num_steps, _real(self.value), 0)
 
 
-@_schedule
+@tree.dataclass
 class LogTime(Parametric):
     """A value that falls as one over time, so that its sum grows as the logarithm of time.
 

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jax import Array
 from typing_extensions import override
 
-from weightdecay import penalties, proximal
-from weightdecay.rule import Rule, Step, kind, step_size
+from weightdecay import penalties, proximal, tree
+from weightdecay.rule import Rule, Step, step_size
 from weightdecay.types import Coefficient, PyTree, Scalar
 
 
-@kind
+@tree.dataclass
 class Terms(Rule):
     """Normal form of the plain elementwise rules; None = the rule has no such term.
 

@@ -1,5 +1,6 @@
-"""Trees of weights: their leaves' names, values spread over them, their norm."""
+"""Trees of weights: their leaves' names, values spread over them, their norm; and dataclasses that are trees."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +8,43 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from typing_extensions import dataclass_transform
 
 from weightdecay.types import Params, PyTree
 
 _BOX = jax.tree_util.GetAttrKey("value")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def dataclass(cls: Any) -> Any:
+    """Make a class a frozen dataclass and a pytree.
+
+    Two such classes differ in tree structure, also where their fields agree. `jax.tree_util.register_dataclass` makes
+    them compare equal (jaxlib 0.10.2), so that `jax.jit` now and then runs the program of another class.
+
+    Args:
+      cls: A class with annotated fields: leaves, or trees of them, unless their metadata say ``static``.
+
+    Returns:
+      The class.
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    static = tuple(one.name for one in dataclasses.fields(cls) if one.metadata.get("static"))
+    traced = tuple(one.name for one in dataclasses.fields(cls) if one.name not in static)
+    keys = tuple(map(jax.tree_util.GetAttrKey, traced))
+
+    def flatten(one: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple(getattr(one, name) for name in traced), tuple(getattr(one, name) for name in static)
+
+    def flatten_with_keys(one: Any) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
+        values, rest = flatten(one)
+        return tuple(zip(keys, values, strict=True)), rest
+
+    def unflatten(rest: tuple[Any, ...], values: Any) -> Any:
+        return cls(**dict(zip(static, rest, strict=True)), **dict(zip(traced, values, strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
 
 
 def name(path: tuple[Any, ...]) -> str:
