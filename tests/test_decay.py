@@ -15,6 +15,7 @@ import optax
 import pytest
 from scipy import optimize
 
+import compare
 import weightdecay as wd
 from weightdecay import coupled, decay, decoupled, masks, placement, projected, rule
 from weightdecay.terms import Plain, Terms
@@ -309,17 +310,6 @@ def _scan(transform):
 _scan_as_written = functools.cache(lambda transform: jax.jit(lambda: _scan(transform), compiler_options=AS_WRITTEN)())
 
 
-def _assert_same_bits(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
-
-
-def _assert_close(actual, expected, **tolerance):
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, **tolerance), actual, expected)
-
-
 def _largest_difference(one, other):
     return max(jax.tree.leaves(jax.tree.map(lambda a, b: np.max(np.abs(a - b)), one, other)))
 
@@ -406,13 +396,13 @@ def test_rule_is_its_formula(base, name):
             after.append(example.move(stepped, at, *example.coefficients))
         weights = after
     # 1 - b2^t cancels three digits of sixteen; the rest is rounding, which Newton-Schulz spreads.
-    _assert_close(trained, structure.unflatten(weights), rtol=1e-11, atol=1e-10 if base == "muon" else 1e-12)
+    compare.close(trained, structure.unflatten(weights), rtol=1e-11, atol=1e-10 if base == "muon" else 1e-12)
 
 
 @pytest.mark.parametrize("base", BASES)
 def test_no_decay_is_the_base_optimizer_bit_for_bit(base):
     if BASES[base].plain is not None:
-        _assert_same_bits(_train(BASES[base].make(wd.NoDecay())), _train(BASES[base].plain))
+        compare.same_bits(_train(BASES[base].make(wd.NoDecay())), _train(BASES[base].plain))
 
 
 @functools.cache
@@ -422,14 +412,14 @@ def _undecayed(base):
 
 @every_pair
 def test_coefficient_zero_is_no_decay_bit_for_bit(base, name):
-    _assert_same_bits(_train(BASES[base].make(_neutral(name)), num_steps=2), _undecayed(base))
+    compare.same_bits(_train(BASES[base].make(_neutral(name)), num_steps=2), _undecayed(base))
 
 
 @two_bases
 @pytest.mark.parametrize("name", ["ElasticNet", "Decoupled", "ProximalElasticNet", "Huber", "Cautious", "Lp"])
 def test_coefficient_zero_compiled_as_written_is_the_base_optimizer_bit_for_bit(base, name):
     compiled = jax.jit(lambda one: _scan(BASES[base].make(one)), compiler_options=AS_WRITTEN)(_neutral(name))
-    _assert_same_bits(compiled, _scan_as_written(BASES[base].plain))
+    compare.same_bits(compiled, _scan_as_written(BASES[base].plain))
 
 
 EVERY_TERM = frozenset(Terms().coefficients())
@@ -440,8 +430,8 @@ EVERY_TERM = frozenset(Terms().coefficients())
 def test_coefficient_zero_and_filled_terms_agree_to_rounding_where_the_compiler_fuses(base, name):
     scan = jax.jit(lambda one: _scan(BASES[base].make(one)))
     bits = {"rtol": 1e-6, "atol": 1e-7}  # one or two of float32, over a few steps
-    _assert_close(scan(_neutral(name)), scan(wd.NoDecay()), **bits)
-    _assert_close(scan(_rule(name).terms().filled(EVERY_TERM)), scan(_rule(name)), **bits)
+    compare.close(scan(_neutral(name)), scan(wd.NoDecay()), **bits)
+    compare.close(scan(_rule(name).terms().filled(EVERY_TERM)), scan(_rule(name)), **bits)
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -452,7 +442,7 @@ def test_filled_terms_are_the_rule_bit_for_bit(base, name):
     assert not any(value is None for value in filled.coefficients().values())
     assert filled.terms() == filled
     assert terms.filled(terms.present) == terms
-    _assert_same_bits(_train(BASES[base].make(filled)), _train(BASES[base].make(_rule(name))))
+    compare.same_bits(_train(BASES[base].make(filled)), _train(BASES[base].make(_rule(name))))
 
 
 def test_filled_terms_of_all_plain_rules_share_one_program():
@@ -472,7 +462,7 @@ def test_filled_terms_of_all_plain_rules_share_one_program():
 def test_rule_leaves_biases_alone_by_default(base, name):
     with_rule, without = _train(BASES[base].make(_rule(name)), num_steps=2), _undecayed(base)
     for layer in PARAMS:
-        _assert_same_bits(with_rule[layer]["bias"], without[layer]["bias"])
+        compare.same_bits(with_rule[layer]["bias"], without[layer]["bias"])
         # Lion's and Muon's first steps hardly know the size of a pull; a projection waits for a step away.
         if base not in ("lion", "muon") and name not in ("NoDecay", "SelectiveProjection"):
             assert _largest_difference(with_rule[layer]["kernel"], without[layer]["kernel"]) > 1e-4
@@ -603,10 +593,10 @@ def test_coefficient_a_layer_is_each_layers_own(base, name):
     decay.check(patterns, argument="decay")
     num_steps = 1 if name in ("Stable", "Adaptive") else 2  # these look at all layers together
     together = _train(BASES[base].make(layers), num_steps=num_steps)
-    _assert_same_bits(_train(BASES[base].make(patterns), num_steps=num_steps), together)
+    compare.same_bits(_train(BASES[base].make(patterns), num_steps=num_steps), together)
     for layer, scale in scales.items():
         alone = _train(BASES[base].make(_weaker(name, scale)), num_steps=num_steps)
-        _assert_same_bits(together[layer], alone[layer])
+        compare.same_bits(together[layer], alone[layer])
 
 
 def test_coefficient_tree_that_does_not_fit_is_refused():
@@ -640,7 +630,7 @@ def test_per_layer_gives_the_rest_its_default_and_may_be_traced():
     assert wd.PerLayer({"a": 1, "b": 2}) != wd.PerLayer({"b": 2, "a": 1})  # the first match wins
     trained = jax.jit(lambda one: _train(wd.sgd(0.1, wd.L2(one))))(by_layer)
     expected = _train(wd.sgd(0.1, wd.L2({"Dense_0": 0.3, "Dense_1": 0.0})))
-    _assert_close(trained, expected, rtol=1e-5, atol=1e-6)  # float32, fused and not
+    compare.close(trained, expected, rtol=1e-5, atol=1e-6)  # float32, fused and not
 
 
 SCHEDULES = [
@@ -663,14 +653,14 @@ def test_coefficient_schedule_is_its_number_at_each_step(name, schedule):
         updates, state = BASES[base].make(one).update(_gradient(params), state, params)
         params = optax.apply_updates(params, updates)
     # The schedule divides in float32, the loop in float64.
-    _assert_close(_train(BASES[base].make(scheduled), num_steps=3), params, rtol=1e-5, atol=1e-6)
+    compare.close(_train(BASES[base].make(scheduled), num_steps=3), params, rtol=1e-5, atol=1e-6)
 
 
 def test_schedules_of_coefficient_and_learning_rate_run_compiled():
     transform = wd.adam(
         optax.linear_schedule(0.1, 0.0, 9), wd.ProximalElasticNet(optax.linear_schedule(0.3, 0.0, 9), 0.1)
     )
-    _assert_close(
+    compare.close(
         jax.jit(lambda: _scan(transform))(), _train(transform, jnp.array(KERNEL)), rtol=1e-5, atol=1e-6
     )  # fused and not
 
@@ -710,7 +700,7 @@ def test_coupled_rule_is_the_gradient_of_its_penalty(name):
     slopes = jax.grad(lambda params: decay.penalty(_rule(name), params))(params)
     transform = wd.sgd(1.0, _rule(name))
     updates, _ = transform.update(jax.tree.map(jnp.zeros_like, params), transform.init(params), params)
-    _assert_close(jax.tree.map(jnp.negative, updates), slopes, rtol=1e-9, atol=1e-12)  # roundings, and the iteration's
+    compare.close(jax.tree.map(jnp.negative, updates), slopes, rtol=1e-9, atol=1e-12)  # roundings, and the iteration's
 
 
 # Several rules together.
@@ -729,25 +719,25 @@ def test_rules_together_act_each_in_its_place(base):
     )
     for leaves in expected.values():
         leaves["kernel"] = _max_norm(np.asarray(leaves["kernel"]), 0.6)
-    _assert_close(train(*rules), expected, rtol=1e-5, atol=1e-6)  # a few float32 roundings
-    _assert_same_bits(_train(BASES[base].make(list(rules))), _train(BASES[base].make(decay.combined(rules))))
+    compare.close(train(*rules), expected, rtol=1e-5, atol=1e-6)  # a few float32 roundings
+    compare.same_bits(_train(BASES[base].make(list(rules))), _train(BASES[base].make(decay.combined(rules))))
 
 
 @two_bases
 def test_proximal_rules_together_are_the_elastic_net_in_any_order(base):
     expected = _train(BASES[base].make(wd.ProximalElasticNet(0.2, 0.3)))
     for both in ((wd.ProximalL1(0.2), wd.ProximalL2(0.3)), (wd.ProximalL2(0.3), wd.ProximalL1(0.2))):
-        _assert_same_bits(_train(BASES[base].make(both)), expected)
+        compare.same_bits(_train(BASES[base].make(both)), expected)
 
 
 @two_bases
 def test_rules_together_may_act_on_weights_of_their_own(base):
     both = (wd.L2(0.3), wd.Masked(wd.ProximalL1(0.5), masks.first))
     trained = _train(BASES[base].make(both))
-    _assert_same_bits(trained["Dense_1"], _train(BASES[base].make(wd.L2(0.3)))["Dense_1"])
-    _assert_same_bits(trained["Dense_0"], _train(BASES[base].make((wd.L2(0.3), wd.ProximalL1(0.5))))["Dense_0"])
+    compare.same_bits(trained["Dense_1"], _train(BASES[base].make(wd.L2(0.3)))["Dense_1"])
+    compare.same_bits(trained["Dense_0"], _train(BASES[base].make((wd.L2(0.3), wd.ProximalL1(0.5))))["Dense_0"])
     everywhere = _train(BASES[base].make(wd.Masked(wd.L2(0.3), masks.everything)))
-    _assert_same_bits(everywhere, _train(BASES[base].make(wd.L2(0.3), mask=masks.everything)))
+    compare.same_bits(everywhere, _train(BASES[base].make(wd.L2(0.3), mask=masks.everything)))
 
 
 def test_rules_together_say_themselves():
@@ -796,7 +786,7 @@ def test_independent_with_zero_gradients_shrinks_by_the_schedule_alone(base):
 def test_independent_is_decoupled_times_the_peak_rate(base):
     rate = optax.cosine_decay_schedule(0.1, 8)
     independent = _train(BASES[base].make(wd.Independent(0.03), rate, peak_learning_rate=0.1))
-    _assert_close(independent, _train(BASES[base].make(wd.Decoupled(0.3), rate)), rtol=1e-12)  # a few roundings
+    compare.close(independent, _train(BASES[base].make(wd.Decoupled(0.3), rate)), rtol=1e-12)  # a few roundings
 
 
 def test_independent_gives_the_table_of_a_fifth_an_epoch():
@@ -807,7 +797,7 @@ def test_independent_gives_the_table_of_a_fifth_an_epoch():
 @pytest.mark.usefixtures("float64")
 def test_l2_is_decoupled_in_plain_sgd_and_not_beside_momentum():
     plain, coupled = (_train(wd.sgd(0.1, rule(0.3))) for rule in (wd.L2, wd.Decoupled))
-    _assert_close(plain, coupled, rtol=1e-12, atol=1e-14)  # a few roundings
+    compare.close(plain, coupled, rtol=1e-12, atol=1e-14)  # a few roundings
     assert (
         _largest_difference(_train(BASES["sgd"].make(wd.L2(0.3))), _train(BASES["sgd"].make(wd.Decoupled(0.3)))) > 1e-2
     )
@@ -847,13 +837,13 @@ def test_l2_is_not_decoupled_in_adam():
     ],
 )
 def test_rule_at_its_limit_is_the_simpler_rule_bit_for_bit(base, both, alone):
-    _assert_same_bits(_train(BASES[base].make(both)), _train(BASES[base].make(alone)))
+    compare.same_bits(_train(BASES[base].make(both)), _train(BASES[base].make(alone)))
 
 
 @pytest.mark.usefixtures("float64")
 def test_lp_of_two_is_the_implicit_step_of_twice_the_coefficient():
     plain = lambda one: _train(wd.sgd(0.1, one))  # noqa: E731
-    _assert_close(plain(wd.Lp(0.3, 2.0)), plain(wd.ProximalL2(0.6)), rtol=1e-13, atol=1e-15)  # a rounding or two
+    compare.close(plain(wd.Lp(0.3, 2.0)), plain(wd.ProximalL2(0.6)), rtol=1e-13, atol=1e-15)  # a rounding or two
 
 
 @pytest.mark.usefixtures("float64")
@@ -861,7 +851,7 @@ def test_corrected_beside_a_schedule_is_decoupled_scaled_by_it():
     rate = optax.cosine_decay_schedule(0.1, 8)
     corrected = _train(wd.adam(rate, wd.Corrected(0.3), peak_learning_rate=0.1))
     scheduled = wd.Decoupled(lambda count: 0.3 * rate(count) / 0.1)
-    _assert_close(corrected, _train(wd.adam(rate, scheduled)), rtol=1e-13, atol=1e-15)  # roundings
+    compare.close(corrected, _train(wd.adam(rate, scheduled)), rtol=1e-13, atol=1e-15)  # roundings
     assert _largest_difference(corrected, _train(wd.adam(rate, wd.Decoupled(0.3)))) > 1e-3
 
 
@@ -883,7 +873,7 @@ def test_max_norm_bounds_every_unit_and_leaves_it_there(base):
     kernel = trained["Dense_0"]["kernel"]
     assert np.all(np.linalg.norm(kernel, axis=0) <= 0.6 * (1 + 1e-6))  # float32
     again = _train(wd.sgd(0.1, wd.MaxNorm(0.6)), trained, 1, lambda params: jax.tree.map(jnp.zeros_like, params))
-    _assert_close(again, trained, rtol=1e-6)
+    compare.close(again, trained, rtol=1e-6)
 
 
 @pytest.mark.usefixtures("float64")
@@ -907,9 +897,9 @@ def test_constrained_reads_its_bound_after_the_warm_start_and_holds_it():
         np.testing.assert_allclose(square(held), bound, rtol=0.3)  # the multiplier swings about it; free: 1.1 ** 8000
     free = [_train(wd.sgd(0.1, wd.NoDecay()), start, steps, away) for steps in (3, 5)]
     waiting = _train(wd.sgd(0.1, wd.Constrained(1.5, 0.01, warm_start=3)), start, 3, away)
-    _assert_same_bits(waiting, free[0])
+    compare.same_bits(waiting, free[0])
     within = _train(wd.sgd(0.1, wd.Constrained(1e3, 0.01)), start, 5, away)
-    _assert_same_bits(within, free[1])  # an array within its bound does not decay
+    compare.same_bits(within, free[1])  # an array within its bound does not decay
 
 
 def test_anchor_is_matched_by_names_and_a_new_head_decays_to_zero():
@@ -923,7 +913,7 @@ def test_anchor_is_matched_by_names_and_a_new_head_decays_to_zero():
     program = jax.make_jaxpr(step.update)(_params(), step.init(_params()), _params())
     assert not any(np.ndim(constant) for constant in program.consts)  # the anchor is carried, not compiled in
     kept = _train(wd.sgd(0.5, wd.TowardAnchor(1.0)), _params(), 10, zeros)
-    _assert_same_bits(kept, _params())
+    compare.same_bits(kept, _params())
 
 
 @pytest.mark.parametrize("kind", [wd.TowardAnchor, wd.SelectiveProjection])

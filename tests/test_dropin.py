@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+import compare
 import weightdecay as wd
 from weightdecay import decay, masks
 
@@ -127,17 +128,6 @@ def _compiled_step(transform, **options):
     return jax.jit(step, compiler_options=QUICK, **options)
 
 
-def _assert_same_bits(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
-
-
-def _assert_close(actual, expected, **tolerance):
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, **tolerance), actual, expected)
-
-
 FUSED = {"rtol": 2e-5, "atol": 2e-6}  # a few steps in float32, rounded here and there in other places
 
 
@@ -157,20 +147,20 @@ def test_optimizer_works_inside_chain(base, name, named):
     first, second = ("clip", optax.clip(0.3)), ("decay", _make(base, name))
     transform = optax.named_chain(first, second) if named else optax.chain(first[1], second[1])
     clipped = [jax.tree.map(lambda leaf: np.clip(leaf, -0.3, 0.3), gradient) for gradient in GRADIENTS]
-    _assert_same_bits(_run(transform)[0], _run(_make(base, name), gradients=clipped)[0])
+    compare.same_bits(_run(transform)[0], _run(_make(base, name), gradients=clipped)[0])
 
 
 def test_optimizer_works_inside_chain_as_adamw_does():
     ours = optax.chain(optax.clip_by_global_norm(0.1), wd.adam(0.1, wd.Decoupled(0.3)))
     theirs = optax.chain(optax.clip_by_global_norm(0.1), optax.adamw(0.1, weight_decay=0.3, mask=wd.masks.kernels))
-    _assert_close(_run(ours)[0], _run(theirs)[0], rtol=1e-6)  # a few float32 roundings
+    compare.close(_run(ours)[0], _run(theirs)[0], rtol=1e-6)  # a few float32 roundings
 
 
 @every_pair
 def test_optimizer_works_inside_masked(base, name):
     transform = optax.masked(_make(base, name), {"kernel": True, "bias": False})
     params, _ = _run(transform)
-    _assert_same_bits(params["kernel"], _run(_make(base, name), KERNEL, _only(GRADIENTS, "kernel"))[0]["kernel"])
+    compare.same_bits(params["kernel"], _run(_make(base, name), KERNEL, _only(GRADIENTS, "kernel"))[0]["kernel"])
     # What is masked passes through as it came.
     passed = functools.reduce(np.add, [gradient["bias"] for gradient in GRADIENTS], PARAMS["bias"])
     np.testing.assert_array_equal(params["bias"], passed)
@@ -182,9 +172,9 @@ def test_optimizer_works_inside_partition(base, name):
         {"decayed": _make(base, name), "plain": optax.adam(0.1)}, {"kernel": "decayed", "bias": "plain"}
     )
     params, _ = _run(transform)
-    _assert_same_bits(params["kernel"], _run(_make(base, name), KERNEL, _only(GRADIENTS, "kernel"))[0]["kernel"])
+    compare.same_bits(params["kernel"], _run(_make(base, name), KERNEL, _only(GRADIENTS, "kernel"))[0]["kernel"])
     plain = _run(optax.adam(0.1), {"bias": PARAMS["bias"]}, _only(GRADIENTS, "bias"))[0]
-    _assert_same_bits(params["bias"], plain["bias"])
+    compare.same_bits(params["bias"], plain["bias"])
 
 
 @some_pairs
@@ -197,7 +187,7 @@ def test_optimizer_works_inside_multi_steps(base, name):
         jax.tree.map(lambda one, other: (one + other) / 2, *pair)
         for pair in zip(GRADIENTS[::2], GRADIENTS[1::2], strict=True)
     ]
-    _assert_close(params, _run(_make(base, name), gradients=means)[0], **FUSED)
+    compare.close(params, _run(_make(base, name), gradients=means)[0], **FUSED)
 
 
 @some_pairs
@@ -207,9 +197,9 @@ def test_optimizer_works_inside_apply_if_finite(base, name):
     for gradient in GRADIENTS:
         before, inner = params, state.inner_state
         params, state = step(params, state, jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), gradient))
-        _assert_same_bits((params, state.inner_state), (before, inner))  # neither weights nor memory moved
+        compare.same_bits((params, state.inner_state), (before, inner))  # neither weights nor memory moved
         params, state = step(params, state, gradient)
-    _assert_close(params, _alone(base, name)[0], **FUSED)
+    compare.close(params, _alone(base, name)[0], **FUSED)
 
 
 @every_pair
@@ -217,12 +207,12 @@ def test_optimizer_works_inside_inject_hyperparams(base, name):
     make = lambda learning_rate, coefficient: _make(base, name, coefficient, learning_rate)  # noqa: E731
     transform = optax.inject_hyperparams(make)(learning_rate=0.05, coefficient=0.1)
     params, state = _run(transform)
-    _assert_close(params, _alone(base, name)[0], rtol=1e-5, atol=1e-6)  # float32 numbers in place of Python's
+    compare.close(params, _alone(base, name)[0], rtol=1e-5, atol=1e-6)  # float32 numbers in place of Python's
     state.hyperparams["learning_rate"] = jnp.asarray(0.0)
     state.hyperparams["coefficient"] = jnp.asarray(0.0)
     stays, _ = _run(transform, params, GRADIENTS[:1], state)
     if "Constrained" not in name and name != "several":  # its multiplier acts on at any learning rate
-        _assert_close(stays, params, rtol=1e-6)  # a rounding of the map
+        compare.close(stays, params, rtol=1e-6)  # a rounding of the map
 
 
 @pytest.mark.parametrize("make", [wd.sgd, wd.adam, wd.lion, wd.rmsprop, wd.lamb])
@@ -231,7 +221,7 @@ def test_optimizer_itself_goes_into_inject_hyperparams_where_the_mask_is_static(
     transform = injected(learning_rate=0.05, decay=wd.Decoupled(0.5))
     params, state = _run(transform)
     assert "learning_rate" in state.hyperparams
-    _assert_close(params, _run(make(0.05, wd.Decoupled(0.5)))[0], rtol=1e-5, atol=1e-6)  # float32 numbers
+    compare.close(params, _run(make(0.05, wd.Decoupled(0.5)))[0], rtol=1e-5, atol=1e-6)  # float32 numbers
 
 
 # flax.
@@ -245,7 +235,7 @@ def test_optimizer_works_inside_train_state(base, name):
     for gradient in GRADIENTS:
         state = apply(state, gradient)
     assert state.step == len(GRADIENTS)
-    _assert_close(state.params, _alone(base, name)[0], **FUSED)
+    compare.close(state.params, _alone(base, name)[0], **FUSED)
 
 
 class Network(nnx.Module):
@@ -268,9 +258,9 @@ def test_optimizer_works_inside_nnx_optimizer_and_leaves_embeddings_and_biases(b
     optimizer = nnx.Optimizer(model, _make(base, "Decoupled", 0.5, 0.5), wrt=nnx.Param)
     optimizer.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param)))
     after = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    _assert_close(after["head"]["kernel"], 0.75 * before["head"]["kernel"], rtol=1e-6)  # one rounding
+    compare.close(after["head"]["kernel"], 0.75 * before["head"]["kernel"], rtol=1e-6)  # one rounding
     before["head"]["kernel"] = after["head"]["kernel"] = None
-    _assert_same_bits(_arrays(after), _arrays(before))
+    compare.same_bits(_arrays(after), _arrays(before))
 
 
 @pytest.mark.parametrize(("base", "name"), [PAIRS[0], PAIRS[1], PAIRS[3], PAIRS[9]])
@@ -285,7 +275,7 @@ def test_optimizer_with_state_works_inside_nnx_optimizer(base, name):
         gradients.append(nnx.to_pure_dict(gradient))
         optimizer.update(model, gradient)
     expected, _ = _run(_make(base, name), params, gradients)
-    _assert_same_bits(_arrays(nnx.to_pure_dict(nnx.state(model, nnx.Param))), expected)
+    compare.same_bits(_arrays(nnx.to_pure_dict(nnx.state(model, nnx.Param))), expected)
     assert optimizer.step.get_value() == 2
 
 
@@ -307,7 +297,7 @@ def test_optimizer_works_in_a_compiled_scan_under_vmap(base, name):
     train = lambda coefficient: _scan(_make(base, name, coefficient), _arrays(PARAMS))  # noqa: E731
     members = jax.jit(jax.vmap(train), compiler_options=QUICK)(jnp.array([0.1, 0.02]))
     for place, expected in enumerate([_alone(base, name)[0], _run(_make(base, name, 0.02))[0]]):
-        _assert_close(jax.tree.map(lambda leaf, p=place: leaf[p], members), expected, **FUSED)
+        compare.close(jax.tree.map(lambda leaf, p=place: leaf[p], members), expected, **FUSED)
 
 
 DEAD = np.array([[1.0, 0.0], [1.0, 0.0], [0.5, 0.0], [2.0, 0.0], [1.0, 0.0]])  # the second unit has no gradient at all
@@ -376,7 +366,7 @@ def test_optimizer_works_under_checkpoint_and_jvp():
         )
 
     recomputed, expected, forward = gradients(0.1, params)
-    _assert_close(recomputed, expected, rtol=1e-10)  # roundings
+    compare.close(recomputed, expected, rtol=1e-10)  # roundings
     along = expected[0] + sum(jnp.sum(params[name] * expected[1][name]) for name in params)
     np.testing.assert_allclose(forward, along, rtol=1e-10)  # roundings
 
@@ -391,7 +381,7 @@ def test_optimizer_works_with_donated_buffers(base, name):
         given = params
         params, state = step(params, state, gradient)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
-    _assert_close(params, _alone(base, name)[0], **FUSED)
+    compare.close(params, _alone(base, name)[0], **FUSED)
 
 
 @pytest.mark.parametrize("rule", [wd.TowardAnchor, wd.SelectiveProjection])
@@ -423,7 +413,7 @@ def test_optimizer_keeps_weights_and_state_sharded(base, name):
             wanted = placing["kernel" if leaf.shape == (rows, 2) else "bias"]
             assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim) or leaf.ndim == 0
     assert sum(leaf.shape == (rows, 2) for leaf in jax.tree.leaves((params, state))) > 1  # the weights are not alone
-    _assert_close(jax.device_get(params), _run(transform, whole, gradients)[0], **FUSED)
+    compare.close(jax.device_get(params), _run(transform, whole, gradients)[0], **FUSED)
 
 
 # Interrupted, and gone on.
@@ -441,8 +431,8 @@ def test_optimizer_goes_on_from_an_orbax_checkpoint_bit_for_bit(base, name, tmp_
         checkpointer.wait_until_finished()
         fresh = jax.eval_shape(lambda params: {"params": params, "state": _make(base, name).init(params)}, PARAMS)
         restored = checkpointer.restore(tmp_path / "run", fresh)
-    _assert_same_bits(restored["state"], state)
-    _assert_same_bits(_run(transform, restored["params"], GRADIENTS[2:], restored["state"]), _alone(base, name))
+    compare.same_bits(restored["state"], state)
+    compare.same_bits(_run(transform, restored["params"], GRADIENTS[2:], restored["state"]), _alone(base, name))
 
 
 # Types and shapes.

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from weightdecay import tree
 from weightdecay.types import Params
 
 
@@ -18,7 +19,7 @@ def weight_norm(params: Params, decays: list[bool]) -> Any:
     Returns:
       The norm, shape ``()``.
     """
-    return jnp.sqrt(sum((jnp.sum(jnp.square(w)) for w in _chosen(params, decays)), start=jnp.zeros(())))
+    return tree.norm(_chosen(params, decays))
 
 
 def zero_fraction(params: Params, decays: list[bool]) -> Any:
