@@ -143,6 +143,26 @@ def step_size(step: Step) -> Any:
     return step.learning_rate if step.metric is None else step.learning_rate / step.metric
 
 
+@jax.custom_jvp
+def keep(unmoved: Any, before: Any, after: Any) -> Any:
+    """Bits of the weights before a move that leaves them where they are, with the derivative of the move.
+
+    Args:
+      unmoved: Where the move changes nothing, bool.
+      before: Weights, or updates, before the move.
+      after: The same after it; equal to ``before`` up to rounding where ``unmoved``.
+
+    Returns:
+      ``where(unmoved, before, after)``; it is differentiated as ``after``.
+    """
+    return jnp.where(unmoved, before, after)
+
+
+@keep.defjvp
+def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    return keep(*primals), tangents[2]
+
+
 def short(value: Any) -> str:
     """Say a value as one writes it in a rule.
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 from typing_extensions import override
 
-from weightdecay import penalties, proximal, tree
-from weightdecay.rule import Rule, Step, step_size
+from weightdecay import penalties, tree
+from weightdecay.rule import Rule, Step, keep
 from weightdecay.types import Coefficient, PyTree, Scalar
 
 
@@ -71,12 +71,17 @@ class Terms(Rule):
 
     @override
     def move(self, stepped: Array, step: Step, state: PyTree) -> tuple[Array, PyTree]:
-        moved = stepped
-        if self.proximal_l1 is not None:
-            moved = proximal.l1(moved, self.proximal_l1, step_size(step))
-        if self.proximal_l2 is not None:
-            moved = proximal.l2(moved, self.proximal_l2, step_size(step))
-        return moved, state
+        if self.proximal_l1 is None and self.proximal_l2 is None:
+            return stepped, state
+        # S(z, η c1 / D) / (1 + η c2 / D) with D above and below the fraction: one division a weight.
+        metric = 1.0 if step.metric is None else step.metric
+        threshold = 0.0 if self.proximal_l1 is None else step.learning_rate * self.proximal_l1
+        shrinkage = 0.0 if self.proximal_l2 is None else step.learning_rate * self.proximal_l2
+        scaled, below = metric * stepped, metric + shrinkage
+        moved = jnp.sign(scaled) * jnp.maximum(jnp.abs(scaled) - threshold, 0) / jnp.where(below == 0, 1, below)
+        # Without a coefficient not even a rounding is left of the detour by D.
+        moved = keep((threshold == 0) & (shrinkage == 0), stepped, moved)
+        return moved.astype(stepped.dtype), state
 
     @override
     def penalty(self, weight: Array, state: PyTree) -> Scalar:

@@ -21,7 +21,7 @@ from weightdecay import decay as rules
 from weightdecay import masks, tree
 from weightdecay.decay import Rule
 from weightdecay.placement import leafwise, parts
-from weightdecay.rule import Step, Whole, at_step
+from weightdecay.rule import Step, Whole, at_step, keep
 from weightdecay.types import Mask, MaskFn, Params, PyTree, Scalar, Schedule
 
 
@@ -201,8 +201,7 @@ def join(
         for place, weight in enumerate(weights):
             if moved[place] is not stepped[place]:
                 # What the map leaves in place keeps the base update's own bits; a zero that it makes is exactly -w.
-                stays = moved[place] == stepped[place]
-                updates[place] = jnp.where(stays, updates[place], moved[place] - weight)
+                updates[place] = keep(moved[place] == stepped[place], updates[place], moved[place] - weight)
             updates[place] = updates[place].astype(weight.dtype)
 
         after = tuple(
