@@ -22,8 +22,9 @@ FLOORS = [
     ["preconditioners", "transform", "optimizers"],
     ["diagnostics", "models", "data"],
     ["training"],
-    ["grid", "planning", "checkpoints"],
+    ["grid", "backend", "planning", "records", "checkpoints"],
     ["selection", "plots", "results"],
+    ["batches", "groups", "lanes"],
     ["running"],
     ["cli"],
 ]
@@ -50,13 +51,9 @@ def test_imports_go_down(name):
     assert not above, f"{name} imports {above}, which stands above it"
 
 
-def test_members_are_batched_in_running_alone():
-    for path in PACKAGE.glob("*.py"):
-        if path.stem in ("running", "training"):
-            continue
-        assert "vmap" not in path.read_text(), path.stem
-    # training maps over epochs, never over members
-    assert (PACKAGE / "training.py").read_text().count("vmap") == 1
+def test_members_are_batched_in_lanes_alone():
+    batching = [path.stem for path in PACKAGE.glob("*.py") if "vmap" in path.read_text()]
+    assert batching == ["lanes"]
 
 
 def test_face_loads_every_name_that_it_lists():

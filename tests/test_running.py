@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import weightdecay as wd
-from weightdecay import masks, running, training
+from weightdecay import batches, lanes, masks, running
 from weightdecay.planning import Plan
 
 DATA = wd.data.digits(num_train=150)
@@ -63,8 +63,8 @@ def test_fit_alone_has_the_same_bits(result):
     np.testing.assert_array_equal(alone.params()["Dense_0"]["kernel"], alone.params(0)["Dense_0"]["kernel"])
 
 
-@pytest.mark.parametrize("num_devices", [2, 3, 8])
-def test_fit_grid_several_devices_have_the_same_bits(result, num_devices):
+@pytest.mark.parametrize("num_devices", [1, 3, 8])
+def test_fit_grid_any_number_of_devices_has_the_same_bits(result, num_devices):
     plan = Plan(lane_width=result.settings["plan"]["lane_width"], num_devices=num_devices)
     assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), plan=plan, **SHORT)))
 
@@ -72,6 +72,94 @@ def test_fit_grid_several_devices_have_the_same_bits(result, num_devices):
 def test_fit_grid_shorter_stretches_have_the_same_bits(result):
     plan = Plan(result.settings["plan"]["lane_width"], num_devices=2, steps_per_call=3)
     assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), plan=plan, **SHORT)))
+
+
+@pytest.mark.parametrize("steps_per_call", [3, 1000])
+def test_fit_grid_streamed_from_the_host_has_the_same_bits(result, steps_per_call):
+    plan = Plan(result.settings["plan"]["lane_width"], 2, steps_per_call=steps_per_call, streamed=True)
+    streamed = wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), plan=plan, **SHORT)
+    assert_same_bits(members(result), members(streamed))
+
+
+def test_fit_grid_streams_what_is_above_the_memory_budget(result):
+    budget = DATA.train[0].nbytes // 2
+    streamed = wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), memory_budget=budget, **SHORT)
+    layout = streamed.settings["plan"]
+    assert layout["streamed"]
+    # Two stretches of batches for each member of a lane stay within the budget.
+    batch = 32 * (DATA.train[0][0].nbytes + DATA.train[1][0].nbytes)
+    assert 2 * layout["lane_width"] * layout["steps_per_call"] * batch <= budget or layout["steps_per_call"] == 1
+    assert_same_bits(members(result), members(streamed))
+
+
+def test_fit_grid_plan_of_a_result_gives_its_numbers_again(result):
+    again = Plan(**result.settings["plan"])
+    part = wd.Grid(decay=[wd.Decoupled(1.0)], learning_rate=[1e-2], seed=[5])
+    assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, part, plan=again, **SHORT)))
+
+
+@pytest.mark.usefixtures("float64")
+def test_fit_grid_trains_in_float64_where_that_is_switched_on():
+    linear = wd.Model(
+        init=lambda key, inputs: jax.random.normal(key, (inputs.shape[1], 10)), apply=lambda params, x: x @ params
+    )
+    grid = wd.Grid(decay=[wd.L2(0.01)], learning_rate=1e-2, seed=range(3))
+    wide = wd.fit_grid(linear, DATA, grid, mask=masks.everything, **SHORT)
+    assert wide.params(2).dtype == np.float64
+    alone = wd.fit(linear, DATA, decay=wd.L2(0.01), learning_rate=1e-2, seed=2, mask=masks.everything, **SHORT)
+    assert_same_bits(members(wide), members(alone))
+
+
+def test_fit_grid_computes_in_bfloat16_and_carries_float32(result):
+    grid = wd.Grid(decay=[wd.NoDecay(), wd.Decoupled(1.0)], learning_rate=1e-2, seed=[0])
+    seen = []
+
+    class Watched(nn.Module):
+        @nn.compact
+        def __call__(self, inputs, train: bool):
+            hidden = nn.BatchNorm(use_running_average=not train)(nn.Dense(13)(inputs))
+            seen.append((inputs.dtype, hidden.dtype))
+            return nn.Dense(10)(nn.relu(hidden))
+
+    narrow = wd.fit_grid(Watched(), DATA, grid, dtype=jnp.bfloat16, **SHORT)
+    assert narrow.settings["dtype"] == "bfloat16"
+    assert (jnp.bfloat16, jnp.bfloat16) in seen
+    assert {leaf.dtype for leaf in jax.tree.leaves((narrow.params(1), narrow.model_state(1)))} == {np.dtype(np.float32)}
+    wide = wd.fit_grid(Watched(), DATA, grid, **SHORT)
+    ours, theirs = narrow.dataset["train_loss"].values, wide.dataset["train_loss"].values
+    assert not np.array_equal(ours, theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=0.05)  # bfloat16 has three digits
+
+
+def test_fit_grid_progress_counts_every_member_step_once(monkeypatch):
+    told = []
+    monkeypatch.setattr(running, "_bar", lambda total, _: Bar(total, told))
+    grid = wd.Grid(decay=wd.logspace(wd.L2, 1e-4, 1e-1, 19), learning_rate=1e-3)
+    wd.fit_grid(MODEL, DATA, grid, plan=Plan(8, 2), **SHORT)
+    assert told[0] == 19 * 24
+    assert sum(told[1:]) == 19 * 24
+    assert set(told[1:]) == {8 * 10, 8 * 4, 3 * 10, 3 * 4}  # lanes of 8, 8 and 3, a stretch at a time
+
+
+class Bar:
+    def __init__(self, total, told):
+        told.append(total)
+        self.update = told.append
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_fit_grid_stops_its_devices_where_one_fails(monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("weightdecay.records.Records.write_members", fail)
+    with pytest.raises(OSError, match="disk full"):
+        wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), **SHORT)
 
 
 def test_fit_grid_member_beside_one_that_diverges_has_the_same_bits(result):
@@ -111,9 +199,7 @@ def test_fit_equals_a_loop_written_by_hand(decay, make):
     num_steps, batch_size, seed = 30, 32, 3
     inputs, targets = DATA.train
     model = wd.models.MLP((13,), num_outputs=10)
-    order = np.asarray(
-        training.batch_order(seed, 0, num_steps=num_steps, batch_size=batch_size, num_examples=len(inputs))
-    )
+    order = batches.Orders(batch_size, len(inputs))(seed, 0, num_steps)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), seed), 0)
     params = model.init(jax.random.split(key)[0], inputs[:1])["params"]
     step = make({name: {"kernel": True, "bias": False} for name in params})
@@ -166,6 +252,25 @@ def test_fit_grid_mixed_kinds_of_any_number_are_one_compiled_program():
     assert alone[1] == 1
     assert count_traces(wd.Grid(decay=mixed, learning_rate=[1e-3, 1e-2], seed=range(2))) == alone
     assert count_traces(wd.Grid(decay=mixed, learning_rate=[1e-3]), num_steps=61, eval_every=7) == alone
+
+
+def test_fit_grid_compiles_as_often_for_any_grid():
+    """Compilations are counted where JAX hands a program to XLA."""
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
+
+    def count(**axes):
+        compiled.clear()
+        # A mask of its own keeps programs of other runs from serving this one.
+        own = {"mask": lambda params: masks.kernels(params), "plan": Plan(4, 2)}
+        wd.fit_grid(wd.models.MLP((11,), num_outputs=10), DATA, wd.Grid(learning_rate=[1e-3], **axes), **own, **SHORT)
+        return compiled.count("/jax/core/compile/backend_compile_duration")
+
+    count(seed=range(2))  # JAX's own small programs
+    small = count(decay=[wd.L2(0.1)])
+    large = count(decay=[wd.NoDecay(), *wd.logspace(wd.L1, 1e-5, 1e-1, 20)], seed=range(3))
+    assert small == large
+    assert small == 2 * 3  # first weights, training and evaluation, on two devices
 
 
 def test_fit_grid_option_of_the_optimizer_is_a_structure_and_a_number_is_not():
@@ -351,6 +456,10 @@ BAD = {
     "mask": (bad(mask=lambda params: False), ValueError, "selects no weight.*Dense_0/kernel.*everything"),
     "optimizer": (bad(optimizer="adam"), TypeError, "optimizer is 'adam'; give wd.adam"),
     "plan": (bad(plan=4), TypeError, "plan is 4, of type int; give a Plan"),
+    "no batches to stream": (bad(plan=Plan(4, 1, streamed=True), batch_size=None), ValueError, "give a batch_size"),
+    "budget": (bad(memory_budget=-1), ValueError, "memory_budget is -1; give a number of bytes"),
+    "dtype": (bad(dtype=int), TypeError, "dtype is int.*give a floating dtype"),
+    "dtype word": (bad(dtype="half precision"), TypeError, "dtype is 'half precision'; give a floating dtype"),
     "devices": (bad(plan=Plan(4, 99)), ValueError, "num_devices is 99, but JAX has 8"),
 }  # fmt: skip
 
@@ -361,7 +470,7 @@ def test_fit_grid_refuses_before_anything_is_compiled(name, monkeypatch):
     def compiled(*_):
         raise AssertionError("something was compiled")
 
-    monkeypatch.setattr(running, "_programs", compiled)
+    monkeypatch.setattr(lanes, "compiled", compiled)
     arguments, error, message = BAD[name]
     with pytest.raises(error, match=message):
         wd.fit_grid(arguments.pop("model"), arguments.pop("data"), arguments.pop("grid"), **arguments)

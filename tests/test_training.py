@@ -7,37 +7,8 @@ import pytest
 
 import weightdecay as wd
 from weightdecay import losses, masks, models, training
+from weightdecay.batches import Orders
 from weightdecay.types import Batch
-
-
-def order(start, num_steps, *, seed=0, batch_size=7, num_examples=20):
-    return np.asarray(
-        training.batch_order(seed, start, num_steps=num_steps, batch_size=batch_size, num_examples=num_examples)
-    )
-
-
-def test_batch_order_shows_every_example_once_an_epoch():
-    stream = order(0, 40).reshape(-1)
-    for epoch in range(14):
-        assert sorted(stream[20 * epoch : 20 * epoch + 20]) == list(range(20))
-    assert not np.array_equal(stream[:20], stream[20:40])
-
-
-@pytest.mark.parametrize("start", [0, 1, 2, 3, 19, 20, 1000])
-def test_batch_order_does_not_depend_on_where_it_is_cut(start):
-    np.testing.assert_array_equal(order(start, 5), order(start // 2, start - start // 2 + 5)[start - start // 2 :])
-
-
-def test_batch_order_goes_on_after_two_billion_examples():
-    start = 2**31 // 7 + 12345  # start * batch_size is above what an int32 holds
-    before = order(start - 3, 8)
-    np.testing.assert_array_equal(before[3:], order(start, 5))
-    assert before.min() >= 0
-    assert before.max() < 20
-
-
-def test_batch_order_differs_between_seeds():
-    assert not np.array_equal(order(0, 5, seed=0), order(0, 5, seed=1))
 
 
 def make_task(batch_size=None):
@@ -65,8 +36,10 @@ def test_train_marks_the_step_whose_loss_is_not_finite():
     data = wd.data.digits(num_train=100).train
     hyperparameters = training.Hyperparameters(wd.NoDecay(), np.float32(1e30), np.int32(0), {})
     state = training.initialize(task, hyperparameters, data.inputs[:1])
-    rows = order(0, 10, batch_size=20, num_examples=100)
-    advance = jax.jit(lambda state, rows: training.train(task, hyperparameters, state, data, rows, 1))
+    rows = Orders(20, 100)(0, 0, 10)
+    advance = jax.jit(
+        lambda state, rows: training.train(task, hyperparameters, state, training.Examples(data, rows, None), 1)
+    )
     score = jax.jit(lambda state: training.score(task, state.params, state.model_state, data)["loss"])
     seen = []
     for step in range(5):

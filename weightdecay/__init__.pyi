@@ -34,8 +34,9 @@ from .grid import Grid, logspace
 from .models import Model
 from .optimizers import adam, lamb, lion, muon, optimizer, rmsprop, sgd
 from .penalties import penalized
+from .planning import Plan
 from .results import GridResult, load
-from .running import fit, fit_grid
+from .running import fit, fit_grid, plan
 
 __all__ = [
     "L1",
@@ -60,6 +61,7 @@ __all__ = [
     "NormControl",
     "Orthogonal",
     "PerLayer",
+    "Plan",
     "ProximalElasticNet",
     "ProximalGroupLasso",
     "ProximalL1",
@@ -84,6 +86,7 @@ __all__ = [
     "optimizer",
     "penalized",
     "penalties",
+    "plan",
     "proximal",
     "rmsprop",
     "schedules",

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ class Contents(NamedTuple):
 
     dataset: Any
     members: list[dict[str, Any]]
-    weights: list[tuple[Any, Any]]  # (params, model_state) of each member
+    weights: Sequence[tuple[Any, Any]]  # (params, model_state) of each member
     settings: dict[str, Any]
     test: dict[str, Any] | None
 
@@ -182,7 +183,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
     )
 
 
-def _stack(weights: list[tuple[Any, Any]]) -> dict[str, np.ndarray]:
+def _stack(weights: Sequence[tuple[Any, Any]]) -> dict[str, np.ndarray]:
     arrays: dict[str, list[np.ndarray]] = {}
     for params, model_state in weights:
         for leaf_name, leaf in tree.named_leaves({"params": params, "model_state": model_state}):

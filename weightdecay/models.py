@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from weightdecay.types import Key, ModelState, Params
 
@@ -111,6 +112,32 @@ def network(model: Any) -> Network:
         else ("give a flax linen module, such as wd.models.MLP((64, 64)), or wd.Model(init, apply)")
     )
     raise TypeError(f"model is {model!r}, of type {type(model).__name__}; {hint}.")
+
+
+def computing_in(network: Network, dtype: Any) -> Network:
+    """Network that computes in another float dtype: mixed precision.
+
+    Weights and inputs are cast on their way in, outputs and model state on their way out, so that gradients, weights
+    and what is carried keep their dtypes.
+
+    Args:
+      network: Any.
+      dtype: Such as ``"bfloat16"``.
+
+    Returns:
+      The network.
+    """
+
+    def cast(tree: Any) -> Any:
+        is_float = lambda leaf: jnp.issubdtype(jnp.result_type(leaf), jnp.floating)  # noqa: E731
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if is_float(leaf) else leaf, tree)
+
+    def apply(params: Params, model_state: ModelState, inputs: Any, *, key: Key, train: bool) -> tuple[Any, ModelState]:
+        outputs, changed = network.apply(cast(params), model_state, cast(inputs), key=key, train=train)
+        outputs = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), outputs)
+        return outputs, jax.tree.map(lambda after, before: after.astype(before.dtype), changed, model_state)
+
+    return Network(network.init, apply)
 
 
 # How flax modules are told that they train, and what that is when they do.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ import xarray
 from weightdecay import checkpoints, selection, tree
 from weightdecay import grid as grids
 from weightdecay.decay import NoDecay
+from weightdecay.records import Records
 from weightdecay.selection import Candidate, Choice
 from weightdecay.types import Integer
 
@@ -24,16 +25,6 @@ _AVERAGED = (
     "zero_fraction",
 )
 _WITH_ERROR = ("validation_accuracy", "validation_loss")
-
-
-class Trained(NamedTuple):
-    """What training gives back of one member."""
-
-    metrics: dict[str, np.ndarray]  # each (steps,)
-    params: Any
-    model_state: Any
-    diverged_at: int
-    stopped_at: int
 
 
 class GridResult:
@@ -67,7 +58,7 @@ class GridResult:
         self.members = list(members)
         self.settings = dict(settings)
         self.model = model
-        self._weights = list(weights)
+        self._weights = weights
         self._test = test
         self._score_test = score_test
 
@@ -76,7 +67,7 @@ class GridResult:
         cls,
         members: Sequence[dict[str, Any]],
         steps: Sequence[int],
-        trained: Sequence[Trained],
+        records: Records,
         settings: Mapping[str, Any],
         *,
         model: Any,
@@ -87,7 +78,7 @@ class GridResult:
         Args:
           members: Hyperparameters of each member by name.
           steps: Evaluation steps.
-          trained: What came of each member.
+          records: What came of each member.
           settings: How the grid was run.
           model: The completed model.
           score_test: ``score_test(params, model_state) -> {"loss": ..., "accuracy": ...}`` with None for a number that
@@ -96,18 +87,13 @@ class GridResult:
         Returns:
           The result.
         """
-        along = {name: np.stack([one.metrics[name] for one in trained]) for name in trained[0].metrics}
         dataset = xarray.Dataset(
-            {name: (("member", "step"), values) for name, values in along.items()}
-            | {
-                name: ("member", np.array([getattr(one, name) for one in trained], np.int32))
-                for name in ("diverged_at", "stopped_at")
-            },
+            {name: (("member", "step"), values) for name, values in records.metrics.items()}
+            | {name: ("member", values) for name, values in records.marks.items()},
             coords={"member": np.arange(len(members), dtype=np.int32), "step": np.array(steps, np.int32)}
             | {name: ("member", values) for name, values in _coordinates(members).items()},
         )
-        weights = [(one.params, one.model_state) for one in trained]
-        return cls(dataset, members, weights, settings, model=model, score_test=score_test)
+        return cls(dataset, members, records.weights, settings, model=model, score_test=score_test)
 
     def table(self) -> pd.DataFrame:
         """One row a candidate, averaged over the seeds at the last step.

@@ -36,10 +36,13 @@ class Task:
     batch_size: int | None
     options: tuple[tuple[str, Any], ...] = ()
     """Arguments of the optimizer that change its structure (``nesterov``), by name."""
+    dtype: str | None = None
+    """What the network computes in; None = as the weights are."""
 
     def network(self) -> models.Network:
         """Return the model under the one face."""
-        return models.network(self.model)
+        network = models.network(self.model)
+        return network if self.dtype is None else models.computing_in(network, self.dtype)
 
     def transformation(self, hyperparameters: "Hyperparameters") -> optax.GradientTransformation:
         """Return one member's optimizer."""
@@ -79,6 +82,7 @@ def prepare(
     optimizer: Callable[..., optax.GradientTransformation],
     mask: Mask | MaskFn,
     batch_size: int | None,
+    dtype: Any = None,
 ) -> Task:
     """Settle what is trained: the loss from the targets, the model's outputs from the classes.
 
@@ -89,12 +93,13 @@ def prepare(
       optimizer: ``optimizer(learning_rate, decay, mask=..., **others)``.
       mask: Which weights decay.
       batch_size: Examples a step; None = all.
+      dtype: What the network computes in; None = as the weights are.
 
     Returns:
       The task.
 
     Raises:
-      TypeError: A model or a loss that is none.
+      TypeError: A model, a loss or a dtype that is none.
       ValueError: An unknown loss, or targets that do not fit it.
     """
     resolved = losses.resolve(loss, splits["train"].targets)
@@ -102,7 +107,7 @@ def prepare(
         losses.check_targets(resolved, split.targets, argument=f"data.{name} targets")
     complete = models.complete(model, losses.num_outputs(resolved, _all_targets(splits)))
     models.network(complete)
-    return Task(complete, resolved, optimizer, mask, batch_size)
+    return Task(complete, resolved, optimizer, mask, batch_size, dtype=None if dtype is None else _float_name(dtype))
 
 
 def check_outputs(task: Task, state: "State", splits: Mapping[str, Batch]) -> None:
@@ -149,34 +154,62 @@ def initialize(task: Task, hyperparameters: Hyperparameters, inputs: Any) -> Sta
     return State(jnp.zeros((), jnp.int32), params, model_state, optimizer_state, jnp.full((), -1, jnp.int32))
 
 
-def batch_order(
-    seed: Any, start: Any, *, num_steps: int, batch_size: int, num_examples: int
-) -> Int[Array, "steps batch"]:
-    """Which examples each step sees: a stream of shuffled epochs, cut into batches.
+def forward_bytes(task: Task, state: "State", batch: Batch) -> int:
+    """Bytes of the arrays that a forward pass makes, from its shapes alone.
 
-    Every example comes once an epoch; a batch may span two epochs. The order depends on the seed and the step alone.
+    Args:
+      task: What is trained.
+      state: A member's state, as shapes.
+      batch: A batch, as shapes.
+
+    Returns:
+      Their sum.
+    """
+
+    def forward(params: Params, model_state: ModelState, inputs: Any) -> Any:
+        return task.network().apply(params, model_state, inputs, key=jax.random.key(0), train=True)
+
+    made = jax.make_jaxpr(forward)(state.params, state.model_state, batch.inputs).jaxpr.eqns
+    arrays = [variable.aval for equation in made for variable in equation.outvars]
+    return sum(array.size * array.dtype.itemsize for array in arrays)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def epoch_order(seed: Any, epoch: Any, *, num_examples: int) -> Int[Array, " examples"]:
+    """Order in which an epoch shows the training examples; it depends on the seed and the epoch alone.
 
     Args:
       seed: The member's, shape ``()``; may be traced.
-      start: First step, shape ``()``; may be traced.
-      num_steps: Steps to give the order of.
-      batch_size: Examples a step.
+      epoch: Counted from 0, shape ``()``; may be traced.
       num_examples: Training examples.
 
     Returns:
-      Example numbers, int32, shape ``(num_steps, batch_size)``.
+      Example numbers, int32, shape ``(num_examples,)``.
     """
-    # start * batch_size may pass 2**31 in a long run: count whole epochs and the rest apart.
-    whole, rest = jnp.divmod(jnp.asarray(start, jnp.int32), num_examples)
-    epoch, offset = jnp.divmod(rest * batch_size, num_examples)
-    first_epoch = whole * batch_size + epoch
-    num_epochs = -(-(num_steps * batch_size) // num_examples) + 1
-    key = _key(seed, 1)
-    shuffled = jax.vmap(lambda e: jax.random.permutation(jax.random.fold_in(key, e), num_examples))(
-        first_epoch + jnp.arange(num_epochs)
-    )
-    stream = jax.lax.dynamic_slice_in_dim(shuffled.reshape(-1), offset, num_steps * batch_size)
-    return stream.reshape(num_steps, batch_size).astype(jnp.int32)
+    order = jax.random.permutation(jax.random.fold_in(_key(seed, 1), epoch), num_examples)
+    return order.astype(jnp.int32)
+
+
+class Examples(NamedTuple):
+    """What some steps are trained on.
+
+    Attributes:
+      data: All training examples; or, with ``which``, batches ``(seeds, steps, batch, ...)``.
+      order: Example numbers, ``(steps, batch)``; None = every step sees all examples, or the batches are cut already.
+      which: Place of the member's batches among the seeds, shape ``()``; None = ``data`` holds all examples.
+    """
+
+    data: Batch
+    order: Any
+    which: Any
+
+    def at(self, index: Any) -> Batch:
+        """Return the batch of a step, counted from the first of these steps."""
+        if self.which is not None:
+            return jax.tree.map(lambda array: jnp.asarray(array)[self.which, index], self.data)
+        if self.order is None:
+            return jax.tree.map(jnp.asarray, self.data)
+        rows = jnp.asarray(self.order)[index]
+        return jax.tree.map(lambda array: jnp.asarray(array)[rows], self.data)
 
 
 def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch: Batch) -> State:
@@ -211,7 +244,7 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
     )
 
 
-def train(task: Task, hyperparameters: Hyperparameters, state: State, data: Batch, order: Any, num_steps: Any) -> State:
+def train(task: Task, hyperparameters: Hyperparameters, state: State, examples: Examples, num_steps: Any) -> State:
     """Some steps in one compiled loop.
 
     The number of steps is traced, so that one compiled program serves a first, a full and a last stretch alike.
@@ -220,20 +253,72 @@ def train(task: Task, hyperparameters: Hyperparameters, state: State, data: Batc
       task: What is trained.
       hyperparameters: The member's.
       state: Before the steps.
-      data: All training examples.
-      order: Example numbers, shape ``(at least num_steps, batch)``; None = every step sees all examples.
+      examples: Of at least ``num_steps`` steps.
       num_steps: Shape ``()``.
 
     Returns:
       The state after the steps.
     """
-    data, order = jax.tree.map(jnp.asarray, (data, order))
 
     def body(index: Any, state: State) -> State:
-        batch = data if order is None else jax.tree.map(lambda array: array[order[index]], data)
-        return train_step(task, hyperparameters, state, batch)
+        return train_step(task, hyperparameters, state, examples.at(index))
 
     return jax.lax.fori_loop(0, num_steps, body, state)
+
+
+class Sums(NamedTuple):
+    """Sums over the examples of a chunk."""
+
+    loss: Any  # shape ``()``
+    correct: Any
+
+
+def chunk_rows(num_examples: int) -> tuple[Array, Array]:
+    """Chunks in which a split is evaluated; the last is filled up with the first examples, which do not count.
+
+    Args:
+      num_examples: Of the split.
+
+    Returns:
+      Example numbers, and whether each counts; both ``(chunks, examples of a chunk)``.
+    """
+    num_chunks = -(-num_examples // _EVALUATION_CHUNK)
+    size = -(-num_examples // num_chunks)
+    rows = jnp.arange(num_chunks * size, dtype=jnp.int32).reshape(num_chunks, size)
+    return rows % num_examples, rows < num_examples
+
+
+def chunk_sums(task: Task, params: Params, model_state: ModelState, batch: Batch, counts: Any) -> Sums:
+    """Sums of losses and right answers over a chunk.
+
+    Args:
+      task: What was trained.
+      params: Weights.
+      model_state: What goes with them.
+      batch: The chunk.
+      counts: Whether each example counts.
+
+    Returns:
+      The sums.
+    """
+    outputs, _ = task.network().apply(params, model_state, batch.inputs, key=jax.random.key(0), train=False)
+    outputs = task.loss.align(outputs, batch.targets)
+    each = task.loss.per_example(outputs, batch.targets)
+    correct = task.loss.correct(outputs, batch.targets)
+    return Sums(jnp.where(counts, each, 0).sum(), jnp.where(counts, correct, 0).sum())
+
+
+def means(sums: Sums, num_examples: int) -> dict[str, Float[Array, ""]]:
+    """Mean loss and accuracy from the chunks' sums.
+
+    Args:
+      sums: Each ``(chunks,)``.
+      num_examples: Of the split.
+
+    Returns:
+      ``{"loss": ..., "accuracy": ...}``; the accuracy is nan where the loss has none.
+    """
+    return {"loss": sums.loss.sum() / num_examples, "accuracy": sums.correct.sum() / num_examples}
 
 
 def score(task: Task, params: Params, model_state: ModelState, data: Batch) -> dict[str, Float[Array, ""]]:
@@ -246,31 +331,18 @@ def score(task: Task, params: Params, model_state: ModelState, data: Batch) -> d
       data: Inputs and targets.
 
     Returns:
-      ``{"loss": ..., "accuracy": ...}``; the accuracy is nan where the loss has none.
+      As `means`.
     """
-    network = task.network()
 
-    def chunk_sums(batch: Batch, counts: Any) -> tuple[Any, Any]:
-        outputs, _ = network.apply(params, model_state, batch.inputs, key=jax.random.key(0), train=False)
-        outputs = task.loss.align(outputs, batch.targets)
-        each = task.loss.per_example(outputs, batch.targets)
-        correct = task.loss.correct(outputs, batch.targets)
-        return jnp.where(counts, each, 0).sum(), jnp.where(counts, correct, 0).sum()
+    def one_chunk(chunk: tuple[Array, Array]) -> Sums:
+        rows, counts = chunk
+        return chunk_sums(task, params, model_state, jax.tree.map(lambda array: jnp.asarray(array)[rows], data), counts)
 
-    num_examples = len(data.inputs)
-    num_chunks = -(-num_examples // _EVALUATION_CHUNK)
-    size = -(-num_examples // num_chunks)
-    # The last chunk is filled up with the first examples, which do not count.
-    rows = jnp.arange(num_chunks * size)
-    chunks = jax.tree.map(lambda a: jnp.asarray(a)[rows % num_examples].reshape(num_chunks, size, *a.shape[1:]), data)
-    loss_sums, correct_sums = jax.lax.map(
-        lambda chunk: chunk_sums(*chunk), (chunks, (rows < num_examples).reshape(num_chunks, size))
-    )
-    return {"loss": loss_sums.sum() / num_examples, "accuracy": correct_sums.sum() / num_examples}
+    return means(jax.lax.map(one_chunk, chunk_rows(len(data.inputs))), len(data.inputs))
 
 
 def report(
-    task: Task, hyperparameters: Hyperparameters, state: State, data: Batch, validation: Batch
+    task: Task, hyperparameters: Hyperparameters, state: State, on_train: Mapping[str, Any], validation: Batch
 ) -> dict[str, Float[Array, ""]]:
     """What is recorded of a member at an evaluation step; data loss and penalty stay apart.
 
@@ -278,7 +350,7 @@ def report(
       task: What is trained.
       hyperparameters: The member's.
       state: The member now.
-      data: Training examples.
+      on_train: Its `score` on the training examples.
       validation: Validation examples.
 
     Returns:
@@ -286,7 +358,6 @@ def report(
     """
     decays = masks.resolve(task.mask, state.params)
     decay_state = transform.carried(state.optimizer_state)
-    on_train = score(task, state.params, state.model_state, data)
     on_validation = score(task, state.params, state.model_state, validation)
     return {
         "train_loss": on_train["loss"],
@@ -297,6 +368,16 @@ def report(
         "weight_norm": diagnostics.weight_norm(state.params, decays),
         "zero_fraction": diagnostics.zero_fraction(state.params, decays),
     }
+
+
+def _float_name(dtype: Any) -> str:
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError as error:
+        raise TypeError(f"dtype is {dtype!r}; give a floating dtype, such as jax.numpy.bfloat16.") from error
+    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+        raise TypeError(f"dtype is {name}; give a floating dtype, such as jax.numpy.bfloat16.")
+    return name
 
 
 def _all_targets(splits: Mapping[str, Batch]) -> np.ndarray:

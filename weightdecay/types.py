@@ -35,6 +35,9 @@ MaskFn: TypeAlias = Callable[[Params], Mask]
 
 Key: TypeAlias = PRNGKeyArray
 
+Device: TypeAlias = Any
+"""A `jax.Device`."""
+
 LossFn: TypeAlias = Callable[[Any, Any], Any]
 """``loss_fn(outputs, targets) -> losses`` with one loss an example, shape ``(examples,)``."""
 

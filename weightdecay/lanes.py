@@ -1,0 +1,394 @@
+"""Lanes of members on devices: the only place where members are batched.
+
+A lane is a fixed number of members, trained side by side by one compiled program on one device. The last lane of a
+group is filled up with its own members once more. Every device takes the next lane when it is done with one; a lane
+never hears of another, and every device runs the same program, so neither their number nor their order changes a bit.
+"""
+
+import functools
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+
+from weightdecay import backend, planning, training
+from weightdecay.batches import RUN_ONCE, FromHost, OnDevice
+from weightdecay.groups import Group
+from weightdecay.planning import Plan
+from weightdecay.records import Records
+from weightdecay.training import Sums, Task
+from weightdecay.types import Batch, Device
+
+
+class Work(NamedTuple):
+    """A grid made ready to be trained."""
+
+    groups: list[Group]
+    splits: Mapping[str, Batch]
+    steps: list[int]  # evaluation steps; the last step is the last of them
+    batch_size: int | None
+    plan: Plan
+
+    @property
+    def longest(self) -> int:
+        """Most steps of a stretch."""
+        return min(self.plan.steps_per_call, max(stop - start for start, stop in itertools.pairwise([0, *self.steps])))
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """Devices that lanes are spread over."""
+        return tuple(jax.local_devices()[: self.plan.num_devices])
+
+    def source(self) -> OnDevice | FromHost:
+        """Return where the batches come from."""
+        if not self.plan.streamed:
+            return OnDevice(self.splits["train"], self.batch_size)
+        assert self.batch_size is not None
+        seeds = max(len(np.unique(group.hyperparameters.seed)) for group in self.groups)
+        return FromHost(self.splits["train"], self.batch_size, min(seeds, self.plan.lane_width))
+
+    def lanes(self, group: Group) -> Iterator[np.ndarray]:
+        """Go through a group's lanes: each the numbers of its members in the group."""
+        for first in range(0, len(group.places), self.plan.lane_width):
+            yield np.arange(first, min(first + self.plan.lane_width, len(group.places)))
+
+
+class Programs(NamedTuple):
+    """Compiled functions of a group on one device, each over a lane of members."""
+
+    initialize: Any  # (hyperparameters, an input) -> states
+    advance: Any  # (hyperparameters, states, examples, num_steps) -> states
+    evaluate: Any  # (hyperparameters, states, training examples, validation) -> metrics
+    add_up: Any = None  # (states, chunk, counts) -> sums, where the training examples come from the host
+
+
+def run(work: Work, advanced: Callable[[int], Any]) -> Records:
+    """Train every member, lane by lane.
+
+    Args:
+      work: The grid.
+      advanced: Is told the member-steps done behind every stretch of a lane.
+
+    Returns:
+      What came of the members, by their places in the grid.
+    """
+    records = Records(sum(len(group.places) for group in work.groups), len(work.steps))
+    source, devices = work.source(), work.devices
+    waiting: queue.SimpleQueue[tuple[Group, np.ndarray, list[Future[Programs]]] | None] = queue.SimpleQueue()
+    stop, lock = threading.Event(), threading.Lock()
+    x64 = backend.setting("enable_x64")  # holds for a thread, so that the workers must be told
+
+    def told(member_steps: int) -> None:
+        with lock:
+            advanced(member_steps)
+
+    def worker(index: int) -> None:
+        with jax.enable_x64(x64), ThreadPoolExecutor(1) as ahead:
+            lane = Lane(work, source, devices[index], ahead)
+            while (next_one := waiting.get()) is not None and not stop.is_set():
+                group, members, programs = next_one
+                ready = programs[index].result()
+                _check_memory(ready, work)
+                lane.train(ready, group, members, records, told, stop)
+
+    with ThreadPoolExecutor(len(devices)) as workers:
+        running = [workers.submit(worker, index) for index in range(len(devices))]
+        try:
+            with backend.kept_programs():
+                compiling: list[Future[Programs]] = []
+                for group in work.groups:
+                    programs = compiled(work, group, source)
+                    compiling += programs
+                    for members in work.lanes(group):
+                        waiting.put((group, members, programs))
+                wait(compiling)
+            for _ in devices:
+                waiting.put(None)
+            for future in wait(running, return_when=FIRST_EXCEPTION).done:
+                future.result()
+        finally:
+            stop.set()
+            for _ in devices:
+                waiting.put(None)
+    return records
+
+
+def compile_first(work: Work) -> int:
+    """Compile the programs of the first group on every device.
+
+    Args:
+      work: The grid.
+
+    Returns:
+      Bytes that a device needs.
+
+    Raises:
+      MemoryError: More than it has.
+    """
+    with backend.kept_programs():
+        programs = [future.result() for future in compiled(work, work.groups[0], work.source())]
+    return _check_memory(programs[0], work)
+
+
+def measure(work: Work, seconds: float = 0.5) -> tuple[float, float]:
+    """Time of a lane of the first group, while every device trains one.
+
+    Args:
+      work: The grid; its first group's programs are compiled.
+      seconds: To measure for.
+
+    Returns:
+      Seconds a training step, and seconds an evaluation.
+    """
+    group, source = work.groups[0], work.source()
+    programs = [future.result() for future in compiled(work, group, source)]
+    x64 = backend.setting("enable_x64")
+
+    def one_device(index: int) -> tuple[float, float]:
+        with jax.enable_x64(x64), ThreadPoolExecutor(1) as ahead:
+            return Lane(work, source, work.devices[index], ahead).measure(programs[index], group, seconds)
+
+    with ThreadPoolExecutor(len(work.devices)) as workers:
+        times = list(workers.map(one_device, range(len(work.devices))))
+    return max(step for step, _ in times), max(evaluation for _, evaluation in times)
+
+
+class Lane:
+    """A device that trains one lane after the other."""
+
+    def __init__(self, work: Work, source: OnDevice | FromHost, device: Device, ahead: ThreadPoolExecutor) -> None:
+        """Put on the device what all lanes share; ``ahead`` makes the next batches ready while it computes."""
+        self._work, self._source, self._device, self._ahead = work, source, device, ahead
+        self._shared, self._validation = jax.device_put((source.shared(), work.splits["validation"]), device)
+
+    def train(
+        self,
+        programs: Programs,
+        group: Group,
+        members: np.ndarray,
+        records: Records,
+        advanced: Callable[[int], Any],
+        stop: threading.Event,
+    ) -> None:
+        """Train a lane from its first step to its last.
+
+        Args:
+          programs: The group's.
+          group: The members' group.
+          members: Numbers in the group; fewer than the lane is wide where it is the last.
+          records: Take the metrics and the weights.
+          advanced: Is told the member-steps done.
+          stop: Set = leave.
+        """
+        slots, places = np.resize(members, self._work.plan.lane_width), group.places[members]
+        seeds = group.hyperparameters.seed[slots]
+        here = jax.device_put(jax.tree.map(lambda leaf: leaf[slots], group.hyperparameters), self._device)
+        states = programs.initialize(here, jax.device_put(self._work.splits["train"].inputs[:1], self._device))
+        stretches = list(self._stretches())
+        coming = self._ahead.submit(self._examples, seeds, *stretches[0])
+        for (start, end), following in itertools.zip_longest(stretches, stretches[1:]):
+            if stop.is_set():
+                return
+            examples = coming.result()
+            states = programs.advance(here, states, examples, np.int32(end - start))
+            if following is not None:
+                coming = self._ahead.submit(self._examples, seeds, *following)
+            jax.block_until_ready(states)
+            if end in self._work.steps:
+                metrics = jax.device_get(self._evaluate(programs, here, states))
+                records.write_metrics(places, self._work.steps.index(end), metrics)
+            advanced((end - start) * len(members))
+        records.write_members(places, jax.device_get(states))
+
+    def measure(self, programs: Programs, group: Group, seconds: float) -> tuple[float, float]:
+        """Seconds a step and an evaluation, of a lane of the group's first members."""
+        slots = np.resize(np.arange(len(group.places)), self._work.plan.lane_width)
+        here = jax.device_put(jax.tree.map(lambda leaf: leaf[slots], group.hyperparameters), self._device)
+        states = programs.initialize(here, jax.device_put(self._work.splits["train"].inputs[:1], self._device))
+        stretch = self._examples(group.hyperparameters.seed[slots], 0, self._work.longest)
+
+        def advance(num_steps: int) -> float:
+            nonlocal states
+            started = time.perf_counter()
+            states = jax.block_until_ready(programs.advance(here, states, stretch, np.int32(num_steps)))
+            return time.perf_counter() - started
+
+        def evaluate() -> float:
+            started = time.perf_counter()
+            jax.block_until_ready(self._evaluate(programs, here, states))
+            return time.perf_counter() - started
+
+        steps = 1
+        while (took := advance(steps)) < seconds / 10 and steps < self._work.longest:
+            steps = min(2 * steps, self._work.longest)
+        repeats = max(3, min(50, int(seconds / max(took, 1e-6))))
+        return (
+            float(np.median([advance(steps) for _ in range(repeats)])) / steps,
+            float(np.median([evaluate() for _ in range(4)][1:])),
+        )
+
+    def _stretches(self) -> Iterator[tuple[int, int]]:
+        """Stretches of training between evaluations, ``(start, end)``, none longer than the longest."""
+        for first, last in itertools.pairwise([0, *self._work.steps]):
+            for start in range(first, last, self._work.longest):
+                yield start, min(start + self._work.longest, last)
+
+    def _examples(self, seeds: np.ndarray, start: int, end: int) -> Any:
+        examples = self._source.stretch(self._shared, seeds, start, end - start, self._work.longest)
+        return jax.device_put(examples, self._device)
+
+    def _evaluate(self, programs: Programs, hyperparameters: Any, states: Any) -> Any:
+        if programs.add_up is None:
+            return programs.evaluate(hyperparameters, states, self._shared, self._validation)
+        sums = [
+            programs.add_up(states, *jax.device_put(chunk, self._device))
+            for chunk in _chunks(self._work.splits["train"])
+        ]
+        together = Sums(*(np.stack(column, axis=1) for column in zip(*jax.device_get(sums), strict=True)))
+        return programs.evaluate(hyperparameters, states, jax.device_put(together, self._device), self._validation)
+
+
+def _check_memory(programs: Programs, work: Work) -> int:
+    """Bytes that a group's programs need on a device, if it has them."""
+    train = 0 if work.plan.streamed else planning.bytes_of(work.splits["train"])
+    validation = planning.bytes_of(work.splits["validation"])
+    # The examples lie there all the time, and are arguments of some programs beside.
+    counted = {"advance": train, "evaluate": train + validation}
+    needs = []
+    for name, program in programs._asdict().items():
+        used = None if program is None else program.memory_analysis()
+        if used is not None:
+            arguments = used.argument_size_in_bytes - counted.get(name, 0)
+            needs.append(arguments + used.output_size_in_bytes - used.alias_size_in_bytes + used.temp_size_in_bytes)
+    need = train + validation + max(needs, default=0)
+    free = backend.free_memory(work.devices[0])
+    if free is not None and need > free:
+        raise planning.too_large(need, free, width=work.plan.lane_width, what="The compiled program")
+    return need
+
+
+def compiled(work: Work, group: Group, source: OnDevice | FromHost) -> list[Future[Programs]]:
+    """Programs of a group: traced once, here, and compiled in the background for each device.
+
+    Args:
+      work: The grid.
+      group: Its members.
+      source: Where their batches come from.
+
+    Returns:
+      The programs to come, in the order of the devices.
+    """
+    arguments = _arguments(work, group, source)
+    leaves, structure = jax.tree.flatten(arguments)
+    settings = backend.setting("enable_x64"), backend.setting("default_matmul_precision")
+    key = group.task, structure, tuple(leaves), len(work.splits["train"].inputs), work.devices
+    try:
+        return _compiled(*key, settings)
+    except TypeError:  # A model or a mask that cannot be hashed is compiled afresh in each call.
+        return _compiled.__wrapped__(*key, settings)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    task: Task,
+    structure: Any,
+    leaves: Sequence[jax.ShapeDtypeStruct],
+    num_train: int,
+    devices: tuple[Device, ...],
+    settings: Any,
+) -> list[Future[Programs]]:
+    """Programs for each device; ``settings`` are those of JAX that a program depends on."""
+    functions = _functions(task, num_train)
+    options = {"initialize": RUN_ONCE}
+    donated = {"advance": 1}
+    jitted = {
+        name: jax.jit(function, compiler_options=options.get(name), donate_argnums=donated.get(name, ()))
+        for name, function in functions.items()
+    }
+
+    def lowered(device: Device) -> dict[str, Any]:
+        on_device = SingleDeviceSharding(device)
+        placed = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_device) for leaf in leaves]
+        arguments = structure.unflatten(placed)
+        return {name: jitted[name].lower(*arguments[name]) for name in arguments}
+
+    def compile_all(programs: dict[str, Any]) -> Programs:
+        return Programs(**{name: program.compile() for name, program in programs.items()})
+
+    return [_compilers().submit(compile_all, lowered(device)) for device in devices]
+
+
+@functools.cache
+def _compilers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(backend.num_cores(), thread_name_prefix="compile")
+
+
+def _functions(task: Task, num_train: int) -> dict[str, Callable[..., Any]]:
+    """What is compiled, by the names of `Programs`."""
+
+    def initialize(hyperparameters: Any, inputs: Any) -> Any:
+        return jax.vmap(lambda one: training.initialize(task, one, inputs))(hyperparameters)
+
+    def advance(hyperparameters: Any, states: Any, examples: Any, num_steps: Any) -> Any:
+        # The examples lie there once; their order, or the choice among the batches of several seeds, is a member's.
+        mapped = type(examples)(data=None, order=0, which=0)
+        return jax.vmap(
+            lambda one, state, examples: training.train(task, one, state, examples, num_steps), in_axes=(0, 0, mapped)
+        )(hyperparameters, states, examples)
+
+    def evaluate(hyperparameters: Any, states: Any, train: Any, validation: Any) -> Any:
+        def member(one: Any, state: Any, train: Any) -> Any:
+            on_train = (
+                training.means(train, num_train)
+                if isinstance(train, Sums)
+                else training.score(task, state.params, state.model_state, train)
+            )
+            return training.report(task, one, state, on_train, validation)
+
+        return jax.vmap(member, in_axes=(0, 0, 0 if isinstance(train, Sums) else None))(hyperparameters, states, train)
+
+    def add_up(states: Any, chunk: Any, counts: Any) -> Any:
+        return jax.vmap(lambda state: training.chunk_sums(task, state.params, state.model_state, chunk, counts))(states)
+
+    return {"initialize": initialize, "advance": advance, "evaluate": evaluate, "add_up": add_up}
+
+
+def _arguments(work: Work, group: Group, source: OnDevice | FromHost) -> dict[str, tuple[Any, ...]]:
+    """Arguments of each function, as shapes."""
+    width = work.plan.lane_width
+
+    def wide(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((width, *leaf.shape), leaf.dtype), tree)
+
+    def shapes(tree: Any) -> Any:
+        dtype = jax.dtypes.canonicalize_dtype
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype(leaf.dtype)), tree)
+
+    hyperparameters = wide(jax.tree.map(lambda leaf: leaf[0], group.hyperparameters))
+    states, validation = wide(group.state), shapes(work.splits["validation"])
+    seeds = np.resize(group.hyperparameters.seed, width)
+    examples = shapes(source.stretch(source.shared(), seeds, 0, 1, work.longest))
+    arguments: dict[str, tuple[Any, ...]] = {
+        "initialize": (hyperparameters, shapes(work.splits["train"].inputs[:1])),
+        "advance": (hyperparameters, states, examples, jax.ShapeDtypeStruct((), np.int32)),
+    }
+    if isinstance(source, OnDevice):
+        return arguments | {"evaluate": (hyperparameters, states, shapes(work.splits["train"]), validation)}
+    num_chunks = len(training.chunk_rows(len(work.splits["train"].inputs))[0])
+    sums = wide(Sums(*(jax.ShapeDtypeStruct((num_chunks,), jnp.zeros(()).dtype) for _ in Sums._fields)))
+    first = shapes(next(_chunks(work.splits["train"])))
+    return arguments | {"evaluate": (hyperparameters, states, sums, validation), "add_up": (states, *first)}
+
+
+def _chunks(data: Batch) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Chunks of the training examples with what counts in them, gathered on the host one at a time."""
+    for rows, counts in zip(*map(np.asarray, training.chunk_rows(len(data.inputs))), strict=True):
+        yield jax.tree.map(lambda array, rows=rows: array[rows], data), counts

@@ -1,0 +1,118 @@
+"""What training gives back, written to disk as lanes end, so that memory does not grow with the grid.
+
+`Records` holds the metrics and the weights of every member in unnamed temporary files, which vanish with the result.
+"""
+
+import os
+import tempfile
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class Weights(Sequence[Any]):
+    """Trees of arrays by place, in one temporary file; a tree is read when it is asked for."""
+
+    def __init__(self, num_members: int) -> None:
+        """Make room for a tree a member."""
+        self._file = tempfile.TemporaryFile()
+        weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()
+        self._end = 0
+        self._where: list[tuple[int, int] | None] = [None] * num_members
+        self._layouts: list[tuple[Any, list[tuple[tuple[int, ...], np.dtype]]]] = []
+
+    def write(self, place: int, tree: Any) -> None:
+        """Keep the tree of a member; other threads may write at the same time.
+
+        Args:
+          place: The member's.
+          tree: NumPy arrays.
+        """
+        leaves, structure = jax.tree.flatten(tree)
+        layout = structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
+        content = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)
+        with self._lock:
+            if layout not in self._layouts:
+                self._layouts.append(layout)
+            self._file.seek(self._end)
+            self._file.write(content)
+            self._where[place] = self._layouts.index(layout), self._end
+            self._end += len(content)
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self._where)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a member's tree."""
+        where = self._where[index]
+        if where is None:
+            raise IndexError(f"member {index} has no weights yet.")
+        structure, shapes = self._layouts[where[0]]
+        sizes = [int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes]
+        with self._lock:
+            self._file.seek(where[1])
+            content = self._file.read(sum(sizes))
+        ends = np.cumsum(sizes)
+        return structure.unflatten(
+            np.frombuffer(content[end - size : end], dtype).reshape(shape).copy()
+            for (shape, dtype), size, end in zip(shapes, sizes, ends, strict=True)
+        )
+
+
+class Records:
+    """Metrics and weights of the members of a grid.
+
+    Attributes:
+      metrics: By name, float32 on disk, shape ``(members, steps)``; nan where nothing is written.
+      marks: By name, int32, shape ``(members,)``: ``diverged_at`` and ``stopped_at``, -1 for never.
+      weights: ``(params, model_state)`` of each member.
+    """
+
+    def __init__(self, num_members: int, num_steps: int) -> None:
+        """Make room for the members of a grid, each with some evaluations."""
+        self._shape = num_members, num_steps
+        self._lock = threading.Lock()
+        self.metrics: dict[str, np.ndarray] = {}
+        self.marks = {name: np.full(num_members, -1, np.int32) for name in ("diverged_at", "stopped_at")}
+        self.weights = Weights(num_members)
+
+    def write_metrics(self, places: np.ndarray, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Keep one evaluation of some members.
+
+        Args:
+          places: Of the members, ``(some,)``.
+          step: Which evaluation, from 0.
+          metrics: By name, each ``(at least some,)``; what is beyond the places is left out.
+        """
+        with self._lock:
+            for name, values in metrics.items():
+                if name not in self.metrics:
+                    self.metrics[name] = _on_disk(self._shape)
+                self.metrics[name][places, step] = values[: len(places)]
+
+    def write_members(self, places: np.ndarray, states: Any) -> None:
+        """Keep some members after their last step.
+
+        Args:
+          places: Of the members, ``(some,)``.
+          states: `weightdecay.training.State` with NumPy arrays, each ``(at least some, ...)``.
+        """
+        self.marks["diverged_at"][places] = states.diverged_at[: len(places)]
+        for slot, place in enumerate(places):
+            alone = jax.tree.map(lambda leaf, slot=slot: leaf[slot], (states.params, states.model_state))
+            self.weights.write(int(place), alone)
+
+
+def _on_disk(shape: tuple[int, int]) -> np.ndarray:
+    with tempfile.TemporaryFile() as file:  # the map keeps it
+        file.truncate(max(1, int(np.prod(shape)) * 4))
+        file.seek(0, os.SEEK_SET)
+        metric = np.memmap(file, np.float32, "r+", shape=shape)
+    metric[:] = np.nan
+    return metric
