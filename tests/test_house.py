@@ -20,7 +20,7 @@ FLOORS = [
     ["coupled", "decoupled", "projected"],
     ["decay"],
     ["preconditioners", "transform", "optimizers"],
-    ["diagnostics", "models", "data"],
+    ["diagnostics", "lowering", "models", "data"],
     ["training"],
     ["grid", "backend", "planning", "records", "checkpoints"],
     ["selection", "plots", "results"],

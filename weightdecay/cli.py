@@ -83,7 +83,7 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MemoryError) as error:
             name = re.split(r"\W", str(error), maxsplit=1)[0]
             option = _OPTIONS.get(f"{command.__name__} {name}", _OPTIONS.get(name))
             typer.echo(f"weightdecay: {f'--{option}: ' if option else ''}{error}", err=True)
@@ -102,29 +102,44 @@ def main(version: Annotated[bool, typer.Option("--version", help="Show the versi
         raise typer.Exit
 
 
+# What a grid is made of: the same for every command that has one.
+_Dataset = Annotated[str, typer.Argument(help="digits, breast_cancer, wine or diabetes.")]
+_Widths = Annotated[str, typer.Option(help="Hidden layers of the multilayer perceptron.")]
+_Rules = Annotated[
+    str,
+    typer.Option(
+        help=f"Kinds of decay: {', '.join(['NoDecay', *_RANGES])}. Elastic nets take one coefficient for both of "
+        "theirs. NoDecay is always a candidate."
+    ),
+]
+_Coefficients = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="Smallest and largest coefficient, for every rule.", show_default="a range for each rule"),
+]
+_NumCoefficients = Annotated[int, typer.Option(help="Coefficients a rule, log-spaced.")]
+_LearningRates = Annotated[str, typer.Option(help="Learning rates, each tried with every decay.")]
+_Optimizer = Annotated[str, typer.Option(help=f"{', '.join(_OPTIMIZERS)}.")]
+_Seeds = Annotated[int, typer.Option(help="Replicates of each candidate.")]
+_Steps = Annotated[int, typer.Option(help="Training steps.")]
+_BatchSize = Annotated[int, typer.Option(help="Examples a step.")]
+_TrainSize = Annotated[int | None, typer.Option(help="Training examples to keep.", show_default="all")]
+_ALL_RULES = "NoDecay,L2,L1,ProximalL1,Decoupled"
+
+
 @app.command()
 @_told
 def sweep(
-    dataset: Annotated[str, typer.Argument(help="digits, breast_cancer, wine or diabetes.")],
-    widths: Annotated[str, typer.Option(help="Hidden layers of the multilayer perceptron.")] = "64,64",
-    rules: Annotated[
-        str,
-        typer.Option(
-            help=f"Kinds of decay: {', '.join(['NoDecay', *_RANGES])}. Elastic nets take one coefficient for both of "
-            "theirs. NoDecay is always a candidate."
-        ),
-    ] = "NoDecay,L2,L1,ProximalL1,Decoupled",
-    coefficients: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="Smallest and largest coefficient, for every rule.", show_default="a range for each rule"),
-    ] = None,
-    num_coefficients: Annotated[int, typer.Option(help="Coefficients a rule, log-spaced.")] = 11,
-    learning_rates: Annotated[str, typer.Option(help="Learning rates, each tried with every decay.")] = "1e-3",
-    optimizer: Annotated[str, typer.Option(help=f"{', '.join(_OPTIMIZERS)}.")] = "adam",
-    seeds: Annotated[int, typer.Option(help="Replicates of each candidate.")] = 3,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
-    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 64,
-    train_size: Annotated[int | None, typer.Option(help="Training examples to keep.", show_default="all")] = None,
+    dataset: _Dataset,
+    widths: _Widths = "64,64",
+    rules: _Rules = _ALL_RULES,
+    coefficients: _Coefficients = None,
+    num_coefficients: _NumCoefficients = 11,
+    learning_rates: _LearningRates = "1e-3",
+    optimizer: _Optimizer = "adam",
+    seeds: _Seeds = 3,
+    steps: _Steps = 1000,
+    batch_size: _BatchSize = 64,
+    train_size: _TrainSize = None,
     label_noise: Annotated[float, typer.Option(help="Share of training labels to falsify.")] = 0.0,
     metric: Annotated[str, typer.Option(help="Choose by validation_loss or validation_accuracy.")] = "validation_loss",
     output: Annotated[
@@ -133,18 +148,9 @@ def sweep(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in that folder.")] = False,
 ) -> None:
     """Train a network under many kinds and strengths of decay, and choose one on validation data."""
-    # Everything that needs no training is checked before anything is imported that takes its time.
-    layers = _numbers("widths", widths, int)
-    rates = _numbers("learning_rates", learning_rates, float)
-    if seeds < 1:
-        raise ValueError(f"seeds is {seeds}; give at least 1.")
-
-    from weightdecay import checkpoints, data, models, optimizers, running, selection
-    from weightdecay.grid import Grid
+    from weightdecay import checkpoints, running, selection
 
     folder = checkpoints.check_folder(_folder(dataset) if output is None else output, overwrite=overwrite)
-    optimize = _one_of("optimizer", optimizer, {name: getattr(optimizers, name) for name in _OPTIMIZERS})
-    make = _one_of("dataset", dataset, data.BUILT_IN)
     if metric not in selection.METRICS:
         raise ValueError(f"metric is {metric!r}; give one of {', '.join(selection.METRICS)}.")
     if dataset == "diabetes" and (label_noise or metric != "validation_loss"):
@@ -153,16 +159,16 @@ def sweep(
             "leave label_noise and metric."
         )
     noise = {} if dataset == "diabetes" else {"label_noise": label_noise}
-    grid = Grid(decay=_rules(rules, coefficients, num_coefficients), learning_rate=rates, seed=range(seeds))
-    splits = make(num_train=train_size, **noise)
+    job = _job(
+        dataset, widths, rules, coefficients, num_coefficients, learning_rates, optimizer, seeds, train_size, noise
+    )
+    splits, grid = job["data"], job["grid"]
     sizes = [len(split[0]) for split in (splits.train, splits.validation, splits.test)]
     typer.echo(
         f"{dataset}: {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test examples. "
         f"{len(grid) // seeds} candidates x {seeds} seeds = {len(grid)} members, {steps} steps each."
     )
-    result = running.fit_grid(
-        models.MLP(tuple(layers)), splits, grid, optimizer=optimize, num_steps=steps, batch_size=batch_size
-    )
+    result = running.fit_grid(**job, num_steps=steps, batch_size=batch_size)
     try:
         result.test(metric=metric)
     finally:  # Where nothing can be chosen, what was trained is kept all the same.
@@ -170,6 +176,28 @@ def sweep(
     _plot(result, folder, metric)
     _show(result, metric)
     typer.echo(f"\nResult, validation-path.png and sparsity.png written to {folder}")
+
+
+@app.command()
+@_told
+def plan(
+    dataset: _Dataset,
+    widths: _Widths = "64,64",
+    rules: _Rules = _ALL_RULES,
+    coefficients: _Coefficients = None,
+    num_coefficients: _NumCoefficients = 11,
+    learning_rates: _LearningRates = "1e-3",
+    optimizer: _Optimizer = "adam",
+    seeds: _Seeds = 3,
+    steps: _Steps = 1000,
+    batch_size: _BatchSize = 64,
+    train_size: _TrainSize = None,
+) -> None:
+    """Say what a sweep would run, where, and how much memory and time it takes."""
+    from weightdecay import running
+
+    job = _job(dataset, widths, rules, coefficients, num_coefficients, learning_rates, optimizer, seeds, train_size, {})
+    typer.echo(running.plan(**job, num_steps=steps, batch_size=batch_size))
 
 
 @app.command()
@@ -283,6 +311,34 @@ def _plot(result: "GridResult", folder: Path, metric: str) -> None:
     matplotlib.use("Agg")
     for name, axes in {"validation-path": result.plot_path(metric), "sparsity": result.plot_sparsity()}.items():
         axes.figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def _job(
+    dataset: str,
+    widths: str,
+    rules: str,
+    coefficients: tuple[float, float] | None,
+    num_coefficients: int,
+    learning_rates: str,
+    optimizer: str,
+    seeds: int,
+    train_size: int | None,
+    noise: dict[str, float],
+) -> dict[str, Any]:
+    """Model, data, grid and optimizer from the options; what is wrong is told before anything slow is imported."""
+    layers = _numbers("widths", widths, int)
+    rates = _numbers("learning_rates", learning_rates, float)
+    if seeds < 1:
+        raise ValueError(f"seeds is {seeds}; give at least 1.")
+
+    from weightdecay import data, models, optimizers
+    from weightdecay.grid import Grid
+
+    optimize = _one_of("optimizer", optimizer, {name: getattr(optimizers, name) for name in _OPTIMIZERS})
+    make = _one_of("dataset", dataset, data.BUILT_IN)
+    grid = Grid(decay=_rules(rules, coefficients, num_coefficients), learning_rate=rates, seed=range(seeds))
+    splits = make(num_train=train_size, **noise)
+    return {"model": models.MLP(tuple(layers)), "data": splits, "grid": grid, "optimizer": optimize}
 
 
 def _rules(names: str, coefficients: tuple[float, float] | None, num: int) -> list["Rule"]:

@@ -114,6 +114,24 @@ def network(model: Any) -> Network:
     raise TypeError(f"model is {model!r}, of type {type(model).__name__}; {hint}.")
 
 
+def rewritten(network: Network, rewrite: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Network:
+    """Network whose forward pass is rewritten.
+
+    Args:
+      network: Any.
+      rewrite: From a function of trees of arrays to one with the same arguments and results.
+
+    Returns:
+      The network.
+    """
+
+    def apply(params: Params, model_state: ModelState, inputs: Any, *, key: Key, train: bool) -> tuple[Any, ModelState]:
+        forward = rewrite(lambda *arguments: network.apply(*arguments[:3], key=arguments[3], train=train))
+        return forward(params, model_state, inputs, key)
+
+    return Network(network.init, apply)
+
+
 def computing_in(network: Network, dtype: Any) -> Network:
     """Network that computes in another float dtype: mixed precision.
 

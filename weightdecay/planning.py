@@ -18,6 +18,7 @@ _LANE_BYTES = {"cpu": 2 * 2**20}
 _LANE_BYTES_ELSEWHERE = 2**30
 _WIDEST = {"cpu": 16}
 _WIDEST_ELSEWHERE = 256
+LOWERINGS = ("slices", "plain")
 _DATA_SHARE = 0.25  # of the free memory, where training examples stay on the device
 
 
@@ -59,7 +60,9 @@ class Plan:
       num_devices: Devices that lanes are spread over, >= 1. Changes no bit.
       steps_per_call: Most training steps between two words with the device, >= 1. Changes no bit.
       streamed: Whether the training examples come from the host, a stretch of steps at a time, in place of lying on
-        each device. Changes no bit of the training; sums of an evaluation may differ in the last.
+        each device. Changes no bit.
+      lowering: ``"slices"`` computes convolutions and pooling by slices and matrix products, as
+        `weightdecay.lowering` says for which; ``"plain"`` leaves them to XLA. Changes a member's last bits.
       reasons: Why it was chosen so.
       forecast: What it takes; None = not asked for.
     """
@@ -68,6 +71,7 @@ class Plan:
     num_devices: int
     steps_per_call: int = 1000
     streamed: bool = False
+    lowering: str = "slices"
     reasons: tuple[str, ...] = field(default=(), compare=False)
     forecast: Forecast | None = field(default=None, compare=False)
 
@@ -80,7 +84,8 @@ class Plan:
         batches = "from the host" if self.streamed else "on each device"
         lines = [
             f"lanes of {self.lane_width} on {self.num_devices} {jax.default_backend()} device(s), at most "
-            f"{self.steps_per_call} steps a call, training examples {batches}",
+            f"{self.steps_per_call} steps a call, training examples {batches}, convolutions "
+            + ("left to XLA" if self.lowering == "plain" else "by slices"),
             *(f"  {reason}" for reason in self.reasons),
         ]
         if self.forecast is not None:
@@ -167,6 +172,8 @@ def check(plan: Any, *, batch_size: int | None) -> None:
         raise ValueError(
             f"plan.num_devices is {plan.num_devices}, but JAX has {available} here; give at most {available}."
         )
+    if plan.lowering not in LOWERINGS:
+        raise ValueError(f"plan.lowering is {plan.lowering!r}; give one of {', '.join(LOWERINGS)}.")
     if plan.streamed and batch_size is None:
         raise ValueError("plan.streamed is True, but batch_size is None: a step sees all examples; give a batch_size.")
 

@@ -246,6 +246,8 @@ def _prepare(
     task = training.prepare(
         model, splits, loss=loss, optimizer=optimizer, mask=mask, batch_size=batch_size, dtype=dtype
     )
+    if plan is not None:
+        task = replace(task, by_slices=plan.lowering == "slices")
     divided = groups.divide(task, grid, splits)
     if plan is None:
         plan = _choose(divided, splits, batch_size, memory_budget)

@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from weightdecay import decay as rules
-from weightdecay import diagnostics, losses, masks, models, transform
+from weightdecay import diagnostics, losses, lowering, masks, models, transform
 from weightdecay.decay import Rule
 from weightdecay.losses import Loss
 from weightdecay.types import Batch, Key, LossFn, Mask, MaskFn, ModelState, Params, PyTree, Scalar
@@ -38,10 +38,14 @@ class Task:
     """Arguments of the optimizer that change its structure (``nesterov``), by name."""
     dtype: str | None = None
     """What the network computes in; None = as the weights are."""
+    by_slices: bool = True
+    """Whether convolutions and pooling are written out; see `weightdecay.lowering`."""
 
     def network(self) -> models.Network:
         """Return the model under the one face."""
         network = models.network(self.model)
+        if self.by_slices:
+            network = models.rewritten(network, lowering.rewrite)
         return network if self.dtype is None else models.computing_in(network, self.dtype)
 
     def transformation(self, hyperparameters: "Hyperparameters") -> optax.GradientTransformation:
