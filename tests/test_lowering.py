@@ -1,4 +1,4 @@
-"""Rewritten convolutions and poolings: the numbers and gradients of jax's own, at ties too, in every kind of program."""
+"""Rewritten convolutions and poolings: the numbers and gradients of jax's own, at ties too, in any program."""
 
 import collections
 import functools
@@ -108,7 +108,7 @@ def convolutions(draw):
     return inputs, kernel, strides, options
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(convolutions())
 def test_rewrite_keeps_convolution_in_float64(drawn):
     inputs, kernel, strides, options = drawn
@@ -119,7 +119,7 @@ def test_rewrite_keeps_convolution_in_float64(drawn):
         assert_rewritten(function, *args)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(convolutions(), st.sampled_from([jnp.float32, jnp.bfloat16, jnp.float16]), st.booleans())
 def test_rewrite_keeps_convolution_in_dtype(drawn, dtype, wide):
     inputs, kernel, strides, options = drawn
@@ -142,11 +142,18 @@ def test_rewrite_keeps_convolution_of_volumes(window):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR", "REFLECT", ((0, 2), (1, 0))])
-@pytest.mark.parametrize("layer", [nn.Conv, nn.ConvTranspose])
+@pytest.mark.parametrize(
+    ("layer", "padding"),
+    [
+        *(
+            (layer, padding)
+            for layer in (nn.Conv, nn.ConvTranspose)
+            for padding in ("SAME", "CIRCULAR", ((0, 2), (1, 0)))
+        ),
+        (nn.Conv, "REFLECT"),
+    ],
+)
 def test_rewrite_keeps_flax_layers(layer, padding):
-    if layer is nn.ConvTranspose and padding == "REFLECT":
-        pytest.skip("flax has no such layer")
     layer = layer(4, (3, 2), strides=(2, 2), padding=padding, param_dtype=jnp.float64)
     inputs = normal(2, 6, 5, 3)
     params = layer.init(jax.random.key(0), inputs)
@@ -160,7 +167,7 @@ def test_rewrite_keeps_causal_layer():
     assert_rewritten(layer.apply, layer.init(jax.random.key(0), inputs), inputs)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=16, deadline=None, derandomize=True)
 @given(
     st.tuples(st.integers(3, 7), st.integers(3, 7)),
     st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -182,7 +189,7 @@ def test_maximum_sends_gradient_to_first_maximum():
     np.testing.assert_array_equal(gradient.reshape(4, 4), [[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
     overlapping = functools.partial(pool, window=(3, 3), strides=(1, 1))
     gradient = jax.grad(lambda a: lowering.rewrite(overlapping)(a).sum())(inputs)
-    # windows by their corner: (0, 0) and (0, 1) -> 2 and 3 at ..., (1, 0) -> 3 at (2, 2), (1, 1) -> 9 at (3, 3)
+    # the windows at (0, 0), (0, 1) and (1, 0) have their first 3 at (2, 2)
     np.testing.assert_array_equal(gradient.reshape(4, 4), [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]])
 
 
@@ -225,6 +232,7 @@ def test_rewrite_keeps_tangents_and_second_derivatives(shape):
     }[shape]
     tangents = tuple(normal(*a.shape, seed=9) for a in args)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def derivatives(function):
         smooth = lambda *args: jnp.sin(function(*args)).sum()  # noqa: E731
         along = jax.jvp(jax.grad(smooth, argnums=tuple(range(len(args)))), args, tangents)
@@ -257,36 +265,33 @@ def linen_forward(params, state, inputs, key):
 
 def linen_args(seed=0):
     inputs = normal(4, 8, 8, 2, seed=seed)
-    variables = Linen().init(jax.random.key(seed), inputs, False)
+    variables = jax.jit(Linen().init, static_argnums=2)(jax.random.key(seed), inputs, False)
     return variables["params"], {"batch_stats": variables["batch_stats"]}, inputs, jax.random.key(seed + 1)
 
 
 @pytest.mark.usefixtures("float64")
-def test_rewrite_keeps_linen_network_of_every_layer():
-    params, state, inputs, key = linen_args()
-    forward = lambda params, inputs: linen_forward(params, state, inputs, key)  # noqa: E731
-    assert_rewritten(forward, params, inputs)
-
-
-def test_rewrite_leaves_no_grouped_convolution_to_members():
-    args = jax.tree.map(lambda *members: jnp.stack(members), *(linen_args(seed) for seed in range(3)))
+def test_rewrite_keeps_linen_network_and_leaves_members_no_grouped_convolution():
+    args = jax.tree.map(lambda *members: jnp.stack(members), *(linen_args(seed) for seed in range(2)))
 
     def gradients(forward):
-        return jax.vmap(jax.grad(lambda *args: forward(*args)[0].sum()))
+        def loss(*args):
+            outputs, state = forward(*args)
+            return jnp.sin(outputs).sum(), state
+
+        return jax.vmap(jax.value_and_grad(loss, has_aux=True))
 
     plain, rewritten = gradients(linen_forward), gradients(lowering.rewrite(linen_forward))
-    assert primitives(jax.make_jaxpr(plain)(*args)) & SLOW == SLOW - {"reduce_window_max", "select_and_gather_add"}
+    assert primitives(jax.make_jaxpr(plain)(*args)) >= SLOW - {"select_and_gather_add"}
     assert not primitives(jax.make_jaxpr(rewritten)(*args)) & (SLOW | {"reduce_window_sum"})
     assert_same(jax.jit(rewritten)(*args), jax.jit(plain)(*args))
 
 
-@pytest.mark.usefixtures("float64")
 def test_rewrite_keeps_nnx_network():
     class Network(nnx.Module):
         def __init__(self, rngs):
-            self.conv = nnx.Conv(2, 4, (3, 3), strides=2, rngs=rngs, param_dtype=jnp.float64)
-            self.norm = nnx.BatchNorm(4, rngs=rngs, param_dtype=jnp.float64)
-            self.wider = nnx.ConvTranspose(4, 3, (2, 2), strides=(2, 2), rngs=rngs, param_dtype=jnp.float64)
+            self.conv = nnx.Conv(2, 4, (3, 3), strides=2, rngs=rngs)
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+            self.wider = nnx.ConvTranspose(4, 3, (2, 2), strides=(2, 2), rngs=rngs)
 
         def __call__(self, inputs):
             return self.wider(nnx.relu(self.norm(self.conv(nnx.max_pool(inputs, (2, 2), (1, 1))))))
@@ -364,10 +369,11 @@ def test_rewrite_keeps_inner_equation_that_holds_nothing():
     custom.defvjp(lambda a: (jnp.sin(a), a), lambda a, g: (7 * g,))
     function = lambda inputs, kernel: custom(jax.nn.relu(convolution(inputs, kernel)))  # noqa: E731
     args = normal(2, 4, 4, 3), normal(3, 3, 3, 3, seed=1)
-    kept = lambda traced: [e for e in traced.eqns if e.primitive.name in ("custom_vjp_call", "jit")]  # noqa: E731
-    plain, rewritten = (kept(jax.make_jaxpr(f)(*args)) for f in (function, lowering.rewrite(function)))
-    assert [e.primitive for e in rewritten] == [e.primitive for e in plain]
-    assert [str(e.params) for e in rewritten][:1] == [str(e.params) for e in plain][:1]
+    plain, rewritten = (jax.make_jaxpr(f)(*args).eqns for f in (function, lowering.rewrite(function)))
+    assert [e.primitive.name for e in plain[-2:]] == ["custom_jvp_call", "custom_vjp_call"]
+    for one, other in zip(rewritten[-2:], plain[-2:], strict=True):
+        assert one.primitive is other.primitive
+        assert str(one.params["call_jaxpr"]) == str(other.params["call_jaxpr"])
     assert_same(with_gradients(lowering.rewrite(function), *args), with_gradients(function, *args))
 
 
@@ -416,6 +422,7 @@ def test_gradient_of_first_layer_is_not_paid_for(argnums, products):
         (functools.partial(convolution, padding="VALID"), [(2, 2, 2, 2), (3, 3, 2, 4)]),
         (convolution, [(0, 5, 5, 2), (3, 3, 2, 4)]),
         (functools.partial(pool, window=(9, 9)), [(1, 20, 20, 1)]),
+        (functools.partial(pool, window=(7, 7), strides=(7, 7)), [(1, 20, 20, 1)]),
         (functools.partial(pool, kind=lax.add), [(1, 4, 4, 1)]),
         (lambda a: pool(a, kind=lax.min), [(1, 4, 4, 1)]),
     ],

@@ -206,7 +206,8 @@ class Lane:
                 metrics = jax.device_get(self._evaluate(programs, here, states))
                 records.write_metrics(places, self._work.steps.index(end), metrics)
             advanced((end - start) * len(members))
-        records.write_members(places, jax.device_get(states))
+        # Not the optimizer's state, which is most of it and is not kept.
+        records.write_members(places, jax.device_get(states._replace(optimizer_state=())))
 
     def measure(self, programs: Programs, group: Group, seconds: float) -> tuple[float, float]:
         """Seconds a step and an evaluation, of a lane of the group's first members."""

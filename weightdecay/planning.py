@@ -141,7 +141,10 @@ def choose(
         examples = 2 * steps * width * batch_bytes
         reasons.append(f"streamed: the training examples are {_size(data_bytes)}, above the budget of {_size(budget)}")
     # Weights, state and a gradient, and what the forward pass keeps for the backward pass.
-    need = width * (state_bytes + params_bytes + forward_bytes) + examples
+    training_bytes = state_bytes + params_bytes + forward_bytes
+    while free is not None and width > 1 and width * training_bytes + examples > free:
+        width //= 2
+    need = width * training_bytes + examples
     if free is not None and need > free:
         raise too_large(need, free, width=width, what="The state of a member with its gradient and the examples")
     if free is not None and name == "cpu" and devices * need > free:
