@@ -22,7 +22,7 @@ from weightdecay.decay import Rule
 from weightdecay.losses import Loss
 from weightdecay.types import Batch, Key, LossFn, Mask, MaskFn, ModelState, Params, PyTree, Scalar
 
-_EVALUATION_CHUNK = 1024
+_EVALUATION_CHUNK = 128  # examples; what a forward pass makes of them stays in cache
 
 
 @dataclass(frozen=True)
