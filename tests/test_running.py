@@ -456,7 +456,7 @@ BAD = {
     "mask": (bad(mask=lambda params: False), ValueError, "selects no weight.*Dense_0/kernel.*everything"),
     "optimizer": (bad(optimizer="adam"), TypeError, "optimizer is 'adam'; give wd.adam"),
     "plan": (bad(plan=4), TypeError, "plan is 4, of type int; give a Plan"),
-    "lowering": (bad(plan=Plan(4, 1, lowering="fast")), ValueError, "plan.lowering is 'fast'; give one of slices, plain"),
+    "lowering": (bad(plan=Plan(4, 1, lowering="fast")), ValueError, "lowering is 'fast'; give one of slices"),
     "width": (bad(plan=Plan(0, 1)), ValueError, "plan.lane_width is 0; give a whole number of at least 1"),
     "no batches to stream": (bad(plan=Plan(4, 1, streamed=True), batch_size=None), ValueError, "give a batch_size"),
     "budget": (bad(memory_budget=-1), ValueError, "memory_budget is -1; give a number of bytes"),
