@@ -138,7 +138,7 @@ def test_depthwise_convolution_of_float16_is_summed_in_float32():
     function = functools.partial(convolution, padding="VALID", feature_group_count=2)
     # 64 equal entries: the sum is exact in bfloat16, its parts are not
     expected = jnp.full((1, 1, 1, 2), 64 * kernel[0, 0, 0, 0])
-    np.testing.assert_array_equal(lowering.rewrite(function)(inputs, kernel), expected)
+    np.testing.assert_array_equal(jax.jit(lowering.rewrite(function))(inputs, kernel), expected)
 
 
 @pytest.mark.usefixtures("float64")

@@ -141,22 +141,7 @@ def fit(
     return fit_grid(model, data, grid, **{name: value for name, value in settings.items() if name in for_grid})
 
 
-def plan(
-    model: Any,
-    data: Data,
-    grid: Grid,
-    *,
-    optimizer: Callable[..., Any] = optimizers.adam,
-    loss: str | LossFn | None = None,
-    num_steps: Integer,
-    batch_size: Integer | None,
-    eval_every: Integer | None = None,
-    mask: Mask | MaskFn = masks.kernels,
-    plan: Plan | None = None,
-    memory_budget: Integer | None = None,
-    dtype: Any = None,
-    calibrate: bool = True,
-) -> Plan:
+def plan(model: Any, data: Data, grid: Grid, *, calibrate: bool = True, **settings: Any) -> Plan:
     """What `fit_grid` would run with these arguments, where, and what that takes.
 
     Compiles the programs of the first structural group, reads its memory from them and, to calibrate, trains one lane
@@ -166,16 +151,8 @@ def plan(
       model: As in `fit_grid`.
       data: As in `fit_grid`.
       grid: As in `fit_grid`.
-      optimizer: As in `fit_grid`.
-      loss: As in `fit_grid`.
-      num_steps: As in `fit_grid`.
-      batch_size: As in `fit_grid`.
-      eval_every: As in `fit_grid`.
-      mask: As in `fit_grid`.
-      plan: One to be judged; None has it chosen.
-      memory_budget: As in `fit_grid`.
-      dtype: As in `fit_grid`.
       calibrate: Whether to measure the time.
+      **settings: ``num_steps``, ``batch_size`` and the other arguments of `fit_grid`; ``plan`` is one to be judged.
 
     Returns:
       The plan with its reasons and a forecast; ``print`` it. Other groups are taken to cost what the first costs.
@@ -185,20 +162,10 @@ def plan(
       ValueError: As `fit_grid`.
       MemoryError: As `fit_grid`.
     """
-    work = _prepare(
-        model,
-        data,
-        grid,
-        optimizer=optimizer,
-        loss=loss,
-        num_steps=num_steps,
-        batch_size=batch_size,
-        eval_every=eval_every,
-        mask=mask,
-        plan=plan,
-        memory_budget=memory_budget,
-        dtype=dtype,
-    )
+    arguments = inspect.signature(fit_grid).bind(model, data, grid, **settings)
+    arguments.apply_defaults()
+    del arguments.arguments["progress"]
+    work = _prepare(**arguments.arguments)
     started = time.perf_counter()
     device_bytes = lanes.compile_first(work)
     compile_seconds = time.perf_counter() - started
