@@ -271,15 +271,16 @@ def linen_forward(params, state, inputs, key):
     return Linen().apply({"params": params, **state}, inputs, True, rngs={"dropout": key}, mutable=list(state))
 
 
-def linen_args(seed=0):
-    inputs = normal(4, 8, 8, 2, seed=seed)
-    variables = jax.jit(Linen().init, static_argnums=2)(jax.random.key(seed), inputs, False)
-    return variables["params"], {"batch_stats": variables["batch_stats"]}, inputs, jax.random.key(seed + 1)
+def linen_members(count):
+    """Arguments of `linen_forward`, one row a member."""
+    keys, inputs = jax.random.split(jax.random.key(0), count), normal(count, 4, 8, 8, 2)
+    variables = jax.jit(jax.vmap(lambda key, inputs: Linen().init(key, inputs, False)))(keys, inputs)
+    return variables["params"], {"batch_stats": variables["batch_stats"]}, inputs, keys
 
 
 @pytest.mark.usefixtures("float64")
 def test_rewrite_keeps_linen_network_and_leaves_members_no_grouped_convolution():
-    args = jax.tree.map(lambda *members: jnp.stack(members), *(linen_args(seed) for seed in range(2)))
+    args = linen_members(2)
 
     def gradients(forward):
         def loss(*args):
