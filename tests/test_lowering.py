@@ -108,7 +108,7 @@ def convolutions(draw):
     return inputs, kernel, strides, options
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=24, deadline=None, derandomize=True)
 @given(convolutions())
 def test_rewrite_keeps_convolution_in_float64(drawn):
     inputs, kernel, strides, options = drawn
