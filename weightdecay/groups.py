@@ -61,13 +61,13 @@ def divide(task: Task, grid: Grid, splits: Mapping[str, Batch]) -> list[Group]:
     groups = []
     for (options, _), members in structures.items():
         members.sort(key=lambda member: int(member[1].seed))
-        shapes = _state(replace(task, options=options), members[0][1], splits)
+        own = replace(task, options=options)
         groups.append(
             Group(
-                replace(task, options=options),
+                own,
                 np.array([place for place, _ in members]),
                 jax.tree.map(lambda *leaves: np.stack(leaves), *(one for _, one in members)),
-                shapes,
+                _state(own, members[0][1], splits),
             )
         )
     return groups

@@ -188,11 +188,8 @@ class Lane:
           advanced: Is told the member-steps done.
           stop: Set = leave.
         """
-        slots, places = np.resize(members, self._work.plan.lane_width), group.places[members]
-        seeds = group.hyperparameters.seed[slots]
-        here = jax.device_put(jax.tree.map(lambda leaf: leaf[slots], group.hyperparameters), self._device)
-        states = programs.initialize(here, jax.device_put(self._work.splits["train"].inputs[:1], self._device))
-        stretches = list(self._stretches())
+        seeds, here, states = self._begin(programs, group, members)
+        places, stretches = group.places[members], list(self._stretches())
         coming = self._ahead.submit(self._examples, seeds, *stretches[0])
         for (start, end), following in itertools.zip_longest(stretches, stretches[1:]):
             if stop.is_set():
@@ -211,10 +208,8 @@ class Lane:
 
     def measure(self, programs: Programs, group: Group, seconds: float) -> tuple[float, float]:
         """Seconds a step and an evaluation, of a lane of the group's first members."""
-        slots = np.resize(np.arange(len(group.places)), self._work.plan.lane_width)
-        here = jax.device_put(jax.tree.map(lambda leaf: leaf[slots], group.hyperparameters), self._device)
-        states = programs.initialize(here, jax.device_put(self._work.splits["train"].inputs[:1], self._device))
-        stretch = self._examples(group.hyperparameters.seed[slots], 0, self._work.longest)
+        seeds, here, states = self._begin(programs, group, next(self._work.lanes(group)))
+        stretch = self._examples(seeds, 0, self._work.longest)
 
         def advance(num_steps: int) -> float:
             nonlocal states
@@ -236,6 +231,13 @@ class Lane:
             float(np.median([evaluate() for _ in range(4)][1:])),
         )
 
+    def _begin(self, programs: Programs, group: Group, members: np.ndarray) -> tuple[np.ndarray, Any, Any]:
+        """Seeds, hyperparameters and first states of a lane, filled up with its own members."""
+        slots = np.resize(members, self._work.plan.lane_width)
+        here = jax.device_put(jax.tree.map(lambda leaf: leaf[slots], group.hyperparameters), self._device)
+        states = programs.initialize(here, jax.device_put(self._work.splits["train"].inputs[:1], self._device))
+        return group.hyperparameters.seed[slots], here, states
+
     def _stretches(self) -> Iterator[tuple[int, int]]:
         """Stretches of training between evaluations, ``(start, end)``, none longer than the longest."""
         for first, last in itertools.pairwise([0, *self._work.steps]):
@@ -249,11 +251,12 @@ class Lane:
     def _evaluate(self, programs: Programs, hyperparameters: Any, states: Any) -> Any:
         if programs.add_up is None:
             return programs.evaluate(hyperparameters, states, self._shared, self._validation)
+        # One chunk lies on the device at a time: each is waited for.
         sums = [
-            programs.add_up(states, *jax.device_put(chunk, self._device))
+            jax.device_get(programs.add_up(states, *jax.device_put(chunk, self._device)))
             for chunk in _chunks(self._work.splits["train"])
         ]
-        together = Sums(*(np.stack(column, axis=1) for column in zip(*jax.device_get(sums), strict=True)))
+        together = Sums(*(np.stack(column, axis=1) for column in zip(*sums, strict=True)))
         return programs.evaluate(hyperparameters, states, jax.device_put(together, self._device), self._validation)
 
 
