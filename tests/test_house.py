@@ -22,7 +22,7 @@ FLOORS = [
     ["preconditioners", "transform", "optimizers"],
     ["diagnostics", "lowering", "models", "data"],
     ["training"],
-    ["grid", "backend", "planning", "records", "checkpoints"],
+    ["grid", "backend", "planning", "records", "folders"],
     ["selection", "plots", "results"],
     ["batches", "groups", "lanes"],
     ["running"],

@@ -148,9 +148,9 @@ def sweep(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in that folder.")] = False,
 ) -> None:
     """Train a network under many kinds and strengths of decay, and choose one on validation data."""
-    from weightdecay import checkpoints, running, selection
+    from weightdecay import folders, running, selection
 
-    folder = checkpoints.check_folder(_folder(dataset) if output is None else output, overwrite=overwrite)
+    folder = folders.check_folder(_folder(dataset) if output is None else output, overwrite=overwrite)
     if metric not in selection.METRICS:
         raise ValueError(f"metric is {metric!r}; give one of {', '.join(selection.METRICS)}.")
     if dataset == "diabetes" and (label_noise or metric != "validation_loss"):

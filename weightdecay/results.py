@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from weightdecay import checkpoints, selection, tree
+from weightdecay import folders, selection, tree
 from weightdecay import grid as grids
 from weightdecay.decay import NoDecay
 from weightdecay.records import Records
@@ -252,7 +252,7 @@ class GridResult:
         return plots.sparsity(self.table(), ax=ax)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the result to a folder of ordinary files; see `weightdecay.checkpoints`.
+        """Write the result to a folder of ordinary files; see `weightdecay.folders`.
 
         Args:
           path: A new or an empty folder.
@@ -261,8 +261,8 @@ class GridResult:
         Raises:
           FileExistsError: The folder holds something else, or a result without ``overwrite``.
         """
-        contents = checkpoints.Contents(self.dataset, self.members, self._weights, self.settings, self._test)
-        checkpoints.write(path, contents, overwrite=overwrite)
+        contents = folders.Contents(self.dataset, self.members, self._weights, self.settings, self._test)
+        folders.write(path, contents, overwrite=overwrite)
 
     def __len__(self) -> int:
         """Return the number of members."""
@@ -301,7 +301,7 @@ def load(path: str | os.PathLike[str]) -> GridResult:
       FileNotFoundError: No result there.
       ValueError: A damaged file, or one of a later version.
     """
-    contents = checkpoints.read(path)
+    contents = folders.read(path)
     return GridResult(contents.dataset, contents.members, contents.weights, contents.settings, test=contents.test)
 
 
