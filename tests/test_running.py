@@ -133,7 +133,7 @@ def test_fit_grid_computes_in_bfloat16_and_carries_float32(result):
 
 def test_fit_grid_progress_counts_every_member_step_once(monkeypatch):
     told = []
-    monkeypatch.setattr(running, "_bar", lambda total, _: Bar(total, told))
+    monkeypatch.setattr(running, "_bar", lambda total, *_: Bar(total, told))
     grid = wd.Grid(decay=wd.logspace(wd.L2, 1e-4, 1e-1, 19), learning_rate=1e-3)
     wd.fit_grid(MODEL, DATA, grid, plan=Plan(8, 2), **SHORT)
     assert told[0] == 19 * 24
@@ -154,7 +154,7 @@ class Bar:
 
 
 def test_fit_grid_stops_its_devices_where_one_fails(monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError("disk full")
 
     monkeypatch.setattr("weightdecay.records.Records.write_members", fail)
@@ -290,7 +290,7 @@ def test_fit_grid_dataset_has_the_promised_schema(result):
     assert dataset["step"].values.tolist() == [10, 20, 24]
     assert set(dataset.data_vars) == {
         "train_loss", "penalty", "train_accuracy", "validation_loss", "validation_accuracy", "weight_norm",
-        "zero_fraction", "diverged_at", "stopped_at",
+        "zero_fraction", "diverged_at", "stopped_at", "best_step",
     }  # fmt: skip
     assert set(dataset.coords) == {"member", "step", "decay", "coefficient", "learning_rate", "seed", "candidate"}
     assert dataset["decay"].values[:5].tolist() == ["NoDecay"] * 4 + ["L2"]

@@ -1,6 +1,7 @@
 """Which members of a grid share a compiled program: those of equal structure, which differ in numbers alone."""
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -27,6 +28,24 @@ class Group(NamedTuple):
     places: np.ndarray  # in the grid, (members,); members of one seed stand together
     hyperparameters: Hyperparameters  # every leaf (members,)
     state: State  # one member's, as shapes
+    started: np.ndarray  # steps that each has behind it, (members,)
+    keys: tuple[str, ...] = ()  # by which each is saved; none where nothing is
+
+    def name(self) -> str:
+        """Return a name that the group has in every grid: the structure that its members share."""
+        return f"{self.task.options} {jax.tree.structure(self.hyperparameters)}"
+
+    def program(self, splits: Mapping[str, Batch]) -> str:
+        """Return the digest of what trains one of these members, from its first weights through a step."""
+
+        def one_step(hyperparameters: Hyperparameters, batch: Batch) -> Any:
+            state = training.initialize(self.task, hyperparameters, batch.inputs)
+            return training.train_step(self.task, hyperparameters, state, batch)
+
+        rows = self.task.batch_size or len(splits["train"].inputs)
+        batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), splits["train"])
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.hyperparameters)
+        return hashlib.sha256(jax.jit(one_step).lower(one, batch).as_text().encode()).hexdigest()
 
 
 def divide(task: Task, grid: Grid, splits: Mapping[str, Batch]) -> list[Group]:
@@ -68,6 +87,7 @@ def divide(task: Task, grid: Grid, splits: Mapping[str, Batch]) -> list[Group]:
                 np.array([place for place, _ in members]),
                 jax.tree.map(lambda *leaves: np.stack(leaves), *(one for _, one in members)),
                 _state(own, members[0][1], splits),
+                started=np.zeros(len(members), np.int32),
             )
         )
     return groups

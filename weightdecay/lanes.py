@@ -10,7 +10,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
@@ -21,11 +21,20 @@ from jax.sharding import SingleDeviceSharding
 
 from weightdecay import backend, planning, training
 from weightdecay.batches import RUN_ONCE, FromHost, OnDevice
+from weightdecay.checkpoints import Run, Snapshot
 from weightdecay.groups import Group
 from weightdecay.planning import Plan
 from weightdecay.records import Records
 from weightdecay.training import Sums, Task
 from weightdecay.types import Batch, Device
+
+
+class Job(NamedTuple):
+    """A lane to be trained."""
+
+    group: Group
+    members: np.ndarray  # numbers in the group; fewer than the lane is wide where it is the last
+    start: int  # step that they have all reached
 
 
 class Work(NamedTuple):
@@ -55,10 +64,12 @@ class Work(NamedTuple):
         seeds = max(len(np.unique(group.hyperparameters.seed)) for group in self.groups)
         return FromHost(self.splits["train"], self.batch_size, min(seeds, self.plan.lane_width))
 
-    def lanes(self, group: Group) -> Iterator[np.ndarray]:
-        """Go through a group's lanes: each the numbers of its members in the group."""
-        for first in range(0, len(group.places), self.plan.lane_width):
-            yield np.arange(first, min(first + self.plan.lane_width, len(group.places)))
+    def lanes(self, group: Group) -> Iterator[Job]:
+        """Go through a group's lanes, each of members that have the same steps behind them; who is done has none."""
+        for start in np.unique(group.started[group.started < self.steps[-1]]):
+            members = np.flatnonzero(group.started == start)
+            for first in range(0, len(members), self.plan.lane_width):
+                yield Job(group, members[first : first + self.plan.lane_width], int(start))
 
 
 class Programs(NamedTuple):
@@ -66,23 +77,21 @@ class Programs(NamedTuple):
 
     initialize: Any  # (hyperparameters, an input) -> states
     advance: Any  # (hyperparameters, states, examples, num_steps) -> states
-    evaluate: Any  # (hyperparameters, states, training examples, validation) -> metrics
+    evaluate: Any  # (hyperparameters, states, training examples, validation) -> metrics, stopped_at and best
     add_up: Any = None  # (states, chunk, counts) -> sums, where the training examples come from the host
 
 
-def run(work: Work, advanced: Callable[[int], Any]) -> Records:
-    """Train every member, lane by lane.
+def run(work: Work, records: Records, advanced: Callable[[int], Any], saved: Run | None = None) -> None:
+    """Train every member that is not done, lane by lane.
 
     Args:
       work: The grid.
+      records: Take what comes of the members, by their places in the grid; also where this is interrupted.
       advanced: Is told the member-steps done behind every stretch of a lane.
-
-    Returns:
-      What came of the members, by their places in the grid.
+      saved: Where members are saved, and those that have begun are found; None = nowhere.
     """
-    records = Records(sum(len(group.places) for group in work.groups), len(work.steps))
     source, devices = work.source(), work.devices
-    waiting: queue.SimpleQueue[tuple[Group, np.ndarray, list[Future[Programs]]] | None] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[tuple[Job, list[Future[Programs]]] | None] = queue.SimpleQueue()
     stop, lock = threading.Event(), threading.Lock()
     x64 = backend.setting("enable_x64")  # holds for a thread, so that the workers must be told
 
@@ -94,10 +103,10 @@ def run(work: Work, advanced: Callable[[int], Any]) -> Records:
         with jax.enable_x64(x64), ThreadPoolExecutor(1) as ahead:
             lane = Lane(work, source, devices[index], ahead)
             while (next_one := waiting.get()) is not None and not stop.is_set():
-                group, members, programs = next_one
+                job, programs = next_one
                 ready = programs[index].result()
                 _check_memory(ready, work)
-                lane.train(ready, group, members, records, told, stop)
+                lane.train(ready, job, records, told, stop, saved)
 
     with ThreadPoolExecutor(len(devices)) as workers:
         running = [workers.submit(worker, index) for index in range(len(devices))]
@@ -105,10 +114,12 @@ def run(work: Work, advanced: Callable[[int], Any]) -> Records:
             with backend.kept_programs():
                 compiling: list[Future[Programs]] = []
                 for group in work.groups:
-                    programs = compiled(work, group, source)
-                    compiling += programs
-                    for members in work.lanes(group):
-                        waiting.put((group, members, programs))
+                    jobs = list(work.lanes(group))
+                    if jobs:
+                        programs = compiled(work, group, source)
+                        compiling += programs
+                        for job in jobs:
+                            waiting.put((job, programs))
                 wait(compiling)
             for _ in devices:
                 waiting.put(None)
@@ -118,7 +129,6 @@ def run(work: Work, advanced: Callable[[int], Any]) -> Records:
             stop.set()
             for _ in devices:
                 waiting.put(None)
-    return records
 
 
 def compile_first(work: Work) -> int:
@@ -172,43 +182,66 @@ class Lane:
     def train(
         self,
         programs: Programs,
-        group: Group,
-        members: np.ndarray,
+        job: Job,
         records: Records,
         advanced: Callable[[int], Any],
         stop: threading.Event,
+        saved: Run | None = None,
     ) -> None:
-        """Train a lane from its first step to its last.
+        """Train a lane to its last step.
 
         Args:
           programs: The group's.
-          group: The members' group.
-          members: Numbers in the group; fewer than the lane is wide where it is the last.
+          job: The lane.
           records: Take the metrics and the weights.
           advanced: Is told the member-steps done.
-          stop: Set = leave.
+          stop: Set = leave at the end of a stretch.
+          saved: Where the members are saved now and then, and at the end; None = nowhere.
         """
-        seeds, here, states = self._begin(programs, group, members)
-        places, stretches = group.places[members], list(self._stretches())
+        seeds, here, states = self._begin(programs, job, saved)
+        places, stretches = job.group.places[job.members], list(self._stretches(job.start))
+        steps, saved_at = self._work.steps, time.monotonic()
         coming = self._ahead.submit(self._examples, seeds, *stretches[0])
+        reached = job.start
         for (start, end), following in itertools.zip_longest(stretches, stretches[1:]):
             if stop.is_set():
-                return
+                break
             examples = coming.result()
             states = programs.advance(here, states, examples, np.int32(end - start))
             if following is not None:
                 coming = self._ahead.submit(self._examples, seeds, *following)
             jax.block_until_ready(states)
-            if end in self._work.steps:
-                metrics = jax.device_get(self._evaluate(programs, here, states))
-                records.write_metrics(places, self._work.steps.index(end), metrics)
-            advanced((end - start) * len(members))
-        # Not the optimizer's state, which is most of it and is not kept.
-        records.write_members(places, jax.device_get(states._replace(optimizer_state=())))
+            if end in steps:
+                states = self._evaluate_into(records, places, [steps.index(end)], programs, here, states)
+                if end < steps[-1] and not _go_on(states, len(places)):
+                    left = range(steps.index(end) + 1, len(steps))
+                    states = self._evaluate_into(records, places, left, programs, here, states)
+                    end = steps[-1]
+            advanced((end - reached) * len(places))
+            reached = end
+            if reached == steps[-1]:
+                break
+            if saved is not None and time.monotonic() - saved_at >= saved.save_every:
+                self._save(saved, records, job, reached, jax.device_get(states))
+                saved_at = time.monotonic()
+        if reached == job.start:
+            return
+        last, on_host = reached == steps[-1], jax.device_get(states)
+        if saved is not None:
+            self._save(saved, records, job, reached, on_host)
+        records.write_members(places, on_host, last=last)
+
+    def _save(self, saved: Run, records: Records, job: Job, step: int, states: Any) -> None:
+        some, evaluated = len(job.members), [one for one in self._work.steps if one <= step]
+        keys = [job.group.keys[member] for member in job.members]
+        metrics = records.rows(job.group.places[job.members], len(evaluated)) if evaluated else {}
+        leaves = [leaf[:some] for leaf in jax.tree.leaves(states)]
+        saved.save(Snapshot(keys, step, leaves, metrics, evaluated, done=step == self._work.steps[-1]))
 
     def measure(self, programs: Programs, group: Group, seconds: float) -> tuple[float, float]:
         """Seconds a step and an evaluation, of a lane of the group's first members."""
-        seeds, here, states = self._begin(programs, group, next(self._work.lanes(group)))
+        first = np.arange(min(len(group.places), self._work.plan.lane_width))
+        seeds, here, states = self._begin(programs, Job(group, first, 0), None)
         stretch = self._examples(seeds, 0, self._work.longest)
 
         def advance(num_steps: int) -> float:
@@ -231,22 +264,39 @@ class Lane:
             float(np.median([evaluate() for _ in range(4)][1:])),
         )
 
-    def _begin(self, programs: Programs, group: Group, members: np.ndarray) -> tuple[np.ndarray, Any, Any]:
-        """Seeds, hyperparameters and first states of a lane, filled up with its own members."""
-        slots = np.resize(members, self._work.plan.lane_width)
+    def _begin(self, programs: Programs, job: Job, saved: Run | None) -> tuple[np.ndarray, Any, Any]:
+        """Seeds, hyperparameters and states of a lane at its start, filled up with its own members."""
+        group, width = job.group, self._work.plan.lane_width
+        slots = np.resize(job.members, width)
         here = jax.device_put(jax.tree.map(lambda leaf: leaf[slots], group.hyperparameters), self._device)
-        states = programs.initialize(here, jax.device_put(self._work.splits["train"].inputs[:1], self._device))
+        if job.start == 0 or saved is None:
+            states = programs.initialize(here, jax.device_put(self._work.splits["train"].inputs[:1], self._device))
+        else:
+            leaves = saved.read([group.keys[member] for member in job.members]).leaves
+            filled = np.resize(np.arange(len(job.members)), width)
+            states = jax.tree.unflatten(jax.tree.structure(group.state), [leaf[filled] for leaf in leaves])
+            states = jax.device_put(states, self._device)
         return group.hyperparameters.seed[slots], here, states
 
-    def _stretches(self) -> Iterator[tuple[int, int]]:
+    def _stretches(self, start: int) -> Iterator[tuple[int, int]]:
         """Stretches of training between evaluations, ``(start, end)``, none longer than the longest."""
         for first, last in itertools.pairwise([0, *self._work.steps]):
-            for start in range(first, last, self._work.longest):
-                yield start, min(start + self._work.longest, last)
+            for here in range(max(first, start), last, self._work.longest):
+                yield here, min(here + self._work.longest, last)
 
     def _examples(self, seeds: np.ndarray, start: int, end: int) -> Any:
         examples = self._source.stretch(self._shared, seeds, start, end - start, self._work.longest)
         return jax.device_put(examples, self._device)
+
+    def _evaluate_into(
+        self, records: Records, places: np.ndarray, numbers: Iterable[int], programs: Programs, here: Any, states: Any
+    ) -> Any:
+        """Evaluate the members, enter the same numbers for each of these evaluations, and return the states."""
+        metrics, stopped_at, best = self._evaluate(programs, here, states)
+        metrics = jax.device_get(metrics)
+        for number in numbers:
+            records.write_metrics(places, number, metrics)
+        return states._replace(stopped_at=stopped_at, best=best)
 
     def _evaluate(self, programs: Programs, hyperparameters: Any, states: Any) -> Any:
         if programs.add_up is None:
@@ -258,6 +308,12 @@ class Lane:
         ]
         together = Sums(*(np.stack(column, axis=1) for column in zip(*sums, strict=True)))
         return programs.evaluate(hyperparameters, states, jax.device_put(together, self._device), self._validation)
+
+
+def _go_on(states: Any, num_members: int) -> bool:
+    """Whether any of a lane's first members is changed by more steps."""
+    diverged_at, stopped_at = jax.device_get((states.diverged_at, states.stopped_at))
+    return bool(((diverged_at < 0) & (stopped_at < 0))[:num_members].any())
 
 
 def _check_memory(programs: Programs, work: Work) -> int:
@@ -295,7 +351,11 @@ def compiled(work: Work, group: Group, source: OnDevice | FromHost) -> list[Futu
     settings = backend.setting("enable_x64"), backend.setting("default_matmul_precision")
     key = group.task, structure, tuple(leaves), len(work.splits["train"].inputs), work.devices
     try:
-        return _compiled(*key, settings)
+        programs = _compiled(*key, settings)
+        if any(program.done() and program.exception() for program in programs):
+            _compiled.cache_clear()  # What failed once, for want of memory perhaps, may be tried again.
+            programs = _compiled(*key, settings)
+        return programs
     except TypeError:  # A model or a mask that cannot be hashed is compiled afresh in each call.
         return _compiled.__wrapped__(*key, settings)
 
@@ -355,7 +415,8 @@ def _functions(task: Task, num_train: int) -> dict[str, Callable[..., Any]]:
                 if isinstance(train, Sums)
                 else training.score(task, state.params, state.model_state, train)
             )
-            return training.report(task, one, state, on_train, validation)
+            metrics, judged = training.judge(task, state, training.report(task, one, state, on_train, validation))
+            return metrics, judged.stopped_at, judged.best
 
         return jax.vmap(member, in_axes=(0, 0, 0 if isinstance(train, Sums) else None))(hyperparameters, states, train)
 

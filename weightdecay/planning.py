@@ -5,7 +5,7 @@ width, so the width follows from the model, the batch and the backend alone, nev
 bits in any grid.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import jax
@@ -179,6 +179,40 @@ def check(plan: Any, *, batch_size: int | None) -> None:
         raise ValueError(f"plan.lowering is {plan.lowering!r}; give one of {', '.join(LOWERINGS)}.")
     if plan.streamed and batch_size is None:
         raise ValueError("plan.streamed is True, but batch_size is None: a step sees all examples; give a batch_size.")
+
+
+def lowered(plan: Plan, *, batch_size: int | None, width_is_free: bool) -> Plan | None:
+    """Plan that needs less memory, after one that ran out of it.
+
+    Args:
+      plan: That one.
+      batch_size: Examples a step; None = all.
+      width_is_free: Whether lanes may become narrower, which changes a member's last bits: not where the width was
+        asked for, nor where members have been trained at it.
+
+    Returns:
+      The plan; None where there is none.
+    """
+    if jax.default_backend() == "cpu" and plan.num_devices > 1:
+        return replace(plan, num_devices=plan.num_devices // 2, reasons=("devices: fewer, for want of memory",))
+    if width_is_free and plan.lane_width > 1:
+        return replace(plan, lane_width=plan.lane_width // 2, reasons=("lane width: less, for want of memory",))
+    if not plan.streamed and batch_size is not None:
+        steps = min(plan.steps_per_call, 100)
+        return replace(plan, streamed=True, steps_per_call=steps, reasons=("streamed: for want of memory",))
+    return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device ran out of memory while it trained.
+
+    Args:
+      error: What came.
+
+    Returns:
+      True if so.
+    """
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def bytes_of(tree: Any) -> int:

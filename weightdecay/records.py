@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
+_MARKS = ("diverged_at", "stopped_at", "best_step")
+
 
 class Weights(Sequence[Any]):
     """Trees of arrays by place, in one temporary file; a tree is read when it is asked for."""
@@ -52,7 +54,9 @@ class Weights(Sequence[Any]):
         """Return a member's tree."""
         where = self._where[index]
         if where is None:
-            raise IndexError(f"member {index} has no weights yet.")
+            raise ValueError(
+                f"member {index} has no weights: the run was interrupted before its turn; go on with the same call."
+            )
         structure, shapes = self._layouts[where[0]]
         sizes = [int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes]
         with self._lock:
@@ -70,7 +74,8 @@ class Records:
 
     Attributes:
       metrics: By name, float32 on disk, shape ``(members, steps)``; nan where nothing is written.
-      marks: By name, int32, shape ``(members,)``: ``diverged_at`` and ``stopped_at``, -1 for never.
+      marks: By name, int32, shape ``(members,)``: ``diverged_at`` and ``stopped_at``, -1 for never, and ``best_step``,
+        the evaluation that a member with patience is kept from, -1 where all steps count.
       weights: ``(params, model_state)`` of each member.
     """
 
@@ -79,7 +84,7 @@ class Records:
         self._shape = num_members, num_steps
         self._lock = threading.Lock()
         self.metrics: dict[str, np.ndarray] = {}
-        self.marks = {name: np.full(num_members, -1, np.int32) for name in ("diverged_at", "stopped_at")}
+        self.marks = {name: np.full(num_members, -1, np.int32) for name in _MARKS}
         self.weights = Weights(num_members)
 
     def write_metrics(self, places: np.ndarray, step: int, metrics: Mapping[str, np.ndarray]) -> None:
@@ -96,17 +101,40 @@ class Records:
                     self.metrics[name] = _on_disk(self._shape)
                 self.metrics[name][places, step] = values[: len(places)]
 
-    def write_members(self, places: np.ndarray, states: Any) -> None:
-        """Keep some members after their last step.
+    def rows(self, places: np.ndarray, num_steps: int) -> dict[str, np.ndarray]:
+        """First evaluations of some members.
+
+        Args:
+          places: Of the members, ``(some,)``.
+          num_steps: How many evaluations.
+
+        Returns:
+          By name, each ``(some, num_steps)``.
+        """
+        return {name: np.array(values[places, :num_steps]) for name, values in self.metrics.items()}
+
+    def write_members(self, places: np.ndarray, states: Any, *, last: bool) -> None:
+        """Keep some members as they are now.
 
         Args:
           places: Of the members, ``(some,)``.
           states: `weightdecay.training.State` with NumPy arrays, each ``(at least some, ...)``.
+          last: Whether they have all their steps behind them: of a member with patience, the last evaluation then is
+            that of its best weights, which are kept.
         """
-        self.marks["diverged_at"][places] = states.diverged_at[: len(places)]
+        some = len(places)
+        for name, marks in self.marks.items():
+            if hasattr(states, name):
+                marks[places] = getattr(states, name)[:some]
+        if states.best is not None:
+            self.marks["best_step"][places] = states.best.step[:some]
+            if last:
+                dead = states.diverged_at >= 0
+                best = {name: np.where(dead, np.nan, values) for name, values in states.best.metrics.items()}
+                self.write_metrics(places, self._shape[1] - 1, best)
         for slot, place in enumerate(places):
-            alone = jax.tree.map(lambda leaf, slot=slot: leaf[slot], (states.params, states.model_state))
-            self.weights.write(int(place), alone)
+            alone = jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), states)
+            self.weights.write(int(place), jax.tree.map(np.asarray, alone.kept()))
 
 
 def _on_disk(shape: tuple[int, int]) -> np.ndarray:

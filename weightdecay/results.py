@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from weightdecay import folders, selection, tree
+from weightdecay import checkpoints, folders, selection, tree
 from weightdecay import grid as grids
 from weightdecay.decay import NoDecay
 from weightdecay.records import Records
@@ -36,7 +36,9 @@ class GridResult:
         with several have one coordinate each), ``learning_rate``, ``seed``, every other axis of the grid, and
         ``candidate`` (members that differ in the seed alone share one). Along both: ``train_loss``, ``penalty``,
         ``train_accuracy``, ``validation_loss``, ``validation_accuracy``, ``weight_norm`` and ``zero_fraction`` (of the
-        weights that decay). Along ``member``: ``diverged_at`` and ``stopped_at`` (step, -1 for never).
+        weights that decay). Along ``member``: ``diverged_at`` and ``stopped_at`` (step, -1 for never), and
+        ``best_step``, the evaluation that is kept of a member with patience (-1 without). From ``diverged_at`` on, all
+        metrics are nan, and so are those that an interrupted run did not reach.
       members: Hyperparameters of each member by name.
       settings: How the grid was run.
       model: The model, completed with what came from the data; None in a result read from disk.
@@ -147,6 +149,12 @@ class GridResult:
         Raises:
           ValueError: Unknown words, no finite candidate, or one seed where a standard error is needed.
         """
+        died = self.dataset["diverged_at"].values
+        if (died >= 0).all():
+            raise ValueError(
+                f"every one of the {len(self)} members diverged, the last at step {died.max()}; lower the learning "
+                "rates or the coefficients."
+            )
         return selection.choose(self.candidates(metric), metric=metric, criterion=criterion)
 
     def no_decay(self, *, metric: str = "validation_loss") -> Choice | None:
@@ -270,12 +278,14 @@ class GridResult:
 
     def __repr__(self) -> str:
         """Return the size of the grid and the choice."""
+        died = int((self.dataset["diverged_at"].values >= 0).sum())
+        diverged = f", {'all' if died == len(self) else died} of them diverged" if died else ""
         try:
             choice = f"chosen on validation data: {self.best()}"
         except ValueError as error:
             choice = f"no choice: {error}"
         steps = self.dataset.sizes["step"]
-        return f"GridResult of {len(self)} members, {steps} evaluations; {choice}"
+        return f"GridResult of {len(self)} members{diverged}, {steps} evaluations; {choice}"
 
     def _has_no_accuracy(self) -> bool:
         return bool(np.isnan(self.dataset["validation_accuracy"].values).all())
@@ -292,16 +302,16 @@ def load(path: str | os.PathLike[str]) -> GridResult:
     """Read a result that was saved; nothing in the files is run.
 
     Args:
-      path: The folder that ``result.save`` wrote.
+      path: The folder that ``result.save`` wrote, or the directory of a run that is finished.
 
     Returns:
       The result, without the model: weights are nested dictionaries of NumPy arrays.
 
     Raises:
-      FileNotFoundError: No result there.
+      FileNotFoundError: No result there, or a run that is not finished.
       ValueError: A damaged file, or one of a later version.
     """
-    contents = folders.read(path)
+    contents = folders.read(checkpoints.finished_result(path) or path)
     return GridResult(contents.dataset, contents.members, contents.weights, contents.settings, test=contents.test)
 
 

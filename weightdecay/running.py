@@ -1,24 +1,34 @@
 """Training grids: `fit_grid`, one member alone, and what a run would take."""
 
+import contextlib
 import inspect
+import os
+import re
+import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import numpy as np
 
-from weightdecay import backend, groups, lanes, masks, optimizers, planning, training
+from weightdecay import backend, checkpoints, groups, lanes, masks, optimizers, planning, selection, training
 from weightdecay import data as datasets
+from weightdecay.checkpoints import Run
 from weightdecay.data import Data
 from weightdecay.decay import Rule
 from weightdecay.grid import Grid
 from weightdecay.lanes import Work
 from weightdecay.planning import Forecast, Plan
+from weightdecay.records import Records
 from weightdecay.results import GridResult
 from weightdecay.training import Task
 from weightdecay.types import Batch, Integer, LossFn, Mask, MaskFn, Scalar
+
+_READ_AT_ONCE = 256  # saved members
 
 
 def fit_grid(
@@ -31,7 +41,11 @@ def fit_grid(
     num_steps: Integer,
     batch_size: Integer | None,
     eval_every: Integer | None = None,
+    patience: Integer | None = None,
+    stopping_metric: str = "validation_loss",
     mask: Mask | MaskFn = masks.kernels,
+    directory: str | os.PathLike[str] | None = None,
+    save_every: float = 30.0,
     plan: Plan | None = None,
     memory_budget: Integer | None = None,
     dtype: Any = None,
@@ -40,7 +54,8 @@ def fit_grid(
     """Train every member of a grid, and say what came of each.
 
     Each member starts from weights drawn from its own seed and sees batches drawn from its own seed, whatever else is
-    in the grid. Rules with one normal form, and all numbers of a grid, train in one compiled program.
+    in the grid. Rules with one normal form, and all numbers of a grid, train in one compiled program. A member whose
+    numbers are not finite any more stays at its last finite state, and its metrics are nan from then on.
 
     Args:
       model: A flax linen module, such as ``wd.models.MLP((64, 64))``, or ``wd.Model(init, apply)``.
@@ -53,8 +68,15 @@ def fit_grid(
       num_steps: Training steps of each member.
       batch_size: Examples a step; None takes all of them in each step.
       eval_every: Steps between evaluations, counted from the start; the last step is always evaluated. None: about
-        twenty evaluations.
+        twenty evaluations; in a directory, as the first call had it.
+      patience: Evaluations without a better ``stopping_metric`` after which a member stops. What is kept of a member,
+        and what the last evaluation tells, is then its best evaluation. None: every member takes all steps.
+      stopping_metric: ``"validation_loss"`` or ``"validation_accuracy"``.
       mask: Which weights decay; see `weightdecay.masks`.
+      directory: Where the run is saved as it goes. The same call goes on where an earlier one was cut off, bit for bit;
+        with more members or steps it trains what is new; with anything else changed it is refused. Ctrl-C saves and
+        returns what there is. None: nothing is saved.
+      save_every: Seconds between two saves, > 0; so much is trained again at the most, and the steps of a call.
       plan: Lanes and devices; None has them chosen for the model and the backend; see `plan`.
       memory_budget: Bytes of training examples that may lie on a device; more are streamed from the host. None: a
         quarter of what is free.
@@ -69,6 +91,8 @@ def fit_grid(
       TypeError: An argument of the wrong kind.
       ValueError: An argument of the wrong value: told before anything is compiled.
       MemoryError: A model too large for the memory at any plan: told before training.
+      RuntimeError: Another process trains in ``directory``.
+      OSError: ``directory`` cannot be written, or holds something else.
 
     Examples:
       >>> from weightdecay import decay, models
@@ -77,6 +101,9 @@ def fit_grid(
       >>> result.dataset.sizes["member"], result.dataset.sizes["step"]
       (4, 20)
     """
+    if isinstance(save_every, bool) or not isinstance(save_every, int | float) or not save_every > 0:
+        raise ValueError(f"save_every is {save_every!r}; give a number of seconds above 0.")
+    before = {} if directory is None else checkpoints.stored(directory)
     work = _prepare(
         model,
         data,
@@ -86,32 +113,143 @@ def fit_grid(
         num_steps=num_steps,
         batch_size=batch_size,
         eval_every=eval_every,
+        patience=patience,
+        stopping_metric=stopping_metric,
         mask=mask,
         plan=plan,
         memory_budget=memory_budget,
         dtype=dtype,
+        before=before.get("depends_on", {}),
     )
-    started = time.perf_counter()
-    with _bar(len(grid) * work.steps[-1], progress) as bar:
-        records = lanes.run(work, bar.update)
     task = work.groups[0].task
-    settings = {
-        "model": repr(task.model),
+    names = {
+        "model": re.sub(r" at 0x\w+", "", repr(task.model)),
         "optimizer": _name(optimizer),
         "loss": task.loss.name,
-        "mask": _name(mask),
-        "num_steps": work.steps[-1],
-        "batch_size": work.batch_size,
-        "dtype": task.dtype,
-        "examples": {name: len(split.inputs) for name, split in work.splits.items()},
-        "compiled_programs": len(work.groups),
-        "plan": work.plan.layout(),
-        "backend": jax.default_backend(),
-        "seconds": round(time.perf_counter() - started, 3),
+        "mask": _name(mask) if callable(mask) else "a tree of its own",
     }
-    return GridResult.build(
-        list(grid), work.steps, records, settings, model=task.model, score_test=_test_scorer(task, work.splits)
-    )
+    started = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        run = None if directory is None else stack.enter_context(checkpoints.opened(directory, save_every=save_every))
+        work, records, interrupted = _trained(work, grid, names, run, width_is_free=plan is None, progress=progress)
+        settings = {
+            **names,
+            "num_steps": work.steps[-1],
+            "batch_size": work.batch_size,
+            "patience": task.patience,
+            "dtype": task.dtype,
+            "examples": {name: len(split.inputs) for name, split in work.splits.items()},
+            "compiled_programs": len(work.groups),
+            "plan": work.plan.layout(),
+            "backend": jax.default_backend(),
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        scorer = _test_scorer(task, work.splits)
+        result = GridResult.build(list(grid), work.steps, records, settings, model=task.model, score_test=scorer)
+        if run is not None and not interrupted:
+            run.finish(lambda path: result.save(path, overwrite=True))
+    return result
+
+
+def _trained(
+    work: Work, grid: Grid, names: Mapping[str, Any], run: Run | None, *, width_is_free: bool, progress: bool
+) -> tuple[Work, Records, bool]:
+    """Train what is not trained yet; out of memory, try once more with a smaller plan."""
+    try:
+        return work, *_train(work, grid, names, run, progress=progress)
+    except jax.errors.JaxRuntimeError as error:
+        if not planning.out_of_memory(error):
+            raise
+        width_is_free = width_is_free and not (run and run.holds_members())
+        smaller = planning.lowered(work.plan, batch_size=work.batch_size, width_is_free=width_is_free)
+        if smaller is None:
+            raise MemoryError(
+                f"out of memory with {work.plan}; no smaller plan gives the same numbers. Take a smaller model or "
+                f"batch_size, or a plan with fewer members a lane and a new directory. ({error})"
+            ) from error
+        warnings.warn(
+            f"out of memory with lanes of {work.plan.lane_width} on {work.plan.num_devices} device(s); trying once "
+            f"more: {smaller}",
+            UserWarning,
+            stacklevel=4,
+        )
+    if run is not None and not run.holds_members():
+        run.stored = {}  # the lanes may be of another width now
+    work = work._replace(plan=smaller)
+    return work, *_train(work, grid, names, run, progress=progress)
+
+
+def _train(
+    work: Work, grid: Grid, names: Mapping[str, Any], run: Run | None, *, progress: bool
+) -> tuple[Records, bool]:
+    """Train what is not trained yet: what came of the members, and whether it was interrupted."""
+    records, done = Records(len(grid), len(work.steps)), 0
+    if run is not None:
+        work = _found(work, grid, names, run, records)
+        started = np.concatenate([group.started for group in work.groups])
+        done = int(started.sum())
+        if done and progress:
+            finished = int((started == work.steps[-1]).sum())
+            print(f"{run.path}: {finished} of {len(grid)} members are done; going on", file=sys.stderr)
+    with _bar(len(grid) * work.steps[-1], progress, done) as bar:
+        try:
+            lanes.run(work, records, bar.update, run)
+        except KeyboardInterrupt:
+            if run is None:
+                raise
+            warnings.warn(
+                f"interrupted; what was trained is saved. To go on, make the same call again, with "
+                f"directory={str(run.path)!r}.",
+                UserWarning,
+                stacklevel=5,
+            )
+            return records, True
+    return records, False
+
+
+def _found(work: Work, grid: Grid, names: Mapping[str, Any], run: Run, records: Records) -> Work:
+    """Settle that the directory is of this run, and take from it what is trained."""
+    task, programs, known = work.groups[0].task, {}, []
+    for group in work.groups:
+        program = group.program(work.splits)
+        programs[group.name()] = program
+        keys = tuple(checkpoints.key(grid[place], program) for place in group.places)
+        known.append(group._replace(keys=keys))
+    depends_on = {
+        **names,
+        "batch_size": work.batch_size,
+        "eval_every": work.steps[0],
+        "patience": task.patience,
+        "stopping_metric": task.stopping_metric,
+        "dtype": task.dtype,
+        "lane_width": work.plan.lane_width,
+        "lowering": work.plan.lowering,
+        "float64": backend.setting("enable_x64"),
+        "matmul_precision": backend.setting("default_matmul_precision"),
+        "device": f"{jax.default_backend()} {work.devices[0].device_kind}",
+        "data": checkpoints.data_digests(work.splits),
+        "versions": checkpoints.versions(),
+        "programs": programs,
+    }
+    num_steps = work.steps[-1]
+    run.settle(depends_on, num_steps)
+    with_steps = []
+    for group in known:
+        started = np.array([run.found(key, num_steps) for key in group.keys], np.int32)
+        with_steps.append(group._replace(started=started))
+        order = run.in_order(group.keys)
+        for step in np.unique(started[order]):
+            members = [member for member in order if started[member] == step]
+            for first in range(0, len(members), _READ_AT_ONCE):
+                some = members[first : first + _READ_AT_ONCE]
+                snapshot = run.read([group.keys[member] for member in some])
+                for column, evaluated in enumerate(snapshot.evaluated):
+                    if evaluated in work.steps:
+                        metrics = {name: values[:, column] for name, values in snapshot.metrics.items()}
+                        records.write_metrics(group.places[some], work.steps.index(evaluated), metrics)
+                states = jax.tree.unflatten(jax.tree.structure(group.state), snapshot.leaves)
+                records.write_members(group.places[some], states, last=bool(step == num_steps))
+    return work._replace(groups=with_steps)
 
 
 def fit(
@@ -164,7 +302,8 @@ def plan(model: Any, data: Data, grid: Grid, *, calibrate: bool = True, **settin
     """
     arguments = inspect.signature(fit_grid).bind(model, data, grid, **settings)
     arguments.apply_defaults()
-    del arguments.arguments["progress"]
+    for name in ("directory", "save_every", "progress"):
+        del arguments.arguments[name]
     work = _prepare(**arguments.arguments)
     started = time.perf_counter()
     device_bytes = lanes.compile_first(work)
@@ -194,13 +333,21 @@ def _prepare(
     num_steps: Integer,
     batch_size: Integer | None,
     eval_every: Integer | None,
+    patience: Integer | None,
+    stopping_metric: str,
     mask: Mask | MaskFn,
     plan: Plan | None,
     memory_budget: Integer | None,
     dtype: Any,
+    before: Mapping[str, Any] = MappingProxyType({}),
 ) -> Work:
-    """Check everything, and settle what is run and how, before anything is compiled."""
+    """Check everything, and settle what is run and how, before anything is compiled.
+
+    What an earlier call in the same directory chose (``before``) is chosen again.
+    """
     backend.prepare()
+    if eval_every is None:
+        eval_every = before.get("eval_every")
     eval_every = _check_steps(num_steps, eval_every)
     datasets.check(data, batch_size)
     num_steps, batch_size = int(num_steps), None if batch_size is None else int(batch_size)
@@ -208,16 +355,32 @@ def _prepare(
         planning.check(plan, batch_size=batch_size)
     if memory_budget is not None and (isinstance(memory_budget, bool) or memory_budget < 0):
         raise ValueError(f"memory_budget is {memory_budget!r}; give a number of bytes, or None.")
+    if patience is not None and (
+        isinstance(patience, bool) or not isinstance(patience, int | np.integer) or patience < 1
+    ):
+        raise ValueError(f"patience is {patience!r}; give a number of evaluations of at least 1, or None.")
+    if stopping_metric not in selection.METRICS:
+        raise ValueError(f"stopping_metric is {stopping_metric!r}; give one of {', '.join(selection.METRICS)}.")
     _check_axes(grid, optimizer)
     splits = data.batches()
     task = training.prepare(
-        model, splits, loss=loss, optimizer=optimizer, mask=mask, batch_size=batch_size, dtype=dtype
+        model,
+        splits,
+        loss=loss,
+        optimizer=optimizer,
+        mask=mask,
+        batch_size=batch_size,
+        dtype=dtype,
+        patience=None if patience is None else int(patience),
+        stopping_metric=stopping_metric,
     )
     if plan is not None:
         task = replace(task, by_slices=plan.lowering == "slices")
     divided = groups.divide(task, grid, splits)
     if plan is None:
         plan = _choose(divided, splits, batch_size, memory_budget)
+        if "lane_width" in before:
+            plan = replace(plan, lane_width=before["lane_width"], reasons=("as the first call in this directory",))
     steps = [*range(eval_every, num_steps, eval_every), num_steps]
     return Work(divided, splits, steps, batch_size, plan)
 
@@ -302,8 +465,8 @@ def _name(function: Any) -> str:
     return getattr(function, "__name__", None) or repr(function)
 
 
-def _bar(total: int, progress: bool) -> Any:
+def _bar(total: int, progress: bool, done: int) -> Any:
     from tqdm import tqdm
 
     shape = "{desc} {percentage:3.0f}% |{bar:30}| {n_fmt}/{total_fmt} member-steps, {elapsed} gone, {remaining} left"
-    return tqdm(total=total, disable=not progress, desc="training", unit_scale=True, bar_format=shape)
+    return tqdm(total=total, initial=done, disable=not progress, desc="training", unit_scale=True, bar_format=shape)

@@ -22,6 +22,17 @@ from weightdecay.decay import Rule
 from weightdecay.losses import Loss
 from weightdecay.types import Batch, Key, LossFn, Mask, MaskFn, ModelState, Params, PyTree, Scalar
 
+METRICS = (
+    "train_loss",
+    "penalty",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "weight_norm",
+    "zero_fraction",
+)
+"""What `report` tells of a member."""
+
 _BLOCK = 32  # steps between two looks whether all numbers are finite
 _EVALUATION_CHUNK = 128  # examples; what a forward pass makes of them stays in cache
 
@@ -41,6 +52,9 @@ class Task:
     """What the network computes in; None = as the weights are."""
     by_slices: bool = True
     """Whether convolutions and pooling are written out; see `weightdecay.lowering`."""
+    patience: int | None = None
+    """Evaluations without a better ``stopping_metric`` after which a member stops; None = never."""
+    stopping_metric: str = "validation_loss"
 
     def network(self) -> models.Network:
         """Return the model under the one face."""
@@ -69,6 +83,16 @@ class Hyperparameters(NamedTuple):
     optimizer: dict[str, Any]  # further arguments of the optimizer, each shape ()
 
 
+class Best(NamedTuple):
+    """A member at its best evaluation so far."""
+
+    step: Int[Array, ""]
+    params: Params
+    model_state: ModelState
+    metrics: dict[str, Float[Array, ""]]
+    waited: Int[Array, ""]  # evaluations since
+
+
 class State(NamedTuple):
     """What one member carries from step to step."""
 
@@ -77,6 +101,18 @@ class State(NamedTuple):
     model_state: ModelState
     optimizer_state: PyTree
     diverged_at: Int[Array, ""]  # the step that it could not take, since numbers were not finite; -1 = none
+    stopped_at: Int[Array, ""]  # step of the evaluation at which its patience ended; -1 = not
+    best: Best | None  # None = the task has no patience
+
+    def goes_on(self) -> Any:
+        """Whether more steps change anything, bool, shape ``()``."""
+        return (self.diverged_at < 0) & (self.stopped_at < 0)
+
+    def kept(self) -> tuple[Params, ModelState]:
+        """Return what is kept of one member, with NumPy arrays: its best weights, if it has patience and lives."""
+        if self.best is None or self.diverged_at >= 0:
+            return self.params, self.model_state
+        return self.best.params, self.best.model_state
 
 
 def prepare(
@@ -88,6 +124,8 @@ def prepare(
     mask: Mask | MaskFn,
     batch_size: int | None,
     dtype: Any = None,
+    patience: int | None = None,
+    stopping_metric: str = "validation_loss",
 ) -> Task:
     """Settle what is trained: the loss from the targets, the model's outputs from the classes.
 
@@ -99,6 +137,8 @@ def prepare(
       mask: Which weights decay.
       batch_size: Examples a step; None = all.
       dtype: What the network computes in; None = as the weights are.
+      patience: Evaluations without a better ``stopping_metric`` after which a member stops; None = never.
+      stopping_metric: ``"validation_loss"`` or ``"validation_accuracy"``.
 
     Returns:
       The task.
@@ -112,7 +152,16 @@ def prepare(
         losses.check_targets(resolved, split.targets, argument=f"data.{name} targets")
     complete = models.complete(model, losses.num_outputs(resolved, _all_targets(splits)))
     models.network(complete)
-    return Task(complete, resolved, optimizer, mask, batch_size, dtype=None if dtype is None else _float_name(dtype))
+    return Task(
+        complete,
+        resolved,
+        optimizer,
+        mask,
+        batch_size,
+        dtype=None if dtype is None else _float_name(dtype),
+        patience=patience,
+        stopping_metric=stopping_metric,
+    )
 
 
 def check_outputs(task: Task, state: "State", splits: Mapping[str, Batch]) -> None:
@@ -156,7 +205,12 @@ def initialize(task: Task, hyperparameters: Hyperparameters, inputs: Any) -> Sta
     """
     params, model_state = task.network().init(_key(hyperparameters.seed, 0), inputs)
     optimizer_state = task.transformation(hyperparameters).init(params)
-    return State(jnp.zeros((), jnp.int32), params, model_state, optimizer_state, jnp.full((), -1, jnp.int32))
+    zero, never = jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)
+    best = None
+    if task.patience is not None:
+        unknown = {name: jnp.full((), jnp.nan) for name in METRICS}
+        best = Best(zero, params, model_state, unknown, zero)
+    return State(zero, params, model_state, optimizer_state, diverged_at=never, stopped_at=never, best=best)
 
 
 def forward_bytes(task: Task, state: "State", batch: Batch) -> int:
@@ -283,12 +337,12 @@ def train(task: Task, hyperparameters: Hyperparameters, state: State, examples: 
 
         after, sound = jax.lax.fori_loop(first, last, unseen, (before, jnp.ones((), bool)))
         sound &= diagnostics.all_finite(after)
-        lives = before.diverged_at < 0
+        lives = before.goes_on()
         state = jax.tree.map(lambda new, old: jnp.where(lives & sound, new, old), after, before)
 
         def goes_on(carry: tuple[Any, State]) -> Any:
             index, state = carry
-            return lives & ~sound & (index < last) & (state.diverged_at < 0)
+            return lives & ~sound & (index < last) & state.goes_on()
 
         def seen(carry: tuple[Any, State]) -> tuple[Any, State]:
             index, state = carry
@@ -299,7 +353,8 @@ def train(task: Task, hyperparameters: Hyperparameters, state: State, examples: 
 
         return jax.lax.while_loop(goes_on, seen, (first, state))[1]
 
-    return jax.lax.fori_loop(0, -(-num_steps // _BLOCK), block, state)
+    best, state = state.best, state._replace(best=None)  # no step touches it
+    return jax.lax.fori_loop(0, -(-num_steps // _BLOCK), block, state)._replace(best=best)
 
 
 class Sums(NamedTuple):
@@ -395,7 +450,7 @@ def report(
     decays = masks.resolve(task.mask, state.params)
     decay_state = transform.carried(state.optimizer_state)
     on_validation = score(task, state.params, state.model_state, validation)
-    return {
+    told = {
         "train_loss": on_train["loss"],
         "penalty": rules.penalty(hyperparameters.decay, state.params, task.mask, state=decay_state, count=state.step),
         "train_accuracy": on_train["accuracy"],
@@ -404,6 +459,34 @@ def report(
         "weight_norm": diagnostics.weight_norm(state.params, decays),
         "zero_fraction": diagnostics.zero_fraction(state.params, decays),
     }
+    return {name: jnp.where(state.diverged_at < 0, value, jnp.nan) for name, value in told.items()}
+
+
+def judge(task: Task, state: State, metrics: Mapping[str, Any]) -> tuple[Mapping[str, Any], State]:
+    """Stop a member whose patience has ended, and keep its best weights.
+
+    Args:
+      task: What is trained.
+      state: The member at an evaluation.
+      metrics: Its `report`.
+
+    Returns:
+      What is recorded: of a member that had stopped before, the metrics of its best weights. And the state, with
+      ``stopped_at`` and ``best`` as they are now.
+    """
+    if task.patience is None or state.best is None:
+        return metrics, state
+    sign = -1 if task.stopping_metric == "validation_accuracy" else 1
+    value, least = sign * metrics[task.stopping_metric], sign * state.best.metrics[task.stopping_metric]
+    runs = state.goes_on()
+    better = runs & ((value < least) | (jnp.isnan(least) & ~jnp.isnan(value)))
+    now = Best(state.step, state.params, state.model_state, dict(metrics), jnp.zeros_like(state.best.waited))
+    waits = state.best._replace(waited=state.best.waited + 1)
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, waits)
+    stopped = state.stopped_at >= 0
+    recorded = {name: jnp.where(stopped, best.metrics[name], metrics[name]) for name in metrics}
+    stopped_at = jnp.where(runs & (best.waited >= task.patience), state.step, state.stopped_at)
+    return recorded, state._replace(stopped_at=stopped_at, best=best)
 
 
 def _float_name(dtype: Any) -> str:
