@@ -94,7 +94,7 @@ class Run:
 
     path: Path
     stored: dict[str, Any]
-    save_every: float
+    save_every: float | int
     _places: dict[str, list[Place]] = field(default_factory=dict)  # newest last
     _keys_of: dict[int, set[str]] = field(default_factory=dict)  # by checkpoint
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -114,6 +114,7 @@ class Run:
 
         Raises:
           ValueError: The directory holds a run of something else, or one with more steps.
+          OSError: It cannot be written.
         """
         if self.stored:
             told = _differences(self.stored["depends_on"], depends_on)
@@ -141,7 +142,12 @@ class Run:
             "num_steps": num_steps,
             "depends_on": json.loads(json.dumps(depends_on)),
         }
-        _write_json(self.path / _RUN, self.stored)
+        try:
+            _write_json(self.path / _RUN, self.stored)
+        except OSError as error:
+            raise OSError(
+                f"directory {self.path} cannot be written ({error}); make room there, or give another directory."
+            ) from error
 
     def found(self, key: str, num_steps: int) -> int:
         """Steps of a member that need not be trained again.
@@ -298,7 +304,7 @@ def stored(path: str | os.PathLike[str]) -> dict[str, Any]:
 class opened:
     """Hold the directory of a run while it is trained."""
 
-    def __init__(self, path: str | os.PathLike[str], *, save_every: float) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, save_every: float | int) -> None:
         """Take the directory, which is made where it is missing, and the seconds between two saves."""
         self._path, self._save_every = Path(path), save_every
         self._run: Run | None = None

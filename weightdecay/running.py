@@ -45,7 +45,7 @@ def fit_grid(
     stopping_metric: str = "validation_loss",
     mask: Mask | MaskFn = masks.kernels,
     directory: str | os.PathLike[str] | None = None,
-    save_every: float = 30.0,
+    save_every: float | int = 30.0,
     plan: Plan | None = None,
     memory_budget: Integer | None = None,
     dtype: Any = None,
@@ -123,7 +123,7 @@ def fit_grid(
     )
     task = work.groups[0].task
     names = {
-        "model": re.sub(r" at 0x\w+", "", repr(task.model)),
+        "model": " ".join(re.sub(r" at 0x\w+", "", repr(task.model)).split()),
         "optimizer": _name(optimizer),
         "loss": task.loss.name,
         "mask": _name(mask) if callable(mask) else "a tree of its own",
