@@ -439,6 +439,7 @@ def test_ctrl_c_saves_and_returns_what_there_is(tmp_path, whole, trained, monkey
             UserWarning, match=rf"interrupted; what was trained is saved. To go on, .*directory='{tmp_path}'"
         ):
             part = fit(tmp_path)
+    assert part.settings["interrupted"]
     known = np.isfinite(part.dataset["validation_loss"].values)
     assert known.any()
     np.testing.assert_array_equal(

@@ -1,6 +1,9 @@
 """The command line: what it prints, what it writes, and what it refuses."""
 
 import re
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from typer.testing import CliRunner
 
 import weightdecay as wd
 from weightdecay import cli
+from weightdecay.records import Records
 
 QUICK = ["--widths", "8", "--steps", "20", "--num-coefficients", "2", "--seeds", "2", "--train-size", "100"]
 
@@ -78,7 +82,7 @@ def test_sweep_of_a_regression_has_a_loss_and_no_accuracy(here):
 def test_sweep_where_every_member_diverges_keeps_the_result(here):
     shown = run("digits", *QUICK, "--learning-rates", "1e30")
     assert shown.exit_code == 2
-    assert "no candidate has a finite validation_loss for every seed" in shown.stderr
+    assert "every one of the 18 members diverged" in shown.stderr
     assert len(wd.load("runs/digits")) == 18
 
 
@@ -238,3 +242,25 @@ def test_convert_has_an_option_for_every_number_of_the_function():
     assert shown.exit_code == 0
     for name in list(inspect.signature(conventions.convert).parameters)[3:]:
         assert f"--{name.replace('_', '-')} " in shown.stdout
+
+
+def test_sweep_in_a_directory_goes_on_where_it_was_cut_off(here, monkeypatch):
+    whole = run("digits", *QUICK, "--output", "whole", "--patience", 3)
+    write_metrics = Records.write_metrics
+
+    def interrupt(*arguments):
+        write_metrics(*arguments)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(1)  # until the main thread has heard of it
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "write_metrics", interrupt)
+        with pytest.warns(UserWarning, match="interrupted; what was trained is saved"):
+            cut = run("digits", *QUICK, "--output", "out", "--patience", 3, "--directory", "run")
+    assert cut.exit_code == 130
+    assert not (here / "out").exists()
+    resumed = run("digits", *QUICK, "--output", "out", "--patience", 3, "--directory", "run")
+    assert "members are done; going on" in resumed.stderr
+    assert resumed.stdout.replace("written to out", "written to whole") == whole.stdout
+    assert wd.load("out").dataset.identical(wd.load("whole").dataset)
+    assert wd.load("run").dataset.identical(wd.load("whole").dataset)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import weightdecay as wd
-from weightdecay import backend, planning
+from tests.compare import same_bits
+from weightdecay import backend, lanes, planning
 
 DATA = wd.data.digits(num_train=150)
 MODEL = wd.models.MLP((13, 7))
@@ -204,3 +205,83 @@ def test_records_read_back_what_was_written():
     assert len(weights) == 3
     with pytest.raises(ValueError, match="member 1 has no weights: the run was interrupted"):
         Weights(2)[1]
+
+
+def exhausted(monkeypatch, num_failures):
+    """Have devices run out of memory in their first lanes."""
+    train, failed = lanes.Lane.train, []
+
+    def limited(self, *arguments):
+        if len(failed) < num_failures:
+            failed.append(self)
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes.")
+        return train(self, *arguments)
+
+    monkeypatch.setattr(lanes.Lane, "train", limited)
+
+
+def short(**changed):
+    grid = wd.Grid(decay=wd.logspace(wd.L2, 1e-3, 1e-1, 3), learning_rate=1e-3)
+    return wd.fit_grid(MODEL, DATA, grid, progress=False, **{**SHORT, **changed})
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        (wd.Plan(2, 2), "lanes of 2 on 2 device.*trying once more with lanes of 2 on 1 cpu"),
+        (wd.Plan(2, 1), "lanes of 2 on 1 device.*trying once more with lanes of 2 on 1 cpu.*examples from the host"),
+    ],
+)
+def test_fit_grid_out_of_memory_tries_a_smaller_plan_with_the_same_bits(monkeypatch, plan, told):
+    expected = short(plan=plan)
+    exhausted(monkeypatch, 1)
+    with pytest.warns(UserWarning, match=told):
+        result = short(plan=plan)
+    assert result.dataset.identical(expected.dataset)
+    for member in range(3):
+        same_bits(result.params(member), expected.params(member))
+
+
+def test_fit_grid_out_of_memory_twice_is_told(monkeypatch):
+    exhausted(monkeypatch, 99)
+    with (
+        pytest.warns(UserWarning, match="trying once more"),
+        pytest.raises(MemoryError, match=r"ran out of memory with lanes of 2 on 1 device.*RESOURCE_EXHAUSTED"),
+    ):
+        short(plan=wd.Plan(2, 2))
+
+
+def test_fit_grid_keeps_the_width_of_members_that_are_saved(monkeypatch, tmp_path):
+    short(plan=None, directory=tmp_path)
+    width = short(plan=None, directory=tmp_path).settings["plan"]["lane_width"]
+    monkeypatch.setattr(planning, "lowered", narrower := Narrower())
+    exhausted(monkeypatch, 1)
+    with pytest.raises(MemoryError, match="ran out of memory"):
+        short(plan=None, directory=tmp_path, num_steps=2 * SHORT["num_steps"])
+    assert narrower.width_is_free == [False]
+    assert width > 1
+
+
+class Narrower:
+    def __init__(self):
+        self.width_is_free = []
+
+    def __call__(self, plan, *, batch_size, width_is_free):
+        self.width_is_free.append(width_is_free)
+
+
+@pytest.mark.parametrize(
+    ("plan", "backend_name", "width_is_free", "batch_size", "expected"),
+    [
+        (wd.Plan(8, 4), "cpu", True, 16, wd.Plan(8, 2)),
+        (wd.Plan(8, 1), "cpu", True, 16, wd.Plan(4, 1)),
+        (wd.Plan(8, 4), "gpu", True, 16, wd.Plan(4, 4)),
+        (wd.Plan(8, 4), "gpu", False, 16, wd.Plan(8, 4, steps_per_call=100, streamed=True)),
+        (wd.Plan(1, 4), "gpu", True, 16, wd.Plan(1, 4, steps_per_call=100, streamed=True)),
+        (wd.Plan(8, 4, streamed=True), "gpu", False, 16, None),
+        (wd.Plan(8, 4), "gpu", False, None, None),
+    ],
+)
+def test_lowered_gives_up_no_bit_that_must_stay(monkeypatch, plan, backend_name, width_is_free, batch_size, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend_name)
+    assert planning.lowered(plan, batch_size=batch_size, width_is_free=width_is_free) == expected

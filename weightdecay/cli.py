@@ -146,6 +146,12 @@ def sweep(
         Path | None, typer.Option(help="Folder for the result and the plots.", show_default="runs/DATASET")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in that folder.")] = False,
+    patience: Annotated[
+        int | None, typer.Option(help="Evaluations without a better metric after which a member stops.")
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Option(help="Save the run here as it goes: the same command goes on where it was cut off.")
+    ] = None,
 ) -> None:
     """Train a network under many kinds and strengths of decay, and choose one on validation data."""
     from weightdecay import folders, running, selection
@@ -168,7 +174,11 @@ def sweep(
         f"{dataset}: {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test examples. "
         f"{len(grid) // seeds} candidates x {seeds} seeds = {len(grid)} members, {steps} steps each."
     )
-    result = running.fit_grid(**job, num_steps=steps, batch_size=batch_size)
+    result = running.fit_grid(
+        **job, num_steps=steps, batch_size=batch_size, patience=patience, stopping_metric=metric, directory=directory
+    )
+    if result.settings["interrupted"]:
+        raise typer.Exit(130)
     try:
         result.test(metric=metric)
     finally:  # Where nothing can be chosen, what was trained is kept all the same.

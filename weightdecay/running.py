@@ -142,6 +142,7 @@ def fit_grid(
             "compiled_programs": len(work.groups),
             "plan": work.plan.layout(),
             "backend": jax.default_backend(),
+            "interrupted": interrupted,
             "seconds": round(time.perf_counter() - started, 3),
         }
         scorer = _test_scorer(task, work.splits)
@@ -155,28 +156,31 @@ def _trained(
     work: Work, grid: Grid, names: Mapping[str, Any], run: Run | None, *, width_is_free: bool, progress: bool
 ) -> tuple[Work, Records, bool]:
     """Train what is not trained yet; out of memory, try once more with a smaller plan."""
-    try:
-        return work, *_train(work, grid, names, run, progress=progress)
-    except jax.errors.JaxRuntimeError as error:
-        if not planning.out_of_memory(error):
-            raise
-        width_is_free = width_is_free and not (run and run.holds_members())
-        smaller = planning.lowered(work.plan, batch_size=work.batch_size, width_is_free=width_is_free)
-        if smaller is None:
-            raise MemoryError(
-                f"out of memory with {work.plan}; no smaller plan gives the same numbers. Take a smaller model or "
-                f"batch_size, or a plan with fewer members a lane and a new directory. ({error})"
-            ) from error
-        warnings.warn(
-            f"out of memory with lanes of {work.plan.lane_width} on {work.plan.num_devices} device(s); trying once "
-            f"more: {smaller}",
-            UserWarning,
-            stacklevel=4,
-        )
-    if run is not None and not run.holds_members():
-        run.stored = {}  # the lanes may be of another width now
-    work = work._replace(plan=smaller)
-    return work, *_train(work, grid, names, run, progress=progress)
+    for attempt in (1, 2):
+        try:
+            return work, *_train(work, grid, names, run, progress=progress)
+        except jax.errors.JaxRuntimeError as error:
+            if not planning.out_of_memory(error):
+                raise
+            holds_members = run is not None and run.holds_members()
+            free = width_is_free and not holds_members
+            smaller = planning.lowered(work.plan, batch_size=work.batch_size, width_is_free=free)
+            lanes_on = f"lanes of {work.plan.lane_width} on {work.plan.num_devices} device(s)"
+            if attempt == 2 or smaller is None:
+                raise MemoryError(
+                    f"a device ran out of memory with {lanes_on}, and no other plan was tried that gives the same "
+                    "numbers. Take a smaller model or batch_size, or a plan with narrower lanes (in a new directory). "
+                    f"{error}"
+                ) from error
+            warnings.warn(
+                f"a device ran out of memory with {lanes_on}; trying once more with {smaller}",
+                UserWarning,
+                stacklevel=4,
+            )
+            if run is not None and not holds_members:
+                run.stored = {}  # the lanes may be of another width now
+            work = work._replace(plan=smaller)
+    raise AssertionError("unreachable")
 
 
 def _train(
@@ -198,8 +202,8 @@ def _train(
             if run is None:
                 raise
             warnings.warn(
-                f"interrupted; what was trained is saved. To go on, make the same call again, with "
-                f"directory={str(run.path)!r}.",
+                f"interrupted; what was trained is saved. To go on, make the same call (or the same command) again, "
+                f"with directory={str(run.path)!r}.",
                 UserWarning,
                 stacklevel=5,
             )
