@@ -17,10 +17,10 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), flags=re.S | re.M)
 
 
-@pytest.mark.parametrize("index", range(2))
+@pytest.mark.parametrize("index", range(3))
 def test_readme_python_runs_as_written(index, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert len(blocks("python")) == 2
+    assert len(blocks("python")) == 3
     exec(compile(blocks("python")[index], "README.md", "exec"), {})
     assert capsys.readouterr().out in ("", *blocks("text"))
 
