@@ -394,7 +394,7 @@ def full(monkeypatch, num_failures):
 
 
 def test_a_disk_that_is_full_for_a_while_loses_nothing(tmp_path, whole, trained, monkeypatch):
-    full(monkeypatch, 3)
+    full(monkeypatch, 8)
     with pytest.warns(UserWarning, match=r"cannot be written \(.*No space left.*\); training goes on"):
         same_result(fit(tmp_path), whole)
     trained.clear()

@@ -80,3 +80,96 @@ def test_batches_take_the_precision_that_jax_computes_in():
     assert list(splits) == ["train", "validation"]
     assert (splits["train"].inputs.dtype, splits["train"].targets.dtype) == (np.float32, np.int32)
     assert splits["validation"].inputs.shape == (1, 3)
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (60, 5, 4, 3)).astype(np.uint8)
+LABELS = np.arange(60) % 3
+
+
+def test_split_is_what_the_built_in_sets_are_made_with():
+    inputs, targets = datasets.load_wine(return_X_y=True)
+    options = {"seed": 3, "validation_size": 0.3, "test_size": 0.1, "num_train": 80, "label_noise": 0.2}
+    made, built_in = wd.data.split(inputs, targets, **options), wd.data.wine(**options)
+    for one, other in zip((made.train, made.validation, made.test), built_in.batches().values(), strict=True):
+        np.testing.assert_array_equal(one[0], other.inputs)
+        np.testing.assert_array_equal(one[1], other.targets)
+
+
+def test_split_keeps_images_with_their_labels_and_shape():
+    splits = wd.data.split(IMAGES, LABELS, standardize=False)
+    for inputs, targets in (splits.train, splits.validation, splits.test):
+        assert inputs.shape[1:] == (5, 4, 3)
+        assert (inputs.dtype, targets.dtype) == (np.float32, np.int32)
+        assert np.bincount(targets).tolist() == [len(targets) // 3] * 3
+        for image, label in zip(inputs, targets, strict=True):
+            where = (image == IMAGES).all(axis=(1, 2, 3))
+            assert LABELS[where].tolist() == [label]
+
+
+def test_split_standardizes_each_channel_of_each_pixel_by_the_training_examples():
+    constant = IMAGES.copy()
+    constant[:, 0, 0, 0] = 7
+    splits = wd.data.split(constant, LABELS)
+    train, test = splits.train[0], splits.test[0]
+    assert np.bincount(splits.train[1]).tolist() == [12, 12, 12]
+    # Float32 of values computed in float64.
+    np.testing.assert_allclose(train.mean(axis=0), 0, atol=1e-6)
+    deviation = train.std(axis=0)
+    assert deviation[0, 0, 0] == test[:, 0, 0, 0].max() == 0
+    np.testing.assert_allclose(deviation.ravel()[1:], 1, rtol=1e-6)
+    assert abs(test.mean(axis=0)).max() > 0.1
+
+
+def test_split_leaves_real_targets_of_any_shape_to_standardize():
+    targets = np.random.default_rng(1).normal(3, 2, (60, 2))
+    raw, standardized = (wd.data.split(IMAGES, targets, standardize=value).train[1] for value in (False, True))
+    assert {row.tobytes() for row in raw} <= {row.tobytes() for row in targets.astype(np.float32)}
+    np.testing.assert_allclose(standardized, (raw - raw.mean(axis=0)) / raw.std(axis=0), rtol=1e-4)  # float32
+    assert raw.shape == (36, 2)
+
+
+def test_split_takes_truth_as_classes():
+    splits = wd.data.split(np.arange(60.0)[:, None], LABELS == 0)
+    assert np.bincount(splits.train[1]).tolist() == [24, 12]
+    assert splits.train[1].dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "options", "error", "message"),
+    [
+        (IMAGES, LABELS[:-1], {}, ValueError, "the data has 60 inputs and 59 targets; give one target an example"),
+        (np.zeros((0, 3)), [], {}, ValueError, r"^inputs have shape \(0, 3\); give at least one example"),
+        (
+            np.full((60, 2), np.nan),
+            LABELS,
+            {},
+            ValueError,
+            "^inputs hold 120 values that are nan or infinite, the first",
+        ),
+        (IMAGES, ["a"] * 60, {}, TypeError, "^targets have dtype <U1; give numbers"),
+        (IMAGES * 1j, LABELS, {}, TypeError, "^inputs have dtype complex128; give real numbers"),
+        (IMAGES, LABELS, {"validation_size": 0.0}, ValueError, "validation_size is 0.0 and .* give shares above 0"),
+        (IMAGES, LABELS, {"seed": -1}, ValueError, "seed is -1; give a whole number from 0 to 4294967295"),
+        (IMAGES, LABELS + 2**40, {}, ValueError, "targets hold whole numbers that int32 does not hold; give classes"),
+        (
+            IMAGES,
+            LABELS * 0.5,
+            {"label_noise": 0.1},
+            ValueError,
+            "label_noise is 0.1, but the targets are not classes 0",
+        ),
+        (IMAGES, LABELS + 1, {"label_noise": 0.1}, ValueError, "label_noise is 0.1, but the targets are not classes 0"),
+        (IMAGES, LABELS * 0, {"label_noise": 0.1}, ValueError, "label_noise is 0.1, but the targets are not classes 0"),
+        (
+            IMAGES,
+            np.arange(60),
+            {},
+            ValueError,
+            "12 examples cannot be chosen out of 60 with their 60 classes .* floats",
+        ),
+        (IMAGES[:3], [0.5, 1, 2], {"test_size": 0.1}, ValueError, "0 examples cannot be chosen out of 3 .* give more"),
+    ],
+)
+def test_split_refuses(inputs, targets, options, error, message):
+    with pytest.raises(error, match=message):
+        wd.data.split(inputs, targets, **options)

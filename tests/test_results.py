@@ -10,6 +10,7 @@ import xarray
 from safetensors.numpy import load_file
 
 import weightdecay as wd
+from tests.compare import same_bits
 
 DATA = wd.data.digits(num_train=120)
 GRID = wd.Grid(
@@ -106,10 +107,26 @@ def test_params_refuses_a_member_that_is_not_there(result):
 def test_all_diverged_is_told_and_kept(tmp_path):
     grid = wd.Grid(decay=[wd.NoDecay(), wd.L2(0.1)], learning_rate=[1e30], seed=range(2))
     result = train(grid=grid)
-    assert "no choice: no candidate has a finite validation_loss" in repr(result)
+    assert "all of them diverged, " in repr(result)
+    assert "no choice: every one of the 4 members diverged" in repr(result)
     assert result.table()["diverged"].tolist() == [2, 2]
     result.save(tmp_path / "run")
     assert len(wd.load(tmp_path / "run")) == 4
+
+
+def test_save_params_writes_what_any_program_reads(result, tmp_path):
+    file = tmp_path / "member.safetensors"
+    result.save_params(file, member=1)
+    read = load_file(file)
+    assert sorted(read) == ["Dense_0/bias", "Dense_0/kernel", "Dense_1/bias", "Dense_1/kernel"]
+    same_bits(read["Dense_0/kernel"], result.params(1)["Dense_0"]["kernel"])
+    same_bits(wd.load_params(file), result.params(1))
+    with pytest.raises(FileExistsError):
+        result.save_params(file, member=0)
+    result.save_params(file, member=0, overwrite=True)
+    same_bits(wd.load_params(file), result.params(0))
+    with pytest.raises(IndexError, match="member is 99"):
+        result.save_params(tmp_path / "other.safetensors", member=99)
 
 
 def test_load_gives_back_what_was_saved(result, tmp_path):
@@ -200,7 +217,7 @@ def test_load_tells_what_is_no_result(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no weightdecay result; give a folder that result.save"):
         wd.load(tmp_path)
     (tmp_path / "settings.json").write_text('{"format": "weightdecay result", "version": 99}')
-    with pytest.raises(ValueError, match="format version 99, this library reads up to 1; upgrade"):
+    with pytest.raises(ValueError, match="format version 99, this library reads up to 2; upgrade"):
         wd.load(tmp_path)
 
 

@@ -88,6 +88,26 @@ def test_train_freezes_where_the_gradient_alone_is_not_finite():
         assert result.params()["w"] == 1.0
 
 
+def test_train_freezes_where_the_loss_alone_is_not_finite():
+    def init(key, inputs):
+        return {"w": jnp.ones(())}
+
+    def apply(params, inputs):
+        return inputs[:, 0] * params["w"]
+
+    def loss(outputs, targets):
+        return outputs + jnp.where(outputs < 0.55, jnp.inf, 0.0)  # infinite, with a gradient of 1
+
+    inputs = np.ones((4, 1), np.float32)
+    data = wd.Data((inputs, np.ones(4, np.float32)), (inputs, np.ones(4, np.float32)))
+    result = wd.fit(
+        wd.Model(init, apply), data, decay=wd.NoDecay(), learning_rate=0.1, optimizer=wd.sgd, loss=loss,
+        mask=wd.masks.everything, num_steps=40, batch_size=None, progress=False,
+    )  # fmt: skip
+    assert int(result.dataset["diverged_at"][0]) == 5
+    np.testing.assert_allclose(result.params()["w"], 0.5, rtol=1e-6)  # five steps of 0.1 in float32
+
+
 def test_a_dead_member_has_finite_weights_and_nan_metrics_and_is_never_chosen():
     grid = wd.Grid(learning_rate=[1e-2, 1e30], seed=range(2))
     result = wd.fit_grid(MODEL, DATA, grid, **SETTINGS)

@@ -30,6 +30,7 @@ from .decay import (
     Stable,
     TowardAnchor,
 )
+from .folders import load_params
 from .grid import Grid, logspace
 from .models import Model
 from .optimizers import adam, lamb, lion, muon, optimizer, rmsprop, sgd
@@ -79,6 +80,7 @@ __all__ = [
     "lamb",
     "lion",
     "load",
+    "load_params",
     "logspace",
     "masks",
     "models",

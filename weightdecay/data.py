@@ -1,7 +1,7 @@
 """Data sets, split into training, validation and test examples; the built-in ones need no download.
 
 Splits are made by a fixed seed and stratified by class, and whatever is fitted (standardization) is fitted on the
-training examples alone.
+training examples alone. `split` makes them of a user's own arrays, which `weightdecay.readers` reads from files.
 """
 
 from collections.abc import Callable
@@ -31,6 +31,97 @@ class Data:
         """Return the splits there are by name, as arrays in the precision that JAX computes in."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: Batch(*map(_as_array, split)) for name, split in splits.items() if split is not None}
+
+
+def split(
+    inputs: Any,
+    targets: Any,
+    *,
+    seed: Integer = 0,
+    validation_size: Scalar = 0.2,
+    test_size: Scalar = 0.2,
+    num_train: Integer | None = None,
+    label_noise: Scalar = 0.0,
+    standardize: bool = True,
+) -> Data:
+    """Split a user's own examples; targets that are whole numbers, one an example, are classes and stratify the split.
+
+    Args:
+      inputs: Numbers, shape ``(examples, ...)``.
+      targets: Numbers, shape ``(examples, ...)``: classes as integers from 0 (True and False are 1 and 0), or floats.
+      seed: Of the split, the choice of ``num_train`` examples and the label noise; 0 to 2**32 - 1.
+      validation_size: Share of all examples that validates.
+      test_size: Share of all examples that tests.
+      num_train: Training examples to keep, classes in proportion; None keeps all.
+      label_noise: Share of the training labels to replace by another class; validation and test stay clean.
+      standardize: Whether each feature, and each real target, loses its mean and is divided by its standard deviation,
+        both over the training examples; what is constant there is only centered. For images a feature is one channel
+        of one pixel, so images are often scaled by hand (``inputs / 255``) and given with ``standardize=False``.
+
+    Returns:
+      Inputs float32 and targets int32 where they are whole numbers, else float32, in the shapes that were given.
+
+    Raises:
+      TypeError: Not numbers.
+      ValueError: Empty, unequally many, nan or infinite; a share or a number that leaves a split empty or asks for more
+        than there is; classes too rare to stratify by; label noise without classes.
+
+    Examples:
+      >>> images, labels = np.zeros((100, 28, 28, 1)), np.arange(100) % 10
+      >>> data = split(images, labels, standardize=False)
+      >>> data.train[0].shape, data.validation[0].shape, data.test[0].shape
+      ((60, 28, 28, 1), (20, 28, 28, 1), (20, 28, 28, 1))
+    """
+    inputs, targets = np.asarray(inputs), np.asarray(targets)
+    _check_examples("", Batch(inputs, targets))
+    for name, values in {"inputs": inputs, "targets": targets}.items():
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"{name} have dtype {values.dtype}; give real numbers, in a dtype of NumPy's own.")
+    if not (0 < validation_size and 0 < test_size and validation_size + test_size < 1):
+        raise ValueError(
+            f"validation_size is {validation_size} and test_size is {test_size}; give shares above 0 that leave some "
+            "to train on."
+        )
+    if not 0 <= label_noise <= 1:
+        raise ValueError(f"label_noise is {label_noise}; give a share between 0 and 1.")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}; give a whole number from 0 to {2**32 - 1}.")
+    whole = targets.dtype.kind in "iub"
+    if whole and not (-(2**31) <= targets.min() and targets.max() < 2**31):
+        raise ValueError("targets hold whole numbers that int32 does not hold; give classes from 0, or floats.")
+    targets = targets.astype(np.int32 if whole else np.float64)
+    classes = np.unique(targets) if whole and targets.ndim == 1 else np.zeros(0)
+    if label_noise > 0 and (len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes)))):
+        raise ValueError(
+            f"label_noise is {label_noise}, but the targets are not classes 0, 1, 2, ..., one an example; number the "
+            "classes from 0, or leave label_noise out."
+        )
+
+    rest, test = _part(np.arange(len(targets)), round(float(test_size) * len(targets)), targets, seed)
+    train, validation = _part(rest, round(float(validation_size) * len(targets)), targets, seed)
+    if num_train is not None and num_train != len(train):
+        smallest = max(len(classes), 1)
+        if not smallest <= num_train <= len(train) - smallest:
+            raise ValueError(
+                f"num_train is {num_train}; give {smallest} to {len(train) - smallest}, or {len(train)}, which is all "
+                "of them."
+            )
+        _, train = _part(train, int(num_train), targets, seed)
+
+    if standardize:
+        inputs = _standardized(inputs.astype(np.float64), train)
+        targets = targets if whole else _standardized(targets, train)
+    noisy = targets.copy()
+    if label_noise > 0:
+        random = np.random.default_rng(seed)
+        flipped = random.choice(train, size=round(float(label_noise) * len(train)), replace=False)
+        shifts = random.integers(1, len(classes), size=len(flipped))
+        noisy[flipped] = (targets[flipped] + shifts) % len(classes)
+
+    def batch(rows: np.ndarray, labels: np.ndarray) -> Batch:
+        return Batch(inputs[rows].astype(np.float32), labels[rows].astype(np.int32 if whole else np.float32))
+
+    return Data(batch(train, noisy), batch(validation, targets), batch(test, targets))
 
 
 def digits(
@@ -65,7 +156,16 @@ def digits(
       ((300, 64), (359, 64), (359, 64))
     """
     inputs, targets = _load("digits")
-    return _split(inputs / 16, targets, seed, validation_size, test_size, num_train, label_noise, standardize=False)
+    return split(
+        inputs / 16,
+        targets,
+        seed=seed,
+        validation_size=validation_size,
+        test_size=test_size,
+        num_train=num_train,
+        label_noise=label_noise,
+        standardize=False,
+    )
 
 
 def breast_cancer(
@@ -94,7 +194,14 @@ def breast_cancer(
     References:
       W. Wolberg et al., Breast Cancer Wisconsin (Diagnostic), UCI Machine Learning Repository, 1995.
     """
-    return _split(*_load("breast_cancer"), seed, validation_size, test_size, num_train, label_noise)
+    return split(
+        *_load("breast_cancer"),
+        seed=seed,
+        validation_size=validation_size,
+        test_size=test_size,
+        num_train=num_train,
+        label_noise=label_noise,
+    )
 
 
 def wine(
@@ -123,7 +230,14 @@ def wine(
     References:
       S. Aeberhard & M. Forina, Wine, UCI Machine Learning Repository, 1992.
     """
-    return _split(*_load("wine"), seed, validation_size, test_size, num_train, label_noise)
+    return split(
+        *_load("wine"),
+        seed=seed,
+        validation_size=validation_size,
+        test_size=test_size,
+        num_train=num_train,
+        label_noise=label_noise,
+    )
 
 
 def diabetes(
@@ -147,7 +261,9 @@ def diabetes(
     References:
       Efron et al., Least Angle Regression, 2004.
     """
-    return _split(*_load("diabetes"), seed, validation_size, test_size, num_train, label_noise=0.0)
+    return split(
+        *_load("diabetes"), seed=seed, validation_size=validation_size, test_size=test_size, num_train=num_train
+    )
 
 
 BUILT_IN: dict[str, Callable[..., Data]] = {fn.__name__: fn for fn in (digits, breast_cancer, wine, diabetes)}
@@ -177,7 +293,7 @@ def check(data: Any, batch_size: Integer | None) -> None:
             raise TypeError(f"data.{name} is of type {type(split).__name__}; give a pair (inputs, targets) of arrays.")
     splits = data.batches()
     for name, batch in splits.items():
-        _check_split(name, batch)
+        _check_examples(f"data.{name} ", batch)
         for part in ("inputs", "targets"):
             here, first = getattr(batch, part).shape[1:], getattr(splits["train"], part).shape[1:]
             if here != first:
@@ -195,9 +311,9 @@ def check(data: Any, batch_size: Integer | None) -> None:
         )
 
 
-def _check_split(name: str, batch: Batch) -> None:
+def _check_examples(prefix: str, batch: Batch) -> None:
     for part, values in zip(("inputs", "targets"), batch, strict=True):
-        where = f"data.{name} {part}"
+        where = prefix + part
         if values.dtype.kind not in "fiub" and not np.issubdtype(values.dtype, np.number):
             raise TypeError(f"{where} have dtype {values.dtype}; give numbers (classes as integers from 0).")
         if values.ndim == 0 or len(values) == 0:
@@ -210,7 +326,8 @@ def _check_split(name: str, batch: Batch) -> None:
             )
     if len(batch.inputs) != len(batch.targets):
         raise ValueError(
-            f"data.{name} has {len(batch.inputs)} inputs and {len(batch.targets)} targets; give one target an example."
+            f"{prefix or 'the data '}has {len(batch.inputs)} inputs and {len(batch.targets)} targets; give one target "
+            "an example."
         )
 
 
@@ -229,61 +346,20 @@ def _load(name: str) -> tuple[np.ndarray, np.ndarray]:
     return getattr(datasets, f"load_{name}")(return_X_y=True)
 
 
-def _split(
-    inputs: np.ndarray,
-    targets: np.ndarray,
-    seed: Integer,
-    validation_size: Scalar,
-    test_size: Scalar,
-    num_train: Integer | None,
-    label_noise: Scalar,
-    *,
-    standardize: bool = True,
-) -> Data:
+def _part(rows: np.ndarray, size: int, targets: np.ndarray, seed: Integer) -> tuple[np.ndarray, np.ndarray]:
+    """The other rows, and ``size`` that are chosen by the seed."""
     from sklearn.model_selection import train_test_split
 
-    if not (0 < validation_size and 0 < test_size and validation_size + test_size < 1):
-        raise ValueError(
-            f"validation_size is {validation_size} and test_size is {test_size}; give shares above 0 that leave some "
-            "to train on."
-        )
-    if not 0 <= label_noise <= 1:
-        raise ValueError(f"label_noise is {label_noise}; give a share between 0 and 1.")
-    classes = np.issubdtype(targets.dtype, np.integer)
-    targets = targets.astype(np.int32 if classes else np.float64)
-
-    def part(rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        stratify = targets[rows] if classes else None
+    stratify = targets[rows] if targets.dtype == np.int32 and targets.ndim == 1 else None
+    try:
         rest, chosen = train_test_split(rows, test_size=size, random_state=int(seed), stratify=stratify)
-        return np.asarray(rest), np.asarray(chosen)
-
-    rest, test = part(np.arange(len(targets)), round(float(test_size) * len(targets)))
-    train, validation = part(rest, round(float(validation_size) * len(targets)))
-    if num_train is not None and num_train != len(train):
-        smallest = len(np.unique(targets)) if classes else 1
-        if not smallest <= num_train <= len(train) - smallest:
-            raise ValueError(
-                f"num_train is {num_train}; give {smallest} to {len(train) - smallest}, or {len(train)}, which is all "
-                "of them."
-            )
-        _, train = part(train, int(num_train))
-
-    inputs = inputs.astype(np.float64)
-    if standardize:
-        inputs = _standardized(inputs, train)
-    if not classes:
-        targets = _standardized(targets, train)
-    noisy = targets.copy()
-    if label_noise > 0:
-        random = np.random.default_rng(seed)
-        flipped = random.choice(train, size=round(float(label_noise) * len(train)), replace=False)
-        num_classes = int(targets.max()) + 1
-        noisy[flipped] = (targets[flipped] + random.integers(1, num_classes, size=len(flipped))) % num_classes
-
-    def split(rows: np.ndarray, labels: np.ndarray) -> Batch:
-        return Batch(inputs[rows].astype(np.float32), labels[rows].astype(np.int32 if classes else np.float32))
-
-    return Data(split(train, noisy), split(validation, targets), split(test, targets))
+    except ValueError as error:
+        classes = "" if stratify is None else f" with their {len(np.unique(stratify))} classes in proportion"
+        raise ValueError(
+            f"{size} examples cannot be chosen out of {len(rows)}{classes} ({error}); give more examples or other "
+            "sizes, leave rare classes out, and give targets that are no classes as floats."
+        ) from error
+    return np.asarray(rest), np.asarray(chosen)
 
 
 def _standardized(values: np.ndarray, train: np.ndarray) -> np.ndarray:

@@ -2,17 +2,31 @@
 
 - ``dataset.nc``: every metric and coordinate, netCDF 3.
 - ``weights.safetensors``: every weight array, all members stacked along the first dimension, under its name
-  (``params/Dense_0/kernel``).
-- ``settings.json``: format, hyperparameters of each member, settings of the run, versions, test scores.
+  (``params/Dense_0/kernel``; what the model carries beside its weights under ``model_state/...``).
+- ``settings.json``: an object with
 
-Reading runs no code from the files.
+  - ``format``: ``"weightdecay result"``, and ``version``: 2, of this layout;
+  - ``versions``: of the packages that wrote it, by name;
+  - ``settings``: of the run; ``test``: scores on the test examples, or null;
+  - ``members``: hyperparameters of each member by name, in the order of the arrays;
+  - ``sha256``: in hexadecimal by file name. ``dataset.nc`` and ``weights.safetensors``: of the file's bytes.
+    ``settings.json``: of this object without that entry, written as Python's ``json.dumps(..., sort_keys=True,
+    separators=(",", ":"))`` writes it.
+
+Version 1 is the same without ``sha256``. The weights of one member alone are a file of their own: `write_params`.
+
+Reading runs no code from the files, holds them against their sums, and takes no more memory than their sizes account
+for.
 """
 
+import hashlib
+import io
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +35,15 @@ import numpy as np
 
 from weightdecay import grid as grids
 from weightdecay import tree
+from weightdecay.types import Params
 
 _FORMAT = "weightdecay result"
-_VERSION = 1
+_VERSION = 2
 _DATASET, _WEIGHTS, _SETTINGS = "dataset.nc", "weights.safetensors", "settings.json"
+_LARGEST_SETTINGS = 2**28  # bytes
+_LARGEST_DEPTH = 100  # of a tree of weights
+_LARGEST_RANK = 64  # of a NumPy array
+_NETCDF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8}  # bytes of a value by netCDF's number of its type
 
 
 class Contents(NamedTuple):
@@ -84,10 +103,9 @@ def is_result(path: str | os.PathLike[str]) -> bool:
       True if it does.
     """
     try:
-        settings = json.loads((Path(path) / _SETTINGS).read_text(encoding="utf-8"))
+        return _is_ours(_parse(Path(path) / _SETTINGS))
     except (OSError, ValueError):
         return False
-    return isinstance(settings, dict) and settings.get("format") == _FORMAT
 
 
 def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool = False) -> Path:
@@ -103,6 +121,7 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
 
     Raises:
       OSError: As `check_folder`.
+      ValueError: Two weights of one name, or more members than ``settings.json`` may hold.
     """
     from safetensors.numpy import save_file
 
@@ -112,7 +131,7 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
     try:
         contents.dataset.to_netcdf(unfinished / _DATASET, engine="scipy")
         save_file(_stack(contents.weights), unfinished / _WEIGHTS)
-        settings = {
+        settings: dict[str, Any] = {
             "format": _FORMAT,
             "version": _VERSION,
             "versions": {
@@ -121,8 +140,16 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
             "settings": contents.settings,
             "test": contents.test,
             "members": [grids.encode(member) for member in contents.members],
+            "sha256": {file: _file_sum(unfinished / file) for file in (_DATASET, _WEIGHTS)},
         }
-        (unfinished / _SETTINGS).write_text(json.dumps(settings, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        settings["sha256"][_SETTINGS] = _settings_sum(settings)
+        text = json.dumps(settings, indent=1, allow_nan=False) + "\n"
+        if len(text) > _LARGEST_SETTINGS:
+            raise ValueError(
+                f"the hyperparameters of {len(contents.members)} members take {len(text)} bytes, {_SETTINGS} may have "
+                f"{_LARGEST_SETTINGS}; save the grid in parts."
+            )
+        (unfinished / _SETTINGS).write_text(text, encoding="utf-8")
         unfinished.chmod(0o755)
         (unfinished / _WEIGHTS).chmod(0o644)
         if folder.exists() and any(folder.iterdir()):
@@ -149,57 +176,296 @@ def read(path: str | os.PathLike[str]) -> Contents:
 
     Raises:
       FileNotFoundError: No such folder, or no result in it.
-      ValueError: A file that is broken, or written by a later version.
+      ValueError: A file that is missing, damaged or altered, or written by a later version.
     """
-    import xarray
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     folder = Path(path)
-    if not is_result(folder):
-        raise FileNotFoundError(
-            f"folder {folder} holds no weightdecay result; give a folder that result.save(...) wrote."
-        )
+    if not (folder / _SETTINGS).is_file():
+        raise _no_result(folder)
     file = _SETTINGS
     try:
-        stored = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-        version = int(stored["version"])
-        if version <= _VERSION:
-            members = [grids.decode(member) for member in stored["members"]]
-            settings, test = stored["settings"], stored["test"]
-            file = _DATASET
-            dataset = xarray.load_dataset(folder / _DATASET, engine="scipy")
-            if dataset.sizes["member"] != len(members):
-                raise ValueError(f"it has {dataset.sizes['member']} members, {_SETTINGS} has {len(members)}")
-            file = _WEIGHTS
-            weights = _unstack(load_file(folder / _WEIGHTS), len(members))
-            return Contents(dataset, members, weights, settings, test)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, SafetensorError) as error:
+        stored = _parse(folder / file)
+        version = stored["version"] if _is_ours(stored) else None
+        if version is not None and (type(version) is not int or version < 1):
+            raise ValueError(f"its version is {version!r}")
+    except Exception as error:  # what parsers make of broken bytes is of many types
+        raise _damaged(folder / file, error) from error
+    if version is None:
+        raise _no_result(folder)
+    if version > _VERSION:
         raise ValueError(
-            f"file {folder / file} is missing, damaged or altered ({error}); save the result again."
-        ) from error
-    raise ValueError(
-        f"folder {folder} has format version {version}, this library reads up to {_VERSION}; upgrade weightdecay."
-    )
+            f"folder {folder} has format version {version}, this library reads up to {_VERSION}; upgrade weightdecay."
+        )
+    try:
+        sums = _checked_sums(stored) if version > 1 or "sha256" in stored else None
+        members = [grids.decode(member) for member in stored["members"]]
+        settings, test = stored["settings"], stored["test"]
+        if not isinstance(settings, dict) or not isinstance(test, dict | None):
+            raise ValueError("its settings or its test are no objects")
+        file = _DATASET
+        _check_file(folder / file, sums)
+        dataset = _read_dataset(folder / file)
+        if dataset.sizes["member"] != len(members):
+            raise ValueError(f"it has {dataset.sizes['member']} members, {_SETTINGS} has {len(members)}")
+        file = _WEIGHTS
+        _check_file(folder / file, sums)
+        weights = _Weights(_read_arrays(folder / file), len(members))
+    except Exception as error:
+        raise _damaged(folder / file, error) from error
+    return Contents(dataset, members, weights, settings, test)
+
+
+def write_params(path: str | os.PathLike[str], params: Params, *, overwrite: bool = False) -> Path:
+    """Write the weights of one member as one safetensors file; it appears whole or not at all.
+
+    Args:
+      path: A new file, ``*.safetensors``; folders above it are made.
+      params: Weights, any pytree of arrays; each is stored under its name (``Dense_0/kernel``).
+      overwrite: Whether a file that is there may be replaced.
+
+    Returns:
+      The path.
+
+    Raises:
+      FileExistsError: The file is there, and ``overwrite`` was not given.
+      ValueError: Another ending than ``.safetensors``, no weights, or two of one name.
+    """
+    from safetensors.numpy import save_file
+
+    file = Path(path)
+    if file.suffix != ".safetensors":
+        raise ValueError(f"path is {file}; end it in .safetensors, which says what it is.")
+    if file.exists() and not (overwrite and file.is_file()):
+        raise FileExistsError(
+            f"path {file} is there already; nothing was touched. Give another path"
+            + (", or overwrite=True to replace the file." if file.is_file() else ".")
+        )
+    arrays = _by_name(params)
+    if not arrays:
+        raise ValueError("params hold no weights; give a tree with one array or more.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{file.name}-", dir=file.parent))
+    try:
+        save_file(arrays, unfinished / file.name)
+        (unfinished / file.name).chmod(0o644)
+        os.replace(unfinished / file.name, file)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return file
+
+
+def load_params(path: str | os.PathLike[str]) -> Params:
+    """Read a safetensors file of weights, such as `write_params` wrote.
+
+    Args:
+      path: The file.
+
+    Returns:
+      Nested dictionaries by the parts of the names, with NumPy arrays; or the one array of a file that has no names.
+
+    Raises:
+      FileNotFoundError: No such file.
+      IsADirectoryError: A folder.
+      ValueError: A file that is damaged or is no safetensors file.
+    """
+    file = Path(path)
+    try:
+        if file.is_dir():
+            raise IsADirectoryError(f"path {file} is a folder; give a safetensors file.")
+        arrays = _read_arrays(file)
+        return _nested({f"params/{name}" if name else "params": array for name, array in arrays.items()})["params"]
+    except (FileNotFoundError, IsADirectoryError):
+        raise
+    except Exception as error:  # what parsers make of broken bytes is of many types
+        raise _damaged(file, error) from error
+
+
+class _Weights(Sequence[tuple[Any, Any]]):
+    """``(params, model_state)`` of each member, taken from the stacked arrays when asked for."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], num_members: int) -> None:
+        for name, stacked in arrays.items():
+            if stacked.shape[:1] != (num_members,):
+                raise ValueError(f"{name} has shape {stacked.shape}, {_SETTINGS} has {num_members} members")
+        if set(_nested(arrays)) - {"model_state"} != {"params"}:
+            raise ValueError("its arrays are not all of params/... and model_state/...")
+        self._arrays, self._num_members = arrays, num_members
+
+    def __len__(self) -> int:
+        return self._num_members
+
+    def __getitem__(self, index: Any) -> Any:
+        number = range(self._num_members)[index]
+        nested = _nested({name: stacked[number, ...] for name, stacked in self._arrays.items()})
+        return nested["params"], nested.get("model_state", {})
+
+
+def _no_result(folder: Path) -> FileNotFoundError:
+    return FileNotFoundError(f"folder {folder} holds no weightdecay result; give a folder that result.save(...) wrote.")
+
+
+def _damaged(file: Path, error: Exception) -> ValueError:
+    told = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+    return ValueError(f"file {file} is missing, damaged or altered ({told}); save it again.")
+
+
+def _is_ours(stored: Any) -> bool:
+    return isinstance(stored, dict) and stored.get("format") == _FORMAT
+
+
+def _open(file: Path) -> io.BufferedReader:
+    """Open a file if it is one: a pipe or a device has no size and may have no end."""
+    if file.exists() and not file.is_file():
+        raise ValueError("it is no ordinary file")
+    return open(file, "rb")
+
+
+def _parse(file: Path) -> Any:
+    """JSON in a file; a ValueError for whatever is wrong with it."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it holds {constant}")
+
+    with _open(file) as opened:
+        if os.fstat(opened.fileno()).st_size > _LARGEST_SETTINGS:
+            raise ValueError(f"it has more than {_LARGEST_SETTINGS} bytes")
+        content = opened.read()
+    try:
+        return json.loads(content.decode("utf-8"), parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _settings_sum(stored: dict[str, Any]) -> str:
+    sums = {file: value for file, value in stored["sha256"].items() if file != _SETTINGS}
+    text = json.dumps(stored | {"sha256": sums}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _checked_sums(stored: dict[str, Any]) -> dict[str, str]:
+    if stored["sha256"][_SETTINGS] != _settings_sum(stored):
+        raise ValueError("its content does not fit its sha256")
+    return stored["sha256"]
+
+
+def _file_sum(file: Path) -> str:
+    with _open(file) as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _check_file(file: Path, sums: Mapping[str, str] | None) -> None:
+    """Hold a file against its sum; version 1 has none."""
+    if sums is not None and sums[file.name] != (found := _file_sum(file)):
+        raise ValueError(f"its sha256 is {found}, {_SETTINGS} says {sums[file.name]}")
+
+
+def _read_dataset(file: Path) -> Any:
+    import xarray
+
+    with _open(file) as opened:
+        _check_netcdf(opened)
+        opened.seek(0)
+        return xarray.load_dataset(opened, engine="scipy", decode_times=False)
+
+
+def _check_netcdf(file: io.BufferedReader) -> None:
+    """Refuse a netCDF 3 file whose arrays do not fit in it, before memory is taken for them.
+
+    See https://docs.unidata.ucar.edu/nug/current/file_format_specifications.html; record dimensions are never written.
+    """
+    length = os.fstat(file.fileno()).st_size
+
+    def take(size: int) -> bytes:
+        if not 0 <= size <= length - file.tell():
+            raise ValueError("it is cut off in its header")
+        return file.read(size)
+
+    def number(size: int = 4) -> int:
+        return int.from_bytes(take(size), "big", signed=True)
+
+    def padded(size: int) -> bytes:
+        return take(size + -size % 4)
+
+    def entries(tag: int) -> range:
+        found, count = number(), number()
+        if (found, count) != (0, 0) and found != tag:
+            raise ValueError("its header is no netCDF header")
+        return range(count)
+
+    def attributes() -> None:
+        for _ in entries(12):
+            padded(number())
+            size = _NETCDF_SIZES[number()]
+            padded(number() * size)
+
+    magic = take(4)
+    if magic not in (b"CDF\1", b"CDF\2"):
+        raise ValueError(f"it starts with {magic!r}, not as netCDF 3 does")
+    number()
+    dimensions: dict[bytes, int] = {}
+    for _ in entries(10):
+        name = padded(number())
+        if name in dimensions:
+            raise ValueError(f"two dimensions in it have the name {name!r}")
+        dimensions[name] = number()
+    sizes = list(dimensions.values())
+    attributes()
+    total = 0
+    for _ in entries(11):
+        padded(number())
+        rank = number()
+        if rank > _LARGEST_RANK:
+            raise ValueError(f"an array in it has {rank} dimensions")
+        shape = [sizes[number()] for _ in range(rank)]
+        attributes()
+        size = _NETCDF_SIZES[number()] * math.prod(shape)
+        number()
+        begin = number(4 * magic[3])
+        if min(shape, default=1) < 1 or not 0 <= begin <= length - size:
+            raise ValueError(f"an array of shape {tuple(shape)} does not fit in it")
+        total += size
+    if total > length:
+        raise ValueError("its arrays do not fit in it")
+
+
+def _read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file by name; its parser holds their sizes against the file's."""
+    from safetensors.numpy import load_file
+
+    _open(file).close()
+    return load_file(file)
+
+
+def _by_name(params: Params) -> dict[str, np.ndarray]:
+    """Arrays by name, each in C order, which safetensors takes for granted."""
+    named = tree.named_leaves(params)
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in named}
+    if len(arrays) < len(named):
+        twice = next(name for name in arrays if [other for other, _ in named].count(name) > 1)
+        raise ValueError(f"two weights have the name {twice!r}; name them apart, without slashes in a key.")
+    return arrays
 
 
 def _stack(weights: Sequence[tuple[Any, Any]]) -> dict[str, np.ndarray]:
     arrays: dict[str, list[np.ndarray]] = {}
     for params, model_state in weights:
-        for leaf_name, leaf in tree.named_leaves({"params": params, "model_state": model_state}):
-            arrays.setdefault(leaf_name, []).append(np.asarray(leaf))
-    return {leaf_name: np.stack(leaves) for leaf_name, leaves in arrays.items()}
+        for name, array in _by_name({"params": params, "model_state": model_state}).items():
+            arrays.setdefault(name, []).append(array)
+    return {name: np.stack(members) for name, members in arrays.items()}
 
 
-def _unstack(arrays: dict[str, np.ndarray], num_members: int) -> list[tuple[Any, Any]]:
-    def member(index: int) -> tuple[Any, Any]:
-        nested: dict[str, Any] = {}
-        for leaf_name, stacked in arrays.items():
-            *outer, last = leaf_name.split("/")
-            place = nested
-            for key in outer:
-                place = place.setdefault(key, {})
-            place[last] = stacked[index]
-        return nested["params"], nested.get("model_state", {})
-
-    return [member(index) for index in range(num_members)]
+def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Tree of dictionaries by the parts of the names."""
+    nested: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *outer, last = name.split("/")
+        if len(outer) > _LARGEST_DEPTH:
+            raise ValueError(f"a name in it has {len(outer) + 1} parts")
+        place = nested
+        for key in outer:
+            place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{name} lies below another array")
+        if last in place:
+            raise ValueError(f"{name} lies above another array")
+        place[last] = leaf
+    return nested

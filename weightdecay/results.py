@@ -48,7 +48,7 @@ class GridResult:
         self,
         dataset: xarray.Dataset,
         members: Sequence[dict[str, Any]],
-        weights: Sequence[tuple[Any, Any]],
+        weights: Sequence[Any],
         settings: Mapping[str, Any],
         *,
         model: Any = None,
@@ -271,6 +271,23 @@ class GridResult:
         """
         contents = folders.Contents(self.dataset, self.members, self._weights, self.settings, self._test)
         folders.write(path, contents, overwrite=overwrite)
+
+    def save_params(
+        self, path: str | os.PathLike[str], member: Integer | None = None, *, overwrite: bool = False
+    ) -> None:
+        """Write the weights of one member to a safetensors file, which `weightdecay.load_params` reads.
+
+        Args:
+          path: A new file, ``....safetensors``.
+          member: Its number; may be left out where there is one.
+          overwrite: Whether to replace an earlier file.
+
+        Raises:
+          IndexError: No such member.
+          FileExistsError: The file is there, without ``overwrite``.
+          ValueError: Another ending of the path.
+        """
+        folders.write_params(path, self.params(member), overwrite=overwrite)
 
     def __len__(self) -> int:
         """Return the number of members."""
