@@ -7,6 +7,7 @@ of independent decay (a share a step). `describe` shows the table, `convert` goe
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from numbers import Real
@@ -345,7 +346,11 @@ def _number(name: str, value: Any, domain: str = "", allowed: Callable[[float], 
     if isinstance(value, bool) or not (isinstance(value, Real) or hasattr(value, "dtype")):
         raise TypeError(f"{name} is {value!r}, of type {type(value).__name__}; give a number.")
     if not isinstance(value, Real):
+        if getattr(value.dtype, "kind", "f") not in "fiuV":  # V is bfloat16
+            raise TypeError(f"{name} is an array of dtype {value.dtype}; give numbers.")
         return value
+    if abs(value) > sys.float_info.max and value != math.inf:
+        raise ValueError(f"{name} is a whole number too large for a float; give a {domain or 'finite number >= 0'}.")
     if math.isnan(value) or value < 0 or not allowed(float(value)):
         raise ValueError(f"{name} is {value}; give a {domain or 'finite number >= 0'}.")
     return float(value)

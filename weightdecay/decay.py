@@ -3,7 +3,6 @@
 The rules stand in `coupled`, `decoupled` and `projected`, by where in a step they act; what a rule is stands in `rule`.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
@@ -29,7 +28,7 @@ from weightdecay.projected import (
     ProximalL2,
     SelectiveProjection,
 )
-from weightdecay.rule import Rule, at_step
+from weightdecay.rule import Rule, at_step, is_schedule
 from weightdecay.terms import Plain, Terms
 from weightdecay.types import Mask, MaskFn, Params
 
@@ -144,6 +143,8 @@ def check(decay: Any, *, argument: str) -> None:
         return
     if isinstance(decay, Masked):
         check(decay.rule, argument=f"{argument}.rule")
+        if decay.mask is None:
+            raise TypeError(f"{argument}.mask is None; give a mask, or the rule alone for the optimizer's own mask.")
         if isinstance(decay.rule, Combined | Masked | tuple | list):
             raise TypeError(f"{argument}.rule is {decay.rule}; wd.Masked takes one rule: mask each on its own.")
         return
@@ -159,6 +160,13 @@ def check(decay: Any, *, argument: str) -> None:
     optional = {one.name for one in fields(decay) if one.default is None}  # pyright: ignore[reportArgumentType]
     for name, value in decay.coefficients().items():
         where = f"{argument} = {decay}: {name}"
+        if isinstance(value, PerLayer):
+            for pattern, one in value.coefficients.items():
+                if not jax.tree_util.all_leaves([one], is_leaf=callable):
+                    raise TypeError(
+                        f"{where}[{pattern}] is {one!r}, of type {type(one).__name__}; give one number >= 0, or a "
+                        "schedule."
+                    )
         leaves = tree.named_leaves(value)
         if not leaves and name not in optional:
             raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; give a number >= 0.")
@@ -173,16 +181,15 @@ def _needed(rule: type[Rule]) -> list[str]:
 
 
 def _check_number(value: Any, where: str, *, above_zero: bool) -> None:
-    if callable(value) or isinstance(value, Tracer):
-        return
     allowed = "> 0" if above_zero else ">= 0"
-    dtype = np.asarray(value).dtype
-    if isinstance(value, bool) or not (np.issubdtype(dtype, np.floating) or np.issubdtype(dtype, np.integer)):
+    if isinstance(value, Tracer) or is_schedule(value):
+        return
+    if not tree.is_real(value):
         raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; give a number {allowed}.")
     if np.ndim(value) > 0:
         raise ValueError(
             f"{where} is an array of shape {np.shape(value)}; give one number, or a tree with a number a layer. For "
             "many candidates give many rules, as wd.logspace makes them."
         )
-    if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+    if not (tree.SMALLEST if above_zero else 0) <= tree.plain(value) <= tree.LARGEST:
         raise ValueError(f"{where} is {value}; a coefficient is a finite number {allowed}.")

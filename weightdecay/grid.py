@@ -6,19 +6,26 @@ wrong value is told before anything is compiled.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields
 from itertools import product
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from weightdecay import decay, masks, schedules
+from weightdecay import decay, masks, schedules, tree
 from weightdecay.decay import Masked, PerLayer, Rule
 from weightdecay.types import Integer, Scalar
 
 _LARGEST_SEED = 2**31 - 1
+_DOMAINS = {  # from, below, in words
+    "learning_rate": (tree.SMALLEST, math.inf, "a learning rate is a number above 0"),
+    **dict.fromkeys(("momentum", "b1", "b2"), (0, 1, "give a number from 0 to below 1")),
+    "eps": (0, math.inf, "give a number >= 0"),
+    "peak_learning_rate": (tree.SMALLEST, math.inf, "give a number above 0"),
+}
 _MASKS = {mask.__name__: mask for mask in (masks.kernels, masks.everything, masks.hidden, masks.first, masks.last)}
 
 
@@ -35,7 +42,7 @@ def logspace(rule: Callable[[float], Rule], start: Scalar, stop: Scalar, num: In
       The rules, in the order of their coefficients.
 
     Raises:
-      TypeError: ``rule`` takes several coefficients, or is no rule.
+      TypeError: ``rule`` takes several coefficients, or is no rule; an end or ``num`` is no number.
       ValueError: An end that is not above 0, or ``num`` below 1.
 
     Examples:
@@ -43,10 +50,13 @@ def logspace(rule: Callable[[float], Rule], start: Scalar, stop: Scalar, num: In
       ['L2(0.001)', 'L2(0.01)', 'L2(0.1)']
     """
     for name, value in {"start": start, "stop": stop}.items():
-        if not (math.isfinite(value) and value > 0):
+        tree.check_number(value, name, "number > 0", lambda _: True)
+        if not 0 < value < math.inf:
             raise ValueError(
                 f"{name} is {value}; a logarithmic axis needs ends above 0. For no decay add wd.NoDecay()."
             )
+    if isinstance(num, bool) or not isinstance(num, int | np.integer):
+        raise TypeError(f"num is {num!r}, of type {type(num).__name__}; give a whole number of at least 1.")
     if num < 1:
         raise ValueError(f"num is {num}; give at least 1.")
     if not callable(rule):
@@ -172,7 +182,9 @@ def _encode(value: Any) -> Any:
         return {"mask": getattr(value, "__name__", repr(value))}
     if isinstance(value, Mapping):
         return {"tree": [[name, _encode(item)] for name, item in value.items()]}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
+        return {"list": [_encode(item) for item in value]}
+    if isinstance(value, tuple):
         return [_encode(item) for item in value]
     return value.item() if hasattr(value, "item") else value
 
@@ -192,6 +204,8 @@ def _decode(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     items = {name: _decode(item) for name, item in value.items() if name != "tree"}
+    if "list" in value:
+        return list(items["list"])
     if "tree" in value:
         return {name: _decode(item) for name, item in value["tree"]}
     if "masked" in items:
@@ -210,23 +224,34 @@ def _decode(value: Any) -> Any:
 def _axis(name: str, values: Any) -> list[Any]:
     is_one = isinstance(values, Rule | str | bytes | type) or not isinstance(values, Iterable)
     several: Any = [values] if is_one or getattr(values, "shape", None) == () else values
+    if isinstance(several, Mapping | Set | np.ma.MaskedArray):
+        raise TypeError(f"{name} is of type {type(several).__name__}; give its values in a list, in their order.")
     values = [_value(f"{name}[{index}]", name, value) for index, value in enumerate(several)]
     if not values:
         raise ValueError(f"{name} is an empty axis, so the grid would have no members; give at least one value.")
     seen: set[str] = set()
     for value in values:
-        key = json.dumps(_encode(value), sort_keys=True)
+        key = str(value) if name == "seed" else _rounded(value)
         if key in seen:
-            raise ValueError(f"{name} holds {value} twice; give each value once (seeds make replicates).")
+            raise ValueError(
+                f"{name} holds {value} twice, as JAX rounds numbers; give each value once (seeds make replicates)."
+            )
         seen.add(key)
     return values
+
+
+def _rounded(value: Any) -> str:
+    """What tells a value from others: its JSON with numbers in the precision that JAX computes in."""
+    precision = jnp.result_type(float).type
+    number = lambda text: float(precision(text)) + 0.0  # noqa: E731 (-0.0 is 0.0)
+    text = json.dumps(_encode(value), sort_keys=True)
+    return json.dumps(json.loads(text, parse_int=number, parse_float=number), sort_keys=True)
 
 
 def _check_storable(rule: Rule, where: str) -> None:
     """Refuse in a grid what a result on disk could not say again."""
     if isinstance(rule, Masked):
-        known = isinstance(rule.mask, masks.Matching | bool) or _MASKS.get(_encode(rule.mask).get("mask")) is rule.mask
-        if not known:
+        if not isinstance(rule.mask, masks.Matching | bool) and rule.mask not in _MASKS.values():
             raise TypeError(
                 f"{where} = {rule} has a mask of its own making; in a grid a mask is one of wd.masks: "
                 f"{', '.join(_MASKS)} or matching(...)."
@@ -241,6 +266,11 @@ def _check_storable(rule: Rule, where: str) -> None:
 
 def _value(where: str, name: str, value: Any) -> Any:
     if name == "decay":
+        if isinstance(value, list):
+            raise TypeError(
+                f"{where} is a list of {len(value)} rules; for a candidate each put a star before it, as in "
+                "decay=[wd.NoDecay(), *wd.logspace(wd.L2, 1e-4, 1e-1, 7)]; several rules together are a tuple."
+            )
         decay.check(value, argument=where)
         rule = decay.combined(value)
         if any(callable(leaf) for leaf in jax.tree.leaves(rule)):
@@ -251,7 +281,11 @@ def _value(where: str, name: str, value: Any) -> Any:
         for part in rule.rules if isinstance(rule, decay.Combined) else [rule]:
             _check_storable(part, where)
         return rule
-    if np.ndim(value) == 0 and hasattr(value, "item"):
+    if (
+        isinstance(value, np.generic | np.ndarray | jax.Array)
+        and np.ndim(value) == 0
+        and not jnp.issubdtype(value.dtype, jax.dtypes.extended)
+    ):
         value = value.item()
     if name == "seed":
         if isinstance(value, bool) or not isinstance(value, int):
@@ -261,8 +295,12 @@ def _value(where: str, name: str, value: Any) -> Any:
         return value
     if not isinstance(value, bool | int | float | str):
         raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; give a number, True, False or a word.")
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, int | float) and not abs(value) <= tree.LARGEST:
         raise ValueError(f"{where} is {value}; give a finite number.")
-    if name == "learning_rate" and (isinstance(value, bool | str) or value <= 0):
-        raise ValueError(f"{where} is {value!r}; a learning rate is a number above 0.")
+    if name in _DOMAINS:
+        least, below, words = _DOMAINS[name]
+        if isinstance(value, bool | str):
+            raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; {words}.")
+        if not least <= value < below:
+            raise ValueError(f"{where} is {value!r}; {words}.")
     return value

@@ -60,6 +60,14 @@ class Loss(NamedTuple):
 
     def align(self, outputs: Any, targets: Any) -> Any:
         """Outputs in the targets' shape where they differ by one last dimension of 1: ``(n, 1)`` beside ``(n,)``."""
+        if not hasattr(outputs, "ndim"):
+            raise TypeError(f"model gives outputs of type {type(outputs).__name__}; give one array, a row an example.")
+        if outputs.ndim == 0 or outputs.shape[0] != targets.shape[0]:
+            raise ValueError(
+                f"model gives outputs of shape {outputs.shape} for {targets.shape[0]} examples; give a row each."
+            )
+        if self.name in _NAMED and not jnp.issubdtype(outputs.dtype, jnp.floating):
+            raise TypeError(f"model gives outputs of dtype {outputs.dtype}; give floats.")
         if self.name in _ELEMENTWISE and outputs.ndim == targets.ndim + 1 and outputs.shape[-1] == 1:
             return outputs[..., 0]
         return outputs

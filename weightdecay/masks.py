@@ -211,6 +211,7 @@ def describe(params: Params, mask: Mask | MaskFn = kernels, decay: Rule | Sequen
       The table, a line an array and a last line with the totals.
 
     Raises:
+      TypeError: ``decay`` is no rule; a coefficient is no number; ``params`` holds no arrays.
       ValueError: A mask does not fit the weights, or selects none of them; a coefficient does not fit them.
 
     Examples:
@@ -258,6 +259,9 @@ def _structure(params: Params) -> Any:
             "params is a whole number rather than weights: a mask was called like a schedule, as "
             "optax.inject_hyperparams calls every function; pass it static_args='mask'."
         )
+    for leaf in jax.tree.leaves(params):
+        if not hasattr(leaf, "shape") and not isinstance(leaf, int | float | complex):
+            raise TypeError(f"params holds {leaf!r}, of type {type(leaf).__name__}; give weights: a tree of arrays.")
     return jax.tree.structure(params)
 
 
@@ -297,6 +301,8 @@ def _coefficients(decay: Rule | Sequence[Rule], mask: Mask | MaskFn, params: Par
     rules = decay.rules if isinstance(decay, Combined) else decay if isinstance(decay, Sequence) else (decay,)
     columns: list[list[str | None]] = []
     for rule in rules:
+        if not isinstance(rule, Rule):
+            raise TypeError(f"decay is {rule!r}, of type {type(rule).__name__}; give a rule, such as wd.L2(0.01).")
         rule, where = (rule.rule, rule.mask) if isinstance(rule, Masked) else (rule, mask)
         if not rule.coefficients():
             continue  # it does nothing
@@ -328,4 +334,6 @@ def _text(value: Any) -> str:
         return "traced"
     if callable(value):
         return getattr(value, "__name__", None) or str(value)
+    if not tree.is_real(value):
+        raise TypeError(f"decay has the coefficient {value!r}, of type {type(value).__name__}; give a number.")
     return f"{float(value):.4g}" if np.ndim(value) == 0 else str(value)

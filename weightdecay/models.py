@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from weightdecay import tree
 from weightdecay.types import Key, ModelState, Params
 
 
@@ -97,13 +99,19 @@ def network(model: Any) -> Network:
       The network.
 
     Raises:
-      TypeError: Anything else.
+      TypeError: Anything else; an `MLP` or a `Model` of what is no width, or no function.
+      ValueError: Widths below 1.
     """
+    if isinstance(model, MLP):
+        _check_mlp(model)
     if isinstance(model, nn.Module):
         return _linen(model)
     if isinstance(model, Model):
+        for name in ("init", "apply"):
+            if not callable(getattr(model, name)):
+                raise TypeError(f"model.{name} is {getattr(model, name)!r}; give a function, as wd.Model describes it.")
         return Network(
-            init=lambda key, inputs: (model.init(key, inputs), {}),
+            init=lambda key, inputs: (_checked(model.init(key, inputs)), {}),
             apply=lambda params, model_state, inputs, *, key, train: (model.apply(params, inputs), model_state),
         )
     hint = (
@@ -112,6 +120,32 @@ def network(model: Any) -> Network:
         else ("give a flax linen module, such as wd.models.MLP((64, 64)), or wd.Model(init, apply)")
     )
     raise TypeError(f"model is {model!r}, of type {type(model).__name__}; {hint}.")
+
+
+def _check_mlp(model: MLP) -> None:
+    widths = {"num_outputs": model.num_outputs}
+    if isinstance(model.hidden, str) or not isinstance(model.hidden, Sequence | np.ndarray):
+        raise TypeError(
+            f"model.hidden is {model.hidden!r}; give a width a hidden layer, such as (64, 64), or () for none."
+        )
+    widths |= {f"hidden[{place}]": width for place, width in enumerate(model.hidden)}
+    for name, width in widths.items():
+        if width is None and name == "num_outputs":
+            continue
+        if isinstance(width, bool) or not isinstance(width, int | np.integer):
+            raise TypeError(f"model.{name} is {width!r}; give a whole number of at least 1.")
+        if width < 1:
+            raise ValueError(f"model.{name} is {width}; give a whole number of at least 1.")
+    if not callable(model.activation):
+        raise TypeError(f"model.activation is {model.activation!r}; give a function of an array, such as jax.nn.relu.")
+
+
+def _checked(params: Params) -> Params:
+    """Weights of a `Model`, refused where there are none, or where they cannot be trained."""
+    if not jax.tree.leaves(params):
+        raise ValueError(f"model.init gives {params!r}, which holds no weights; it must return a tree of float arrays.")
+    tree.check_weights(params)
+    return params
 
 
 def rewritten(network: Network, rewrite: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Network:

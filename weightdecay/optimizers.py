@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from weightdecay import masks, preconditioners
+from weightdecay import masks, preconditioners, tree
 from weightdecay.decay import Rule
 from weightdecay.transform import Base, Placed, Rate, join, placed
 from weightdecay.types import Mask, MaskFn, Params, PyTree, Scalar, Schedule
@@ -69,6 +69,16 @@ def optimizer(
       >>> float(updates["kernel"][0, 0]), float(updates["bias"][0])
       (-0.0010000000474974513, -0.0)
     """
+    if not (hasattr(base, "init") and hasattr(base, "update")):
+        raise TypeError(
+            f"base is {base!r}, of type {type(base).__name__}; give an optax transformation, such as "
+            "optax.scale_by_adam(): the call's result, not the function."
+        )
+    for name, function in {"metric": metric, "second_moments": second_moments}.items():
+        if function is not None and not callable(function):
+            raise TypeError(
+                f"{name} is {function!r}, of type {type(function).__name__}; give a function of base's state."
+            )
     known = Base(base, metric, second_moments)
     return join(known, [Rate(learning_rate, peak_learning_rate)], placed(decay, mask))
 
@@ -107,6 +117,8 @@ def sgd(
     References:
       Sutskever et al., On the Importance of Initialization and Momentum in Deep Learning, 2013.
     """
+    _check_flag(nesterov)
+    _check_shares(momentum=momentum)
     base = Base(
         optax.trace(decay=momentum, nesterov=nesterov),  # pyright: ignore[reportArgumentType]
         metric=lambda state: jax.tree.map(lambda _: 1 - momentum, state.trace),
@@ -157,6 +169,8 @@ def adam(
       >>> adamw = adam(1e-3, rules.Decoupled(0.01))
       >>> adam_with_l2 = adam(1e-3, rules.L2(0.01))
     """
+    _check_shares(b1=b1, b2=b2)
+    _check_eps(eps)
     base = Base(
         preconditioners.scale_by_adam(b1, b2, eps),
         metric=lambda state: preconditioners.adam_metric(state, b2, eps),
@@ -196,6 +210,7 @@ def lion(
     References:
       Chen et al., Symbolic Discovery of Optimization Algorithms, 2023, arXiv 2302.06675.
     """
+    _check_shares(b1=b1, b2=b2)
     base = Base(
         optax.scale_by_lion(b1, b2),  # pyright: ignore[reportArgumentType]
         lacks={
@@ -239,6 +254,8 @@ def rmsprop(
     References:
       Tieleman & Hinton, Neural Networks for Machine Learning, lecture 6.5, 2012.
     """
+    _check_shares(b2=b2, momentum=momentum)
+    _check_eps(eps)
 
     def metric(state: Any) -> Params:
         return jax.tree.map(lambda v: (preconditioners.sqrt(v) + eps) * (1 - momentum), state[0].nu)
@@ -286,6 +303,8 @@ def lamb(
     References:
       You et al., Large Batch Optimization for Deep Learning: Training BERT in 76 Minutes, 2020, arXiv 1904.00962.
     """
+    _check_shares(b1=b1, b2=b2)
+    _check_eps(eps)
 
     def metric(state: Any) -> Params:
         return jax.tree.map(lambda d, ratio: d / ratio, preconditioners.adam_metric(state[0], b2, eps), state[1])
@@ -347,6 +366,9 @@ def muon(
     References:
       Jordan et al., Muon: An Optimizer for Hidden Layers in Neural Networks, 2024.
     """
+    _check_flag(nesterov)
+    _check_shares(momentum=momentum, b1=b1, b2=b2)
+    _check_eps(eps)
 
     def labels(params: Params) -> PyTree:
         chosen = masks.resolve(matrices, params)
@@ -394,3 +416,17 @@ def muon(
         everywhere if adam_decay is None else only("muon", everywhere) + apart,
         rate_of=lambda params: [0 if label == "muon" else 1 for label in jax.tree.leaves(labels(params))],
     )
+
+
+def _check_shares(**given: Any) -> None:
+    for name, value in given.items():
+        tree.check_number(value, name, "number from 0 to below 1", lambda number: 0 <= number < 1)
+
+
+def _check_eps(eps: Any) -> None:
+    tree.check_number(eps, "eps", "finite number >= 0", lambda number: 0 <= number < float("inf"))
+
+
+def _check_flag(nesterov: Any) -> None:
+    if not isinstance(nesterov, bool):
+        raise TypeError(f"nesterov is {nesterov!r}, of type {type(nesterov).__name__}; give True or False.")

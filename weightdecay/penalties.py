@@ -79,6 +79,8 @@ def elastic_net(
       >>> float(elastic_net(jnp.array([3.0, -4.0]), l1_coefficient=2.0))
       26.5
     """
+    tree.check_number(l1_coefficient, "l1_coefficient", "finite number", np.isfinite)
+    tree.check_number(l2_coefficient, "l2_coefficient", "finite number", np.isfinite)
     return l1_coefficient * l1(params, mask) + l2_coefficient * l2(params, mask)
 
 
@@ -102,6 +104,7 @@ def huber(params: Params, mask: Mask | None = None, *, delta: Scalar = 1.0) -> S
       >>> float(huber({"kernel": jnp.array([0.5, -4.0])}, delta=1.0))
       3.625
     """
+    tree.check_number(delta, "delta")
 
     def one(weight: Array) -> Array:
         size = jnp.abs(weight)
@@ -110,7 +113,7 @@ def huber(params: Params, mask: Mask | None = None, *, delta: Scalar = 1.0) -> S
         inside, size, bound = jnp.where(small, weight, 0), jnp.where(small, 0, size), jnp.where(small, 0, delta)
         return jnp.sum(inside * (inside / 2) + bound * (size - bound / 2))
 
-    return _total(lambda w: one(_wide(w)), params, mask)
+    return _total(one, params, mask)
 
 
 def elimination(params: Params, mask: Mask | None = None, *, scale: Scalar = 1.0) -> Scalar:
@@ -138,6 +141,7 @@ def elimination(params: Params, mask: Mask | None = None, *, scale: Scalar = 1.0
       >>> float(elimination(jnp.array([2.0, -2.0]), scale=2.0))
       1.0
     """
+    tree.check_number(scale, "scale", "number > 0", lambda number: number > 0)
 
     def one(weight: Array) -> Array:
         weight = jnp.clip(weight, -jnp.finfo(weight.dtype).max, jnp.finfo(weight.dtype).max)
@@ -146,7 +150,7 @@ def elimination(params: Params, mask: Mask | None = None, *, scale: Scalar = 1.0
         weight_square, scale_square = jnp.square(weight / larger), jnp.square(scale / larger)
         return jnp.sum(weight_square / (weight_square + scale_square))
 
-    return _total(lambda w: one(_wide(w)), params, mask)
+    return _total(one, params, mask)
 
 
 def orthogonal(params: Params, mask: Mask | None = None) -> Scalar:
@@ -247,7 +251,7 @@ def group_lasso(params: Params, mask: Mask | None = None) -> Scalar:
         norms = jnp.where(square == 0, 0, unit * jnp.sqrt(jnp.where(square == 0, 1, square)))
         return math.sqrt(math.prod(weight.shape[:-1])) * jnp.sum(norms)
 
-    return _total(lambda w: one(_wide(w)), params, mask)
+    return _total(one, params, mask)
 
 
 def lp(params: Params, mask: Mask | None = None, *, p: Scalar) -> Scalar:
@@ -272,13 +276,14 @@ def lp(params: Params, mask: Mask | None = None, *, p: Scalar) -> Scalar:
       >>> float(lp(jnp.array([4.0, 0.0, -9.0]), p=0.5))
       5.0
     """
+    tree.check_number(p, "p", "number > 0", lambda number: number > 0)
 
     def one(weight: Array) -> Array:
         size = jnp.abs(weight)
         zero = size < jnp.finfo(weight.dtype).tiny
         return jnp.sum(jnp.where(zero, 0, jnp.where(zero, 1, size) ** p))
 
-    return _total(lambda w: one(_wide(w)), params, mask)
+    return _total(one, params, mask)
 
 
 def penalized(
@@ -296,25 +301,51 @@ def penalized(
       ``penalized_loss(params, batch, coefficient) -> (total, {"loss": ..., "penalty": ...})``. Both parts have the unit
       of the loss and add up to ``total``: ``"penalty"`` has the coefficient in it. The coefficient may be traced.
 
+    Raises:
+      TypeError: A function that is none; later a coefficient that is no number.
+      ValueError: Later, a loss or penalty that is not one number, or a negative coefficient.
+
     Examples:
       >>> loss = penalized(lambda w, x: jnp.mean((x - w) ** 2), l2)
       >>> total, parts = loss(jnp.array(2.0), jnp.array([1.0, 3.0]), 0.5)
       >>> float(total), float(parts["loss"]), float(parts["penalty"])
       (2.0, 1.0, 1.0)
     """
+    for name, function in {"loss_fn": loss_fn, "penalty_fn": penalty_fn}.items():
+        if not callable(function):
+            raise TypeError(
+                f"{name} is {function!r}, of type {type(function).__name__}; give a function of the weights."
+            )
 
     def penalized_loss(params: Params, batch: Any, coefficient: Scalar) -> tuple[Scalar, dict[str, Scalar]]:
-        loss = loss_fn(params, batch)
-        penalty = coefficient * penalty_fn(params)
+        tree.check_number(coefficient, "coefficient")
+        loss, penalty = loss_fn(params, batch), penalty_fn(params)
+        for name, value in {"loss_fn": loss, "penalty_fn": penalty}.items():
+            if np.ndim(value) > 0:
+                raise ValueError(
+                    f"{name} gives an array of shape {np.shape(value)}; it must give one number: a mean loss."
+                )
+        penalty = coefficient * penalty
         return loss + penalty, {"loss": loss, "penalty": penalty}
 
     return penalized_loss
 
 
 def _total(penalty: Callable[[Any], Any], params: Params, mask: Mask | None) -> Scalar:
+    tree.check_weights(params, whole=True)
     counts = tree.spread(True if mask is None else mask, params, argument="mask")
+    wrong = next((m for m in counts if not isinstance(m, bool) and not _is_flag(m)), None)
+    if wrong is not None:
+        hint = ": call the function, as in mask=wd.masks.kernels(params)" if callable(wrong) else ""
+        raise TypeError(
+            f"mask has a leaf {wrong!r} of type {type(wrong).__name__}; a mask holds True (counts) or False{hint}."
+        )
     leaves = jax.tree.leaves(params)
-    return sum((jnp.where(m, penalty(w), 0) for w, m in zip(leaves, counts, strict=True)), start=jnp.zeros(()))
+    return sum((jnp.where(m, penalty(_wide(w)), 0) for w, m in zip(leaves, counts, strict=True)), start=jnp.zeros(()))
+
+
+def _is_flag(leaf: Any) -> bool:
+    return np.ndim(leaf) == 0 and jnp.issubdtype(getattr(leaf, "dtype", float), np.bool_)
 
 
 def _wide(weight: Any) -> Array:
@@ -324,4 +355,4 @@ def _wide(weight: Any) -> Array:
 def _of_matrix(penalty: Callable[[Array], Array], weight: Any) -> Array:
     if np.ndim(weight) < 2 or np.size(weight) == 0:
         return jnp.zeros(())
-    return penalty(_wide(weight).reshape(-1, np.shape(weight)[-1]))
+    return penalty(weight.reshape(-1, np.shape(weight)[-1]))

@@ -29,6 +29,9 @@ class PerLayer:
       coefficients: By pattern; each >= 0, a number, a (traced) array of shape ``()``, or a schedule.
       default: Coefficient where no pattern matches; None refuses weights that decay and that no pattern matches.
 
+    Raises:
+      TypeError: ``coefficients`` is no dictionary, or a pattern is no string.
+
     Examples:
       >>> by_layer = PerLayer({"Dense_0": 1e-3, "Dense_[1-9]": 1e-4})
     """
@@ -38,6 +41,11 @@ class PerLayer:
 
     def __post_init__(self) -> None:
         """Keep a copy, so that the rule stays what it was."""
+        if not isinstance(self.coefficients, Mapping) or not all(isinstance(one, str) for one in self.coefficients):
+            raise TypeError(
+                f"coefficients are {self.coefficients!r}, of type {type(self.coefficients).__name__}; give a "
+                "dictionary from patterns to numbers, as in wd.PerLayer({'Dense_0': 1e-3, 'Dense_[1-9]': 1e-4})."
+            )
         object.__setattr__(self, "coefficients", dict(self.coefficients))
 
     def __eq__(self, other: object) -> bool:
@@ -192,9 +200,11 @@ def leafwise(rule: Rule, params: Params, decays: Sequence[bool]) -> list[Any]:
       whatever the weights have.
 
     Raises:
+      TypeError: Weights that decay and are no floats.
       ValueError: A coefficient or an anchor is a tree that does not fit the weights.
     """
     named = tree.named_leaves(params)
+    tree.check_weights([leaf for (_, leaf), decayed in zip(named, decays, strict=True) if decayed])
     columns: dict[str, list[Any]] = {}
     for one in fields(rule):  # pyright: ignore[reportArgumentType]
         value = getattr(rule, one.name)
@@ -226,8 +236,8 @@ def _spread_anchor(anchor: Params, named: list[tuple[str, Any]], *, argument: st
     unknown = sorted(set(given) - {name for name, _ in named})
     if unknown:
         raise ValueError(
-            f"{argument} has {', '.join(unknown)}, which the weights do not have; they are: "
-            f"{', '.join(name for name, _ in named)}."
+            f"{argument} has {', '.join(one or '(a bare array)' for one in unknown)}, which the weights do not have; "
+            f"they are: {', '.join(name for name, _ in named)}."
         )
     for name, weight in named:
         if name in given and jnp.shape(given[name]) != jnp.shape(weight):

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from weightdecay import tree
@@ -43,6 +44,7 @@ def l1(params: Params, coefficient: Scalar, step_size: Scalar | PyTree) -> Param
       >>> l1(jnp.array([3.0, -0.5, -2.0]), coefficient=2.0, step_size=0.5).tolist()
       [2.0, 0.0, -1.0]
     """
+    tree.check_number(coefficient, "coefficient")
     return _map(lambda w, s: _soft_threshold(w, s * coefficient), params, step_size)
 
 
@@ -68,6 +70,7 @@ def l2(params: Params, coefficient: Scalar, step_size: Scalar | PyTree) -> Param
       >>> l2(jnp.array([3.0, -1.5]), coefficient=1.0, step_size=0.5).tolist()
       [2.0, -1.0]
     """
+    tree.check_number(coefficient, "coefficient")
     return _map(lambda w, s: w / (1 + s * coefficient), params, step_size)
 
 
@@ -96,6 +99,8 @@ def elastic_net(params: Params, l1_coefficient: Scalar, l2_coefficient: Scalar, 
       >>> elastic_net(jnp.array([3.0, -0.5]), 1.0, 2.0, step_size=0.5).tolist()
       [1.25, 0.0]
     """
+    tree.check_number(l1_coefficient, "l1_coefficient")
+    tree.check_number(l2_coefficient, "l2_coefficient")
     return l2(l1(params, l1_coefficient, step_size), l2_coefficient, step_size)
 
 
@@ -125,6 +130,8 @@ def huber(params: Params, coefficient: Scalar, step_size: Scalar | PyTree, *, de
       >>> huber(jnp.array([3.0, -8.0]), coefficient=4.0, step_size=0.5, delta=1.0).tolist()
       [1.0, -6.0]
     """
+    tree.check_number(coefficient, "coefficient")
+    tree.check_number(delta, "delta")
     return _map(lambda w, s: _huber(w, s * coefficient, delta), params, step_size)
 
 
@@ -163,6 +170,7 @@ def group_lasso(params: Params, coefficient: Scalar, step_size: Scalar | PyTree)
       >>> group_lasso(kernel, coefficient=2.5, step_size=0.5).tolist()
       [[1.5, 0.0], [2.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     """
+    tree.check_number(coefficient, "coefficient")
     return _map(lambda w, s: _group_lasso(w, s, coefficient), params, step_size)
 
 
@@ -310,7 +318,23 @@ def _wide(weight: Array, *numbers: Any) -> Array:
 
 
 def _map(function: Any, params: Params, prefix: Scalar | PyTree, argument: str = "step_size") -> Params:
+    tree.check_weights(params)
     leaves, structure = jax.tree.flatten(params)
     numbers = tree.spread(prefix, params, argument=argument)
+    for place, (weight, number) in enumerate(zip(leaves, numbers, strict=True)):
+        if not np.ndim(number):
+            tree.check_number(number, argument)
+        elif not _fits(np.shape(number), np.shape(weight)):
+            raise ValueError(
+                f"{argument} has shape {np.shape(number)} for {tree.named_leaves(params)[place][0] or 'an array'} of "
+                f"shape {np.shape(weight)}; give one number, or an array that broadcasts to the weights' shape."
+            )
     moved = (function(jnp.asarray(w), n).astype(jnp.result_type(w)) for w, n in zip(leaves, numbers, strict=True))
     return structure.unflatten(moved)
+
+
+def _fits(shape: tuple[int, ...], onto: tuple[int, ...]) -> bool:
+    """Whether an array of one shape broadcasts to the other."""
+    return len(shape) <= len(onto) and all(
+        one in (1, other) for one, other in zip(shape[::-1], onto[::-1], strict=False)
+    )

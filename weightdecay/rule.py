@@ -135,7 +135,32 @@ def at_step(decay: Any, count: Any) -> Any:
     Returns:
       The same with numbers alone.
     """
-    return jax.tree.map(lambda value: value(count) if callable(value) else value, decay, is_leaf=callable)
+    return jax.tree.map(lambda value: scheduled(value, count) if callable(value) else value, decay, is_leaf=callable)
+
+
+def is_schedule(value: Any) -> bool:
+    """Whether a value is a function of the step; a class is none."""
+    return callable(value) and not isinstance(value, type)
+
+
+def scheduled(schedule: Any, count: Any, *, argument: str = "coefficient") -> Any:
+    """Value of a schedule.
+
+    Args:
+      schedule: ``count -> number``.
+      count: Steps taken so far, shape ``()``; may be traced.
+      argument: What it was given as, for the message.
+
+    Returns:
+      The value, shape ``()``.
+
+    Raises:
+      TypeError: It gives no number.
+      ValueError: It gives an array of several numbers, or a negative number.
+    """
+    value = schedule(count)
+    tree.check_number(value, f"{argument} is the schedule {short(schedule)}, whose value")
+    return value
 
 
 def step_size(step: Step) -> Any:
@@ -174,4 +199,4 @@ def short(value: Any) -> str:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return getattr(value, "__name__", None) or str(value) if inspect.isroutine(value) else str(value)
-    return f"{value:.4g}"
+    return f"{value:.4g}" if isinstance(value, float) or abs(value) < 1e300 else "a huge number"

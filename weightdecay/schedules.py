@@ -5,7 +5,6 @@ its parameters as leaves. These may be traced, so that schedules of one kind dif
 compiled program. Constructors do not look at the parameters; `check` does.
 """
 
-import math
 from dataclasses import fields
 from typing import Any
 
@@ -229,17 +228,18 @@ def check(schedule: Any, *, argument: str) -> None:
         if isinstance(value, Tracer):
             continue
         where = f"{argument} = {schedule}: {name}"
-        kind = np.asarray(value).dtype
-        if isinstance(value, bool) or not (jnp.issubdtype(kind, np.floating) or np.issubdtype(kind, np.integer)):
+        if isinstance(value, list | tuple):
+            value = np.asarray(value)
+        if not tree.is_real(value):
             raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; give a number >= 0.")
         if np.ndim(value) > 0:
             raise ValueError(f"{where} is an array of shape {np.shape(value)}; give one number >= 0.")
-        if not math.isfinite(value) or value < 0:
+        if not 0 <= tree.plain(value) <= tree.LARGEST:
             raise ValueError(f"{where} is {value}; give a finite number >= 0.")
 
 
 def _written(value: Any) -> str:
-    if isinstance(value, Tracer) or np.ndim(value) > 0 or not isinstance(value, float | np.floating | Array):
+    if isinstance(value, Tracer | int) or not tree.is_real(value) or np.ndim(value) > 0:
         return str(value)
     return f"{float(value):.4g}"
 

@@ -18,10 +18,10 @@ from jax.core import Tracer
 from jaxtyping import Int
 
 from weightdecay import decay as rules
-from weightdecay import masks, tree
+from weightdecay import masks, schedules, tree
 from weightdecay.decay import Rule
 from weightdecay.placement import leafwise, parts
-from weightdecay.rule import Step, Whole, at_step, keep
+from weightdecay.rule import Step, Whole, at_step, is_schedule, keep, scheduled
 from weightdecay.types import Mask, MaskFn, Params, PyTree, Scalar, Schedule
 
 
@@ -55,9 +55,9 @@ class Rate(NamedTuple):
 
     def at_step(self, count: Any) -> tuple[Any, Any]:
         """Return η and s."""
-        if not callable(self.learning_rate):
-            return self.learning_rate, 1.0
-        rate = self.learning_rate(count)
+        rate = self.learning_rate
+        if callable(rate):
+            rate = scheduled(rate, count, argument="learning_rate")
         return rate, 1.0 if self.peak is None else rate / self.peak
 
 
@@ -121,6 +121,8 @@ def join(
     """
     for rate in rates:
         _check_learning_rate(rate.learning_rate)
+        if rate.peak is not None:
+            tree.check_number(rate.peak, rate.peak_argument, "number > 0", lambda number: 0 < number < math.inf)
     for rule, _ in decay:
         _check_needs(rule, base, rates)
     inner = optax.with_extra_args_support(base.transformation)
@@ -141,9 +143,10 @@ def join(
 
     def init(params: Params) -> DecayState:
         weights, structure = jax.tree.flatten(params)
+        active = acting(decay, params, 0)
         base_state = base.transformation.init(params)
         decay_states = []
-        for rule in acting(decay, params, 0):
+        for rule in active:
             _check_metric(rule, base, base_state, params)
             _check_second_moments(rule, base, base_state)
             # Copies, since an anchor may be the weights themselves: a step that donates both cannot have them share.
@@ -159,9 +162,18 @@ def join(
     ) -> tuple[Params, DecayState]:
         if params is None:
             raise ValueError("params is None; decay acts on the weights: call update(gradients, state, params).")
+        if not isinstance(state, DecayState):
+            raise TypeError(f"state is of type {type(state).__name__}; give what init(params) or the last update gave.")
         leaves, structure = jax.tree.flatten(params)
         weights = [_array(leaf) for leaf in leaves]
-        data_gradients = structure.flatten_up_to(gradients)
+        data_gradients = _fitted(structure, gradients, argument="gradients")
+        for place, (gradient, weight) in enumerate(zip(data_gradients, weights, strict=True)):
+            if jnp.shape(gradient) != weight.shape:
+                leaf_name = tree.named_leaves(params)[place][0] or "an array"
+                raise ValueError(
+                    f"gradients have shape {jnp.shape(gradient)} for {leaf_name} of shape {weight.shape}; give the "
+                    "gradient of the loss in these params."
+                )
         active = acting(without_anchors, params, state.step)
         decay_states = [
             [None] * len(weights) if states is None else structure.flatten_up_to(states) for states in state.decay
@@ -227,7 +239,9 @@ def _steps(
     """What each rule sees of the step, for each array that it acts on."""
 
     def column(function: Callable[[Any], PyTree] | None) -> list[Any]:
-        values = [None] * len(weights) if function is None else structure.flatten_up_to(function(base_state))
+        values = [None] * len(weights)
+        if function is not None:
+            values = _fitted(structure, function(base_state), argument="what metric or second_moments gives")
         return [None if isinstance(value, optax.MaskedNode) else value for value in values]
 
     # As precise as coefficients are, whatever the weights have: η / D is small.
@@ -278,7 +292,8 @@ def _check_metric(rule: list[Any], base: Base, base_state: Any, params: Params) 
                 "sqrt(second moments) + eps."
             )
         return
-    diagonals = jax.tree.structure(params).flatten_up_to(jax.eval_shape(base.metric, base_state))
+    given = jax.eval_shape(base.metric, base_state)
+    diagonals = _fitted(jax.tree.structure(params), given, argument="what metric gives")
     without = [place for place in asking if diagonals[place] is None or isinstance(diagonals[place], optax.MaskedNode)]
     if without:
         names = [name for name, _ in tree.named_leaves(params)]
@@ -299,12 +314,24 @@ def _check_second_moments(rule: list[Any], base: Base, base_state: Any) -> None:
 
 
 def _check_learning_rate(learning_rate: Any) -> None:
-    if callable(learning_rate) or isinstance(learning_rate, Tracer):
+    if isinstance(learning_rate, schedules.Parametric):
+        return schedules.check(learning_rate, argument="learning_rate")
+    if is_schedule(learning_rate) or isinstance(learning_rate, Tracer):
         return
-    if isinstance(learning_rate, bool | str) or jnp.ndim(learning_rate) > 0:
+    if not tree.is_real(learning_rate) or jnp.ndim(learning_rate) > 0:
         raise TypeError(f"learning_rate is {learning_rate!r}; give one number >= 0, or a schedule.")
-    if not math.isfinite(learning_rate) or learning_rate < 0:
+    if not 0 <= tree.plain(learning_rate) <= tree.LARGEST:
         raise ValueError(f"learning_rate is {learning_rate}; give a finite number >= 0.")
+
+
+def _fitted(structure: Any, given: Any, *, argument: str) -> list[Any]:
+    """Parts of a tree at the places of the weights."""
+    try:
+        return structure.flatten_up_to(given)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{argument} does not fit the weights: {error} Give a tree in the structure of params: {structure}."
+        ) from error
 
 
 def _array(leaf: Any) -> Any:

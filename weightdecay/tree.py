@@ -1,8 +1,8 @@
-"""Trees of weights: their leaves' names, values spread over them, their norm; and dataclasses that are trees."""
+"""Trees of weights: their leaves' names, values spread over them, their norm; numbers; dataclasses that are trees."""
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,9 @@ import numpy as np
 from typing_extensions import dataclass_transform
 
 from weightdecay.types import Params, PyTree
+
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""Ends of the positive numbers that float32 has: what lies beyond is 0, or infinite, where JAX computes."""
 
 _BOX = jax.tree_util.GetAttrKey("value")
 
@@ -99,6 +102,81 @@ def spread(prefix: PyTree, params: Params, *, argument: str) -> list[Any]:
         ) from error
 
 
+def is_real(value: Any) -> bool:
+    """Whether a value is a real number, or an array of such; True and False are none.
+
+    Args:
+      value: Anything; may be traced.
+
+    Returns:
+      Whether it is.
+    """
+    if not hasattr(value, "dtype"):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if value is np.ma.masked:
+        return False
+    return jnp.issubdtype(value.dtype, np.floating) or jnp.issubdtype(value.dtype, np.integer)
+
+
+def plain(value: Any) -> int | float:
+    """Python's own number for a number of any kind.
+
+    Args:
+      value: A number, not traced, shape ``()``.
+
+    Returns:
+      The same number.
+    """
+    return value if isinstance(value, int) else float(value)
+
+
+def check_number(
+    value: Any,
+    argument: str,
+    domain: str = "number >= 0",
+    allowed: Callable[[Any], bool] = lambda number: not number < 0,
+) -> None:
+    """Refuse what is no number, or is out of its domain; the content of an array of JAX is not looked at.
+
+    Args:
+      value: What a user gave; may be traced.
+      argument: Where it was given, for the message.
+      domain: What it may be, for the message.
+      allowed: Whether it may be that; by default nan may, which shows itself in what comes of it.
+
+    Raises:
+      TypeError: No real number.
+      ValueError: An array of several numbers, or a Python or NumPy number that is not allowed.
+    """
+    if not is_real(value):
+        raise TypeError(f"{argument} is {value!r}, of type {type(value).__name__}; give one {domain}.")
+    if np.ndim(value) > 0:
+        raise ValueError(f"{argument} is an array of shape {np.shape(value)}; give one {domain}.")
+    if not isinstance(value, jax.Array) and not allowed(value):
+        raise ValueError(f"{argument} is {value}; give one {domain}.")
+
+
+def check_weights(params: Params, *, whole: bool = False) -> None:
+    """Refuse weights that are no real numbers.
+
+    Args:
+      params: Weights.
+      whole: Whether integers pass too.
+
+    Raises:
+      TypeError: A leaf that is none.
+    """
+    wanted = "real numbers" if whole else "floats"
+    for place, leaf in enumerate(jax.tree.leaves(params)):
+        dtype = getattr(leaf, "dtype", type(leaf))
+        if not is_real(leaf) or not (whole or dtype is float or jnp.issubdtype(dtype, np.floating)):
+            leaf_name = named_leaves(params)[place][0]
+            raise TypeError(
+                f"params has {leaf_name or 'an array'} of dtype {getattr(dtype, '__name__', dtype)}; weights are "
+                f"{wanted}: convert it, or leave it out."
+            )
+
+
 def first_match(
     patterns: Sequence[str], names: Sequence[str], *, argument: str, what: str = "weight"
 ) -> list[str | None]:
@@ -170,7 +248,8 @@ def _matches(patterns: Sequence[str], names: Sequence[str], argument: str, what:
     found = {pattern: _matching(pattern, names, argument) for pattern in patterns}
     for pattern in patterns:
         if not any(found[pattern]):
-            raise ValueError(f"{argument}: the pattern {pattern!r} matches no {what}; these are: {', '.join(names)}.")
+            known = ", ".join(one or "(a bare array)" for one in names) or "(none)"
+            raise ValueError(f"{argument}: the pattern {pattern!r} matches no {what}; these are: {known}.")
     return found
 
 
