@@ -460,6 +460,18 @@ BAD = {
     "width": (bad(plan=Plan(0, 1)), ValueError, "plan.lane_width is 0; give a whole number of at least 1"),
     "no batches to stream": (bad(plan=Plan(4, 1, streamed=True), batch_size=None), ValueError, "give a batch_size"),
     "budget": (bad(memory_budget=-1), ValueError, "memory_budget is -1; give a number of bytes"),
+    "budget type": (bad(memory_budget="x"), ValueError, "memory_budget is 'x'; give a number of bytes"),
+    "optax optimizer": (bad(optimizer=optax.adam), TypeError, "optimizer is adam, which takes no decay and mask"),
+    "large labels": (
+        bad(data=wd.Data((np.ones((9, 2)), np.arange(9) + 2**40), (np.ones((9, 2)), np.arange(9)))),
+        ValueError,
+        "whole numbers beyond int32",
+    ),
+    "no features": (
+        bad(data=wd.Data((np.ones((9, 0)), np.arange(9)), (np.ones((9, 0)), np.arange(9)))),
+        ValueError,
+        "no number an example; give at least one feature",
+    ),
     "dtype": (bad(dtype=int), TypeError, "dtype is int.*give a floating dtype"),
     "dtype word": (bad(dtype="half precision"), TypeError, "dtype is 'half precision'; give a floating dtype"),
     "devices": (bad(plan=Plan(4, 99)), ValueError, "num_devices is 99, but JAX has 8"),

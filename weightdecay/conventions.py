@@ -349,7 +349,7 @@ def _number(name: str, value: Any, domain: str = "", allowed: Callable[[float], 
         if getattr(value.dtype, "kind", "f") not in "fiuV":  # V is bfloat16
             raise TypeError(f"{name} is an array of dtype {value.dtype}; give numbers.")
         return value
-    if abs(value) > sys.float_info.max and value != math.inf:
+    if isinstance(value, int) and abs(int(value)) > sys.float_info.max:
         raise ValueError(f"{name} is a whole number too large for a float; give a {domain or 'finite number >= 0'}.")
     if math.isnan(value) or value < 0 or not allowed(float(value)):
         raise ValueError(f"{name} is {value}; give a {domain or 'finite number >= 0'}.")

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from weightdecay.readers import read_csv as read_csv
+from weightdecay.readers import read_idx as read_idx
+from weightdecay.readers import read_npz as read_npz
 from weightdecay.types import Batch, Integer, Scalar
 
 
@@ -318,6 +321,8 @@ def _check_examples(prefix: str, batch: Batch) -> None:
             raise TypeError(f"{where} have dtype {values.dtype}; give numbers (classes as integers from 0).")
         if values.ndim == 0 or len(values) == 0:
             raise ValueError(f"{where} have shape {values.shape}; give at least one example, one a row.")
+        if values.size == 0:
+            raise ValueError(f"{where} have shape {values.shape}: no number an example; give at least one feature.")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = np.argwhere(~np.isfinite(values))
             raise ValueError(
@@ -332,11 +337,17 @@ def _check_examples(prefix: str, batch: Batch) -> None:
 
 
 def _as_array(values: Any) -> np.ndarray:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"data holds rows of unequal length ({error}); give arrays, one row an example.") from error
     if array.dtype == np.float64 or array.dtype == np.int64:
         from jax.dtypes import canonicalize_dtype
 
-        return array.astype(canonicalize_dtype(array.dtype))
+        narrow = array.astype(canonicalize_dtype(array.dtype))
+        if array.dtype == np.int64 and not np.array_equal(narrow, array):
+            raise ValueError("data holds whole numbers beyond int32; number the classes from 0, or give real numbers.")
+        return narrow
     return array
 
 

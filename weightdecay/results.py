@@ -310,7 +310,7 @@ class GridResult:
     def _index(self, member: Integer | None) -> int:
         if member is None and len(self) == 1:
             return 0
-        if member is None or not -len(self) <= member < len(self):
+        if not isinstance(member, int | np.integer) or not -len(self) <= member < len(self):
             raise IndexError(f"member is {member}; give 0 to {len(self) - 1}.")
         return int(member)
 

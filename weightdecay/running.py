@@ -279,7 +279,8 @@ def fit(
     """
     for_grid = inspect.signature(fit_grid).parameters
     others = {name: [value] for name, value in settings.items() if name not in for_grid}
-    grid = Grid(decay=[decay], learning_rate=[learning_rate], seed=[seed], **others)
+    rules = decay if isinstance(decay, Rule) else tuple(decay)
+    grid = Grid(decay=[rules], learning_rate=[learning_rate], seed=[seed], **others)
     return fit_grid(model, data, grid, **{name: value for name, value in settings.items() if name in for_grid})
 
 
@@ -357,7 +358,8 @@ def _prepare(
     num_steps, batch_size = int(num_steps), None if batch_size is None else int(batch_size)
     if plan is not None:
         planning.check(plan, batch_size=batch_size)
-    if memory_budget is not None and (isinstance(memory_budget, bool) or memory_budget < 0):
+    is_size = isinstance(memory_budget, int | np.integer) and not isinstance(memory_budget, bool)
+    if memory_budget is not None and not (is_size and memory_budget >= 0):
         raise ValueError(f"memory_budget is {memory_budget!r}; give a number of bytes, or None.")
     if patience is not None and (
         isinstance(patience, bool) or not isinstance(patience, int | np.integer) or patience < 1
@@ -437,9 +439,14 @@ def _check_axes(grid: Any, optimizer: Any) -> None:
     if "learning_rate" not in grid.axes:
         raise ValueError("grid has no axis learning_rate; add one, as in wd.Grid(decay=[...], learning_rate=[1e-3]).")
     parameters = inspect.signature(optimizer).parameters.values()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if not takes_any and not {"decay", "mask"} <= {p.name for p in parameters}:
+        raise TypeError(
+            f"optimizer is {_name(optimizer)}, which takes no decay and mask; give wd.adam, wd.sgd or a function, as "
+            "lambda learning_rate, decay, mask: wd.optimizer(optax.scale_by_adam(), learning_rate, decay, mask=mask)."
+        )
     named = (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
     names = [p.name for p in named if p.name not in ("decay", "mask")]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     for axis in grid.axes:
         if axis not in groups.OWN_AXES and axis not in names and not takes_any:
             raise ValueError(
