@@ -289,7 +289,9 @@ def test_proximal_l1_reaches_sparse_logistic_regression(breast_cancer):
     inputs, targets = breast_cancer
     c = 1 / (0.1 * len(targets))  # C = .1
     trained = _logistic(breast_cancer, wd.adam(_to_zero(0.1), wd.ProximalL1(c)), NUM_STEPS)
-    theirs = linear_model.LogisticRegression(C=0.1, l1_ratio=1.0, solver="liblinear", fit_intercept=False, tol=1e-10)
+    theirs = linear_model.LogisticRegression(
+        C=0.1, l1_ratio=1.0, solver="liblinear", fit_intercept=False, tol=1e-10, max_iter=10_000, random_state=0
+    )
     theirs = theirs.fit(inputs, targets).coef_[0]
     for weights in (theirs, trained):
         assert np.count_nonzero(weights) == 9
