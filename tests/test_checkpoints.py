@@ -21,7 +21,7 @@ import pytest
 
 import weightdecay as wd
 from tests.compare import same_bits
-from weightdecay import checkpoints, lanes
+from weightdecay import checkpoints, folders, lanes
 from weightdecay.planning import Plan
 
 DATA = wd.data.digits(num_train=100)
@@ -114,12 +114,20 @@ def test_a_run_in_a_directory_has_the_bits_of_one_without(tmp_path, whole, train
 TWO_LANES = {"decay": [wd.NoDecay(), wd.L2(0.01)], "learning_rate": [1e-3, 1e-2], "seed": range(2)}
 
 
-def child(directory):
-    """Train in a process of its own, until it is killed or done."""
-    fit(
-        directory, TWO_LANES, num_steps=100_000, eval_every=200, patience=100, save_every=0.02, plan=Plan(4, 2),
-        data=wd.data.digits(num_train=100),
-    )  # fmt: skip
+def child(directory, pause=0.0):
+    """Train in a process of its own, until it is killed or done; a pause an evaluation keeps it from being done."""
+    evaluate = lanes.Lane._evaluate
+
+    def slow(*arguments):
+        time.sleep(pause)
+        return evaluate(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lanes.Lane, "_evaluate", slow)
+        fit(
+            directory, TWO_LANES, num_steps=50_000, eval_every=100, patience=500, save_every=0.02, plan=Plan(4, 2),
+            data=wd.data.digits(num_train=100),
+        )  # fmt: skip
 
 
 def last_checkpoint(directory):
@@ -132,14 +140,14 @@ def test_a_run_killed_twenty_times_has_the_bits_of_one_that_was_not(tmp_path, mo
     context.set_forkserver_preload(["tests.test_checkpoints"])
     chance, directory = random.Random(0), tmp_path / "run"
     for number in range(20):
-        process = context.Process(target=child, args=(directory,))
+        process = context.Process(target=child, args=(directory, 0.1))  # 50 s in all
         process.start()
         before, until = last_checkpoint(directory), time.monotonic() + 60
         # Some die at any moment, perhaps before they have begun; the others soon after they have saved something.
         while number % 2 and last_checkpoint(directory) == before and time.monotonic() < until:
             time.sleep(0.005)
-        process.join(chance.uniform(0, 0.5 if number % 2 else 4))
-        assert process.is_alive(), "the run was done before it was killed twenty times: give it more steps"
+        process.join(chance.uniform(0, 0.5 if number % 2 else 3))
+        assert process.is_alive(), "the run was done before it was killed twenty times"
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     assert last_checkpoint(directory) > 10
@@ -259,8 +267,8 @@ def test_another_function_of_the_same_name_is_refused(tmp_path, monkeypatch):
 
 def test_other_versions_are_refused(tmp_path, monkeypatch):
     fit(tmp_path)
-    versions = checkpoints.versions()
-    monkeypatch.setattr(checkpoints, "versions", lambda: {**versions, "jax": "9.9"})
+    versions = folders.versions()
+    monkeypatch.setattr(folders, "versions", lambda: {**versions, "jax": "9.9"})
     with pytest.raises(ValueError, match=r"jax was \d.* and is 9\.9"):
         fit(tmp_path)
 

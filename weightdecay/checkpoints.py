@@ -11,6 +11,7 @@ hyperparameters and of the program that trains it, so that a grid may grow in it
 the files.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -21,10 +22,9 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ from weightdecay.types import Batch
 
 _FORMAT, _VERSION = "weightdecay run", 1
 _RUN, _LOCK, _OWNER, _CHECKPOINTS, _RESULT = "run.json", "lock", "owner.json", "checkpoints", "result"
+_OURS = {_RUN, _LOCK, _OWNER, _CHECKPOINTS, _RESULT}
 _CONTENTS, _STATE = "contents.json", "state"
 _KEPT = 2  # checkpoints of a member that is not done: the last, and the one before it
 _WAITING_BYTES = 256 * 2**20  # of members that are done and not saved yet
@@ -182,10 +183,8 @@ class Run:
           Their snapshot.
         """
         places = [self._places[key][-1] for key in keys]
-        blocks = {(place.checkpoint, place.block) for place in places}
-        read = {which: _read_block(self._checkpoint(which[0]), which[1]) for which in blocks}
-        members = [read[place.checkpoint, place.block].member(place.slot) for place in places]
-        return _joined(members)
+        read = {number: _read_checkpoint(self._checkpoint(number)) for number in {place.checkpoint for place in places}}
+        return _joined([read[place.checkpoint][place.block].member(place.slot) for place in places])
 
     def save(self, snapshot: Snapshot) -> None:
         """Have members saved, in the background; what is done may wait until a save is due.
@@ -301,80 +300,34 @@ def stored(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _read_run(Path(path))
 
 
-class opened:
-    """Hold the directory of a run while it is trained."""
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], *, save_every: float | int) -> Iterator[Run]:
+    """Hold the directory of a run while it is trained, and save what waits at the end.
 
-    def __init__(self, path: str | os.PathLike[str], *, save_every: float | int) -> None:
-        """Take the directory, which is made where it is missing, and the seconds between two saves."""
-        self._path, self._save_every = Path(path), save_every
-        self._run: Run | None = None
+    Args:
+      path: The directory; it is made where it is missing.
+      save_every: Seconds between two saves.
 
-    def __enter__(self) -> Run:
-        """Lock the directory and see what is in it.
+    Yields:
+      The run.
 
-        Raises:
-          OSError: It cannot be written, is a file, or holds something else.
-          RuntimeError: Another process trains there.
-          ValueError: ``run.json`` is damaged, or of a later version.
-        """
-        from filelock import FileLock, Timeout
-
-        path = self._path
+    Raises:
+      OSError: It cannot be written, is a file, or holds something else.
+      RuntimeError: Another process trains there.
+      ValueError: ``run.json`` is damaged, or of a later version.
+    """
+    directory = Path(path)
+    with _locked(directory):
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            others = sorted({entry.name for entry in path.iterdir()} - _OURS)
-            if others and not (path / _RUN).exists():
-                raise FileExistsError(
-                    f"directory {path} holds something else ({', '.join(others[:3])}); nothing was touched. Give a new "
-                    "or an empty directory, or one of an earlier run."
-                )
-            self._lock = FileLock(path / _LOCK)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise RuntimeError(
-                f"directory {path} is in use by {_owner(path)}: wait until it ends, or give another directory."
-            ) from None
-        except FileExistsError as error:
-            if path.is_dir():
-                raise
-            raise NotADirectoryError(f"directory {path} is a file; give a new or an empty directory.") from error
-        except NotADirectoryError as error:
-            raise NotADirectoryError(f"directory {path} lies under a file; give another directory.") from error
-        except OSError as error:
-            raise PermissionError(f"directory {path} cannot be written ({error}); give another directory.") from error
-        try:
-            return self._enter(path)
-        except BaseException:
-            self._lock.release()
-            raise
-
-    def _enter(self, path: Path) -> Run:
-        if (path / _OWNER).exists():
-            warnings.warn(
-                f"directory {path}: {_owner(path)} ended without a word; going on from what it saved.",
-                UserWarning,
-                stacklevel=4,
-            )
-        _write_json(path / _OWNER, {"process": os.getpid(), "host": socket.gethostname(), "since": time.ctime()})
-        (path / _CHECKPOINTS).mkdir(exist_ok=True)
-        _read_block.cache_clear()
-        for leftover in (path / _CHECKPOINTS).glob(".*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        self._run = Run(path, stored(path), self._save_every)
-        self._run.look()
-        return self._run
-
-    def __exit__(self, *_: object) -> None:
-        """Save what waits, and unlock."""
-        try:
-            if self._run is not None:
-                self._run.close()
+            _enter(directory)
+            run = Run(directory, stored(directory), save_every)
+            run.look()
+            try:
+                yield run
+            finally:
+                run.close()
         finally:
-            (self._path / _OWNER).unlink(missing_ok=True)
-            self._lock.release()
-
-
-_OURS = {_RUN, _LOCK, _OWNER, _CHECKPOINTS, _RESULT}
+            (directory / _OWNER).unlink(missing_ok=True)
 
 
 def key(member: Mapping[str, Any], program: str) -> str:
@@ -387,7 +340,7 @@ def key(member: Mapping[str, Any], program: str) -> str:
     Returns:
       A hash.
     """
-    return hashlib.sha256(_canonical({"member": grids.encode(member), "program": program})).hexdigest()[:32]
+    return hashlib.sha256(folders.canonical({"member": grids.encode(member), "program": program})).hexdigest()[:32]
 
 
 def data_digests(splits: Mapping[str, Batch]) -> dict[str, str]:
@@ -407,11 +360,6 @@ def data_digests(splits: Mapping[str, Batch]) -> dict[str, str]:
             digest.update(np.ascontiguousarray(array).data)
         digests[name] = digest.hexdigest()
     return digests
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the libraries that a member's bits depend on."""
-    return {name: metadata.version(name) for name in ("weightdecay", "jax", "jaxlib", "optax", "flax", "numpy")}
 
 
 def finished_result(path: str | os.PathLike[str]) -> Path | None:
@@ -435,6 +383,48 @@ def finished_result(path: str | os.PathLike[str]) -> Path | None:
             f"directory={str(directory)!r}."
         )
     return directory / _RESULT
+
+
+def _locked(path: Path) -> Any:
+    """Make a directory and take its lock, which is let go at the end of a with."""
+    from filelock import FileLock, Timeout
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        others = sorted({entry.name for entry in path.iterdir()} - _OURS)
+        if others and not (path / _RUN).exists():
+            raise FileExistsError(
+                f"directory {path} holds something else ({', '.join(others[:3])}); nothing was touched. Give a new "
+                "or an empty directory, or one of an earlier run."
+            )
+        return FileLock(path / _LOCK).acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(
+            f"directory {path} is in use by {_owner(path)}: wait until it ends, or give another directory."
+        ) from None
+    except FileExistsError as error:
+        if path.is_dir():
+            raise
+        raise NotADirectoryError(f"directory {path} is a file; give a new or an empty directory.") from error
+    except NotADirectoryError as error:
+        raise NotADirectoryError(f"directory {path} lies under a file; give another directory.") from error
+    except OSError as error:
+        raise PermissionError(f"directory {path} cannot be written ({error}); give another directory.") from error
+
+
+def _enter(path: Path) -> None:
+    """Say who trains here now, and clear away what a dead process left."""
+    if (path / _OWNER).exists():
+        warnings.warn(
+            f"directory {path}: {_owner(path)} ended without a word; going on from what it saved.",
+            UserWarning,
+            stacklevel=5,
+        )
+    _write_json(path / _OWNER, {"process": os.getpid(), "host": socket.gethostname(), "since": time.ctime()})
+    (path / _CHECKPOINTS).mkdir(exist_ok=True)
+    _read_checkpoint.cache_clear()
+    for leftover in (path / _CHECKPOINTS).glob(".*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -500,7 +490,7 @@ def _write_checkpoint(folder: Path, blocks: Sequence[Snapshot]) -> dict[str, Any
                 {"keys": block.keys, "step": block.step, "evaluated": block.evaluated, "done": block.done}
                 for block in blocks
             ],
-            "sha256": {str(path.relative_to(unfinished)): _kept_digest(path) for path in files},
+            "sha256": {str(path.relative_to(unfinished)): _kept_sum(path) for path in files},
         }
         _write_json(unfinished / _CONTENTS, contents)
         os.replace(unfinished, folder)
@@ -514,19 +504,22 @@ def _read_contents(folder: Path) -> dict[str, Any]:
     """Contents of a checkpoint whose files are all as they were written."""
     contents = _read_json(folder / _CONTENTS)
     for name, digest in contents["sha256"].items():
-        with (folder / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise ValueError(f"{name} was altered")
+        if folders.file_sum(folder / name) != digest:
+            raise ValueError(f"{name} was altered")
     return contents
 
 
-@functools.lru_cache(maxsize=4)
-def _read_block(folder: Path, number: int) -> Snapshot:
-    block = _read_json(folder / _CONTENTS)["blocks"][number]
-    arrays = _orbax().restore((folder / _STATE).absolute())[f"{number}"]
-    leaves = [np.asarray(arrays["leaves"][f"{place}"]) for place in range(len(arrays["leaves"]))]
-    metrics = {name: np.asarray(values) for name, values in arrays.get("metrics", {}).items()}
-    return Snapshot(block["keys"], block["step"], leaves, metrics, block["evaluated"], block["done"])
+@functools.lru_cache(maxsize=2)
+def _read_checkpoint(folder: Path) -> list[Snapshot]:
+    """Blocks of a checkpoint that was found sound."""
+    stored = _orbax().restore((folder / _STATE).absolute())
+    blocks = []
+    for number, told in enumerate(_read_json(folder / _CONTENTS)["blocks"]):
+        arrays = stored[f"{number}"]
+        leaves = [np.asarray(arrays["leaves"][f"{place}"]) for place in range(len(arrays["leaves"]))]
+        metrics = {name: np.asarray(values) for name, values in arrays.get("metrics", {}).items()}
+        blocks.append(Snapshot(**told, leaves=leaves, metrics=metrics))
+    return blocks
 
 
 @functools.cache
@@ -539,25 +532,21 @@ def _orbax() -> Any:
     return orbax.checkpoint.PyTreeCheckpointer()
 
 
-def _kept_digest(path: Path) -> str:
+def _kept_sum(path: Path) -> str:
     """SHA-256 of a file that is on the disk for good."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return folders.file_sum(path)
 
 
 def _numbers(folder: Path) -> list[int]:
     return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
 
 
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file that appears whole or not at all, with a checksum of its own."""
     content = json.loads(json.dumps(content))
-    digest = hashlib.sha256(_canonical(content)).hexdigest()
+    digest = hashlib.sha256(folders.canonical(content)).hexdigest()
     unfinished = path.with_name(f".{path.name}")
     with unfinished.open("w", encoding="utf-8") as file:
         json.dump({**content, "checksum": digest}, file, indent=1)
@@ -571,7 +560,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} is no description")
     digest = content.pop("checksum", None)
-    if hashlib.sha256(_canonical(content)).hexdigest() != digest:
+    if hashlib.sha256(folders.canonical(content)).hexdigest() != digest:
         raise ValueError(f"{path.name} was altered")
     return content
 

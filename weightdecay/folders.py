@@ -134,13 +134,11 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
         settings: dict[str, Any] = {
             "format": _FORMAT,
             "version": _VERSION,
-            "versions": {
-                name: metadata.version(name) for name in ("weightdecay", "jax", "jaxlib", "optax", "flax", "numpy")
-            },
+            "versions": versions(),
             "settings": contents.settings,
             "test": contents.test,
             "members": [grids.encode(member) for member in contents.members],
-            "sha256": {file: _file_sum(unfinished / file) for file in (_DATASET, _WEIGHTS)},
+            "sha256": {file: file_sum(unfinished / file) for file in (_DATASET, _WEIGHTS)},
         }
         settings["sha256"][_SETTINGS] = _settings_sum(settings)
         text = json.dumps(settings, indent=1, allow_nan=False) + "\n"
@@ -299,6 +297,22 @@ class _Weights(Sequence[tuple[Any, Any]]):
         return nested["params"], nested.get("model_state", {})
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that a member's bits depend on."""
+    return {name: metadata.version(name) for name in ("weightdecay", "jax", "jaxlib", "optax", "flax", "numpy")}
+
+
+def canonical(value: Any) -> bytes:
+    """Return a value of JSON as bytes that do not depend on the order of names, to be hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def file_sum(file: Path) -> str:
+    """Return the SHA-256 of a file; a pipe or a device is refused."""
+    with _open(file) as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def _no_result(folder: Path) -> FileNotFoundError:
     return FileNotFoundError(f"folder {folder} holds no weightdecay result; give a folder that result.save(...) wrote.")
 
@@ -337,8 +351,7 @@ def _parse(file: Path) -> Any:
 
 def _settings_sum(stored: dict[str, Any]) -> str:
     sums = {file: value for file, value in stored["sha256"].items() if file != _SETTINGS}
-    text = json.dumps(stored | {"sha256": sums}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return hashlib.sha256(canonical(stored | {"sha256": sums})).hexdigest()
 
 
 def _checked_sums(stored: dict[str, Any]) -> dict[str, str]:
@@ -347,14 +360,9 @@ def _checked_sums(stored: dict[str, Any]) -> dict[str, str]:
     return stored["sha256"]
 
 
-def _file_sum(file: Path) -> str:
-    with _open(file) as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _check_file(file: Path, sums: Mapping[str, str] | None) -> None:
     """Hold a file against its sum; version 1 has none."""
-    if sums is not None and sums[file.name] != (found := _file_sum(file)):
+    if sums is not None and sums[file.name] != (found := file_sum(file)):
         raise ValueError(f"its sha256 is {found}, {_SETTINGS} says {sums[file.name]}")
 
 

@@ -240,8 +240,7 @@ class Lane:
 
     def measure(self, programs: Programs, group: Group, seconds: float) -> tuple[float, float]:
         """Seconds a step and an evaluation, of a lane of the group's first members."""
-        first = np.arange(min(len(group.places), self._work.plan.lane_width))
-        seeds, here, states = self._begin(programs, Job(group, first, 0), None)
+        seeds, here, states = self._begin(programs, next(self._work.lanes(group)), None)
         stretch = self._examples(seeds, 0, self._work.longest)
 
         def advance(num_steps: int) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from weightdecay import backend, checkpoints, groups, lanes, masks, optimizers, planning, selection, training
+from weightdecay import backend, checkpoints, folders, groups, lanes, masks, optimizers, planning, selection, training
 from weightdecay import data as datasets
 from weightdecay.checkpoints import Run
 from weightdecay.data import Data
@@ -153,34 +153,38 @@ def fit_grid(
 
 
 def _trained(
-    work: Work, grid: Grid, names: Mapping[str, Any], run: Run | None, *, width_is_free: bool, progress: bool
+    work: Work,
+    grid: Grid,
+    names: Mapping[str, Any],
+    run: Run | None,
+    *,
+    width_is_free: bool,
+    progress: bool,
+    again: bool = False,
 ) -> tuple[Work, Records, bool]:
     """Train what is not trained yet; out of memory, try once more with a smaller plan."""
-    for attempt in (1, 2):
-        try:
-            return work, *_train(work, grid, names, run, progress=progress)
-        except jax.errors.JaxRuntimeError as error:
-            if not planning.out_of_memory(error):
-                raise
-            holds_members = run is not None and run.holds_members()
-            free = width_is_free and not holds_members
-            smaller = planning.lowered(work.plan, batch_size=work.batch_size, width_is_free=free)
-            lanes_on = f"lanes of {work.plan.lane_width} on {work.plan.num_devices} device(s)"
-            if attempt == 2 or smaller is None:
-                raise MemoryError(
-                    f"a device ran out of memory with {lanes_on}, and no other plan was tried that gives the same "
-                    "numbers. Take a smaller model or batch_size, or a plan with narrower lanes (in a new directory). "
-                    f"{error}"
-                ) from error
-            warnings.warn(
-                f"a device ran out of memory with {lanes_on}; trying once more with {smaller}",
-                UserWarning,
-                stacklevel=4,
-            )
-            if run is not None and not holds_members:
-                run.stored = {}  # the lanes may be of another width now
-            work = work._replace(plan=smaller)
-    raise AssertionError("unreachable")
+    try:
+        return work, *_train(work, grid, names, run, progress=progress)
+    except jax.errors.JaxRuntimeError as error:
+        if not planning.out_of_memory(error):
+            raise
+        holds_members = run is not None and run.holds_members()
+        free = width_is_free and not holds_members
+        smaller = planning.lowered(work.plan, batch_size=work.batch_size, width_is_free=free)
+        lanes_on = f"lanes of {work.plan.lane_width} on {work.plan.num_devices} device(s)"
+        if again or smaller is None:
+            raise MemoryError(
+                f"a device ran out of memory with {lanes_on}, and no other plan was tried that gives the same "
+                "numbers. Take a smaller model or batch_size, or a plan with narrower lanes (in a new directory). "
+                f"{error}"
+            ) from error
+        warnings.warn(
+            f"a device ran out of memory with {lanes_on}; trying once more with {smaller}", UserWarning, stacklevel=4
+        )
+    if run is not None and not holds_members:
+        run.stored = {}  # the lanes may be of another width now
+    work = work._replace(plan=smaller)
+    return _trained(work, grid, names, run, width_is_free=width_is_free, progress=progress, again=True)
 
 
 def _train(
@@ -232,7 +236,7 @@ def _found(work: Work, grid: Grid, names: Mapping[str, Any], run: Run, records: 
         "matmul_precision": backend.setting("default_matmul_precision"),
         "device": f"{jax.default_backend()} {work.devices[0].device_kind}",
         "data": checkpoints.data_digests(work.splits),
-        "versions": checkpoints.versions(),
+        "versions": folders.versions(),
         "programs": programs,
     }
     num_steps = work.steps[-1]
