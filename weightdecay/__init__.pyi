@@ -32,7 +32,7 @@ from .decay import (
 )
 from .folders import load_params
 from .grid import Grid, logspace
-from .models import Model
+from .networks import Model
 from .optimizers import adam, lamb, lion, muon, optimizer, rmsprop, sgd
 from .penalties import penalized
 from .planning import Plan
