@@ -146,7 +146,7 @@ def test_split_takes_truth_as_classes():
             ValueError,
             "^inputs hold 120 values that are nan or infinite, the first",
         ),
-        (IMAGES, ["a"] * 60, {}, TypeError, "^targets have dtype <U1; give numbers"),
+        ([["a"]] * 60, LABELS, {}, TypeError, "^inputs have dtype <U1; give numbers"),
         (IMAGES * 1j, LABELS, {}, TypeError, "^inputs have dtype complex128; give real numbers"),
         (IMAGES, LABELS, {"validation_size": 0.0}, ValueError, "validation_size is 0.0 and .* give shares above 0"),
         (IMAGES, LABELS, {"seed": -1}, ValueError, "seed is -1; give a whole number from 0 to 4294967295"),
