@@ -1,7 +1,7 @@
 """Which examples each step sees, and where they come from.
 
-The order is a stream of shuffled epochs, cut into batches; it follows from a member's seed and the step alone, and
-members with one seed share it. The examples lie on each device once, or, where they are too many, come from the host a
+The order is a stream of shuffled epochs, cut into batches; it follows from a member's seed, its fold and the step alone, and
+members with the same of these share it. The examples lie on each device once, or, where they are too many, come from the host a
 stretch of steps at a time: the same batches in the same order.
 """
 
@@ -22,35 +22,40 @@ RUN_ONCE = {"xla_backend_optimization_level": 1}
 
 
 class Orders:
-    """Order of the examples by seed; an epoch is shuffled once, whoever asks for it."""
+    """Order of the examples by seed and fold; an epoch is shuffled once, whoever asks for it."""
 
-    def __init__(self, batch_size: int, num_examples: int) -> None:
-        """Compile the shuffle of ``num_examples`` examples; a step takes ``batch_size`` of them."""
-        self._batch_size, self._num_examples = batch_size, num_examples
-        shuffle = _shuffle(num_examples, backend.setting("enable_x64"))
-        kept = max(4, _KEPT_BYTES // (4 * num_examples))
-        self._epoch = functools.lru_cache(maxsize=kept)(
-            lambda seed, epoch: np.asarray(shuffle(np.int32(seed), np.int32(epoch)))
-        )
+    def __init__(self, batch_size: int, data: Batch) -> None:
+        """Take the training examples; a step takes ``batch_size`` of those that do not validate the member."""
+        self._batch_size = batch_size
+        kept = max(4, _KEPT_BYTES // (4 * len(data.inputs)))
+        self._rows = functools.cache(functools.partial(_all_but, data))
+        self._epoch = functools.lru_cache(maxsize=kept)(self._shuffled)
 
-    def __call__(self, seed: int, start: int, num_steps: int) -> np.ndarray:
+    def __call__(self, stream: Sequence[int] | np.ndarray, start: int, num_steps: int) -> np.ndarray:
         """Example numbers of some steps.
 
         Every example comes once an epoch; a batch may span two epochs.
 
         Args:
-          seed: A member's.
+          stream: A member's seed and fold, -1 = none.
           start: First step.
           num_steps: How many.
 
         Returns:
           int32, shape ``(num_steps, batch_size)``.
         """
+        seed, fold = map(int, stream)
+        num_examples = len(self._rows(fold))
         first, last = start * self._batch_size, (start + num_steps) * self._batch_size
-        epochs = range(first // self._num_examples, -(-last // self._num_examples))
-        stream = np.concatenate([self._epoch(seed, epoch) for epoch in epochs])
-        offset = first - epochs.start * self._num_examples
-        return stream[offset : offset + last - first].reshape(num_steps, self._batch_size)
+        epochs = range(first // num_examples, -(-last // num_examples))
+        order = np.concatenate([self._epoch(seed, fold, epoch) for epoch in epochs])
+        offset = first - epochs.start * num_examples
+        return order[offset : offset + last - first].reshape(num_steps, self._batch_size)
+
+    def _shuffled(self, seed: int, fold: int, epoch: int) -> np.ndarray:
+        rows = self._rows(fold)
+        shuffle = _shuffle(len(rows), backend.setting("enable_x64"))
+        return rows[np.asarray(shuffle(np.int32(seed), np.int32(epoch)))]
 
 
 class OnDevice:
@@ -59,18 +64,18 @@ class OnDevice:
     def __init__(self, data: Batch, batch_size: int | None) -> None:
         """Take all training examples; ``batch_size`` None = every step sees all of them."""
         self._data = data
-        self._orders = None if batch_size is None else Orders(batch_size, len(data.inputs))
+        self._orders = None if batch_size is None else Orders(batch_size, data)
 
     def shared(self) -> Batch:
         """What every stretch on a device needs, to be put there once."""
         return self._data
 
-    def stretch(self, shared: Any, seeds: np.ndarray, start: int, num_steps: int, longest: int) -> Examples:
+    def stretch(self, shared: Any, streams: np.ndarray, start: int, num_steps: int, longest: int) -> Examples:
         """Examples of some steps of a lane.
 
         Args:
           shared: As it lies on the device.
-          seeds: Of the members, ``(members,)``.
+          streams: Seeds and folds of the members, ``(members, 2)``.
           start: First step.
           num_steps: How many.
           longest: Room in steps; what is beyond ``num_steps`` is 0.
@@ -80,28 +85,34 @@ class OnDevice:
         """
         if self._orders is None:
             return Examples(shared, None, None)
-        return Examples(shared, _padded([self._orders(int(seed), start, num_steps) for seed in seeds], longest), None)
+        return Examples(shared, _padded([self._orders(stream, start, num_steps) for stream in streams], longest), None)
 
 
 class FromHost:
-    """Batches gathered on the host for a stretch of steps; members with one seed share them."""
+    """Batches gathered on the host for a stretch of steps; members with one stream share them."""
 
-    def __init__(self, data: Batch, batch_size: int, num_seeds: int) -> None:
-        """Take all training examples, and how many seeds a lane may hold at the most."""
-        self._data, self._num_seeds = data, num_seeds
-        self._orders = Orders(batch_size, len(data.inputs))
+    def __init__(self, data: Batch, batch_size: int, num_streams: int) -> None:
+        """Take all training examples, and how many streams a lane may hold at the most."""
+        self._data, self._num_streams = data, num_streams
+        self._orders = Orders(batch_size, data)
 
     def shared(self) -> None:
         """Nothing lies on the device."""
 
-    def stretch(self, shared: Any, seeds: np.ndarray, start: int, num_steps: int, longest: int) -> Examples:
+    def stretch(self, shared: Any, streams: np.ndarray, start: int, num_steps: int, longest: int) -> Examples:
         """Examples of some steps of a lane, as `OnDevice.stretch` has them: the batches, and which are a member's."""
-        distinct, which = np.unique(seeds, return_inverse=True)
-        orders = _padded([self._orders(int(seed), start, num_steps) for seed in distinct], longest)
-        room = [(0, self._num_seeds - len(distinct))]
+        distinct, which = np.unique(streams, axis=0, return_inverse=True)
+        orders = _padded([self._orders(stream, start, num_steps) for stream in distinct], longest)
+        room = [(0, self._num_streams - len(distinct))]
         orders = np.pad(orders, room + [(0, 0)] * (orders.ndim - 1))
         gathered = jax.tree.map(lambda array: array[orders], self._data)
         return Examples(gathered, None, which.astype(np.int32))
+
+
+def _all_but(data: Batch, fold: int) -> np.ndarray:
+    """Numbers of the examples outside a fold, int32."""
+    num_examples = len(data.inputs)
+    return (np.arange(num_examples) if data.fold is None else np.flatnonzero(data.fold != fold)).astype(np.int32)
 
 
 def _padded(orders: Sequence[np.ndarray], longest: int) -> np.ndarray:

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from weightdecay import folders
@@ -106,12 +107,13 @@ class Run:
     _failed: OSError | None = None
     _last: int = 0  # checkpoint
 
-    def settle(self, depends_on: Mapping[str, Any], num_steps: int) -> None:
+    def settle(self, depends_on: Mapping[str, Any], num_steps: int, *, patient: bool = False) -> None:
         """Write down what a new run depends on; refuse what differs from an earlier call.
 
         Args:
           depends_on: Values of JSON by name; ``programs`` and ``data`` are dictionaries of digests.
           num_steps: Steps that are wanted now.
+          patient: Whether any member has patience.
 
         Raises:
           ValueError: The directory holds a run of something else, or one with more steps.
@@ -130,7 +132,7 @@ class Run:
                     "a run can only grow: give at least as many, or another directory."
                 )
             before = self.stored["num_steps"]
-            if num_steps > before and depends_on["patience"] is not None and before % depends_on["eval_every"]:
+            if num_steps > before and patient and before % depends_on["eval_every"]:
                 raise ValueError(
                     f"directory {self.path} holds a run with patience whose last step, {before}, is no multiple of "
                     f"eval_every, {depends_on['eval_every']}, so that it cannot grow in steps; give another directory."
@@ -330,6 +332,19 @@ def opened(path: str | os.PathLike[str], *, save_every: float | int) -> Iterator
             (directory / _OWNER).unlink(missing_ok=True)
 
 
+def check_save_every(save_every: Any) -> None:
+    """Refuse what is no time between two saves.
+
+    Args:
+      save_every: What a user gave.
+
+    Raises:
+      ValueError: It is no number of seconds above 0.
+    """
+    if isinstance(save_every, bool) or not isinstance(save_every, int | float) or not save_every > 0:
+        raise ValueError(f"save_every is {save_every!r}; give a number of seconds above 0.")
+
+
 def key(member: Mapping[str, Any], program: str) -> str:
     """Who a member is, whatever stands beside it.
 
@@ -355,7 +370,7 @@ def data_digests(splits: Mapping[str, Batch]) -> dict[str, str]:
     digests = {}
     for name, split in splits.items():
         digest = hashlib.sha256()
-        for array in split:
+        for array in jax.tree.leaves(split):
             digest.update(f"{array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         digests[name] = digest.hexdigest()

@@ -10,6 +10,10 @@ from weightdecay import tree
 from weightdecay.types import Params, PyTree
 
 
+NEAR_ZERO = 1e-3
+"""Absolute value below which a weight counts as near zero."""
+
+
 def weight_norm(params: Params, decays: list[bool]) -> Any:
     """Euclidean norm of all weights that decay.
 
@@ -36,6 +40,66 @@ def zero_fraction(params: Params, decays: list[bool]) -> Any:
     chosen = _chosen(params, decays)
     zeros = sum((jnp.sum(w == 0) for w in chosen), start=jnp.zeros((), jnp.int32))
     return zeros / jnp.float32(sum(w.size for w in chosen))
+
+
+def near_zero_fraction(params: Params, decays: list[bool]) -> Any:
+    """Share of the weights that decay with ``|w| < 1e-3``: what a penalty left small without making it zero.
+
+    Args:
+      params: Weights.
+      decays: One bool a leaf of ``params``.
+
+    Returns:
+      In [0, 1], shape ``()``, exact zeros among them; nan where no weight decays.
+    """
+    chosen = _chosen(params, decays)
+    small = sum((jnp.sum(jnp.abs(w) < NEAR_ZERO) for w in chosen), start=jnp.zeros((), jnp.int32))
+    return small / jnp.float32(sum(w.size for w in chosen))
+
+
+def by_layer(params: Params, previous: Params, decays: list[bool]) -> dict[str, Any]:
+    """Norm, sparsity and movement of each array of weights that decays.
+
+    Args:
+      params: Weights.
+      previous: Weights one step before.
+      decays: One bool a leaf of ``params``.
+
+    Returns:
+      Each of shape ``(layers,)``: ``layer_weight_norm``, Euclidean; ``layer_zero_fraction``, of exact zeros; ``rotation``,
+      the angle of the step in radians; and ``effective_learning_rate``, the length of the step over the norm before it.
+    """
+    pairs = list(zip(_chosen(params, decays), _chosen(previous, decays), strict=True))
+
+    def stack(values: list[Any]) -> Any:
+        return jnp.stack(values) if values else jnp.zeros((0,))
+
+    return {
+        "layer_weight_norm": stack([tree.norm(now) for now, _ in pairs]),
+        "layer_zero_fraction": stack([jnp.mean(now == 0) for now, _ in pairs]),
+        "rotation": stack([angle(before, now) for now, before in pairs]),
+        "effective_learning_rate": stack([tree.norm(now - before) / tree.norm(before) for now, before in pairs]),
+    }
+
+
+def angle(one: Any, other: Any) -> Any:
+    """Angle between two arrays, taken as vectors: ``2 atan2(|a - b|, |a + b|)`` of the unit vectors a and b.
+
+    Args:
+      one: Any shape.
+      other: Same shape.
+
+    Returns:
+      Radians, in [0, pi], shape ``()``; nan where an array is zero.
+
+    Numerics:
+      Exact to a rounding also for small angles, where the arc cosine is not.
+
+    References:
+      Kahan, How Futile are Mindless Assessments of Roundoff in Floating-Point Computation?, 2006.
+    """
+    one, other = (w / tree.norm(w) for w in (one, other))
+    return 2 * jnp.arctan2(tree.norm(one - other), tree.norm(one + other))
 
 
 def all_finite(values: PyTree) -> Any:

@@ -1,7 +1,8 @@
 """A grid is a list of members, each a dictionary of hyperparameters.
 
-`Grid` makes the product of its axes; `logspace` makes the rules of one kind for an axis. Checks stand here, so that a
-wrong value is told before anything is compiled.
+`Grid` makes the product of its axes; `Grid.zip` goes along them side by side, and `Grid.random` and `Grid.sobol` draw
+from distributions. Grids add up and are filtered. `logspace` makes the rules of one kind for an axis. Checks stand
+here, so that a wrong value is told before anything is compiled.
 """
 
 import json
@@ -9,22 +10,47 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from weightdecay import decay, masks, schedules, tree
+from weightdecay import decay, distributions, masks, schedules, tree
 from weightdecay.decay import Masked, PerLayer, Rule
+from weightdecay.distributions import Distribution
 from weightdecay.types import Integer, Scalar
 
-_LARGEST_SEED = 2**31 - 1
-_DOMAINS = {  # from, below, in words
-    "learning_rate": (tree.SMALLEST, math.inf, "a learning rate is a number above 0"),
-    **dict.fromkeys(("momentum", "b1", "b2"), (0, 1, "give a number from 0 to below 1")),
-    "eps": (0, math.inf, "give a number >= 0"),
-    "peak_learning_rate": (tree.SMALLEST, math.inf, "give a number above 0"),
+REPLICATES = ("seed", "fold")
+"""Axes that make no candidates of their own: members that differ in these alone share one."""
+
+_LARGEST_WHOLE = 2**31 - 1
+
+
+class _Domain(NamedTuple):
+    least: float
+    below: float
+    words: str
+    takes_none: bool = False
+
+
+_SHARE = _Domain(0, 1, "give a number from 0 to below 1")
+_UP_TO_ONE = _Domain(0, math.nextafter(1, 2), "give a number from 0 to 1")
+_NOT_NEGATIVE = _Domain(0, math.inf, "give a number >= 0")
+_DOMAINS = {
+    "learning_rate": _Domain(
+        tree.SMALLEST, math.inf, "a learning rate is a number above 0, or a schedule of wd.schedules"
+    ),
+    "peak_learning_rate": _Domain(tree.SMALLEST, math.inf, "give a number above 0"),
+    "clip_norm": _Domain(tree.SMALLEST, math.inf, "give a number above 0, or None for no clipping", takes_none=True),
+    **dict.fromkeys(("momentum", "b1", "b2", "label_smoothing", "crop", "dropout_rate"), _SHARE),
+    **dict.fromkeys(("flip", "cutout"), _UP_TO_ONE),
+    **dict.fromkeys(("eps", "mixup", "input_noise", "shift"), _NOT_NEGATIVE),
+}
+_WHOLE = {  # those of the axes that are whole numbers: the least, what it is, what stands beside it
+    "seed": (0, "a seed", ""),
+    "fold": (0, "a fold", ""),
+    "patience": (1, "patience", ", or None for never"),
 }
 _MASKS = {mask.__name__: mask for mask in (masks.kernels, masks.everything, masks.hidden, masks.first, masks.last)}
 
@@ -55,10 +81,7 @@ def logspace(rule: Callable[[float], Rule], start: Scalar, stop: Scalar, num: In
             raise ValueError(
                 f"{name} is {value}; a logarithmic axis needs ends above 0. For no decay add wd.NoDecay()."
             )
-    if isinstance(num, bool) or not isinstance(num, int | np.integer):
-        raise TypeError(f"num is {num!r}, of type {type(num).__name__}; give a whole number of at least 1.")
-    if num < 1:
-        raise ValueError(f"num is {num}; give at least 1.")
+    _check_num(num)
     if not callable(rule):
         raise TypeError(f"rule is {rule!r}; give a kind such as wd.L2, without a coefficient.")
     coefficients = np.geomspace(start, stop, num)
@@ -77,14 +100,24 @@ def logspace(rule: Callable[[float], Rule], start: Scalar, stop: Scalar, num: In
 class Grid(Sequence[dict[str, Any]]):
     """Product of axes, the last axis fastest; a sequence of members.
 
-    ``decay`` and ``seed`` may be left out: no decay, and seed 0. Every other axis is an argument of the optimizer,
-    such as ``learning_rate``, ``momentum`` or ``b2``. An axis may be one value; several rules together are a
-    tuple in the list of ``decay``. Members that differ in the seed alone are replicates of one candidate.
+    ``decay`` and ``seed`` may be left out: no decay, and seed 0. Other axes are arguments of the training, of the
+    network or of the optimizer, such as ``label_smoothing``, ``dropout_rate``, ``momentum`` or ``b2``; a learning rate
+    may be a schedule. An axis may be one value; several rules together are a tuple in the list of ``decay``, and any
+    other tuple that is one value stands in a list too, ``hidden=[(64,), (64, 64)]``. Members that differ in the seed
+    and the fold alone are replicates of one candidate.
+
+    Beside the product there are `zip`, `random` and `sobol`. ``grid + grid`` has the members of both, a member that is
+    in both once; their axes may differ.
+
+    Attributes:
+      axes: The distinct values of each axis by name, in the order of first appearance.
 
     Examples:
       >>> grid = Grid(decay=[decay.NoDecay(), *logspace(decay.L2, 1e-4, 1e-2, 3)], learning_rate=1e-3, seed=range(2))
       >>> len(grid), grid[7]
       (8, {'decay': L2(coefficient=0.01), 'learning_rate': 0.001, 'seed': 1})
+      >>> grid + Grid(decay=decay.Decoupled(0.1), learning_rate=[1e-3, 1e-2])
+      Grid of 10 members: decay (5), learning_rate (2), seed (2)
     """
 
     def __init__(self, **axes: Any) -> None:
@@ -102,6 +135,174 @@ class Grid(Sequence[dict[str, Any]]):
         self.axes.setdefault("seed", [0])
         self._members = [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
 
+    @classmethod
+    def zip(cls, **axes: Any) -> "Grid":
+        """Go along axes of one length side by side: the first values together, the second, and so on.
+
+        Args:
+          **axes: Values by name; one value alone goes with all others. ``seed`` and ``fold`` do not go along: every
+            candidate is replicated over them.
+
+        Returns:
+          The candidates times the seeds and folds, the last fastest.
+
+        Raises:
+          TypeError: As for a product.
+          ValueError: Axes of different lengths, a candidate twice, or as for a product.
+
+        Examples:
+          >>> grid = Grid.zip(decay=logspace(decay.L2, 1e-4, 1e-2, 3), learning_rate=[3e-3, 1e-3, 3e-4], seed=range(2))
+          >>> len(grid), grid[3]
+          (6, {'decay': L2(coefficient=0.001), 'learning_rate': 0.001, 'seed': 1})
+        """
+        replicates = {name: _axis(name, values) for name, values in axes.items() if name in REPLICATES}
+        replicates.setdefault("seed", [0])
+        columns = {name: _values(name, values) for name, values in axes.items() if name not in REPLICATES}
+        columns.setdefault("decay", [decay.NoDecay()])
+        lengths = {name: len(values) for name, values in columns.items() if len(values) > 1}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise ValueError(
+                f"the axes are of different lengths: {told} values; give as many to each, one value for all, or "
+                "wd.Grid(...) for every combination."
+            )
+        rows = max(lengths.values(), default=1)
+        found: dict[str, int] = {}
+        zipped = [{name: column[row % len(column)] for name, column in columns.items()} for row in range(rows)]
+        for place, candidate in enumerate(zipped):
+            first = found.setdefault(_identity(candidate), place)
+            if first != place:
+                raise ValueError(
+                    f"the values at places {first} and {place} are the same in every axis, as JAX rounds numbers; give "
+                    "each candidate once (seeds make replicates)."
+                )
+        return cls._replicated(zipped, replicates)
+
+    @classmethod
+    def random(cls, num: Integer, seed: Integer = 0, *, seeds: Any = 0, folds: Any = None, **axes: Any) -> "Grid":
+        """Draw candidates at random.
+
+        Each axis has random numbers of its own, which follow from ``seed`` and the axis's name. So a larger ``num``
+        keeps the candidates and adds to them, and another axis leaves the values of the others as they are. Candidates
+        are distinct: one that comes again, as happens where values are few, is left out and another drawn.
+
+        Args:
+          num: How many candidates, >= 1.
+          seed: Of the draw; not of the members.
+          seeds: The members' axis ``seed``, by which every candidate is replicated.
+          folds: The members' axis ``fold``, likewise; None = no such axis.
+          **axes: Distributions by name, as ``wd.LogUniform(1e-4, 1e-1)``; a list is a `weightdecay.Choice` of its
+            values, and one value is fixed. A rule or a schedule may hold distributions.
+
+        Returns:
+          The candidates times the seeds and folds, the last fastest.
+
+        Raises:
+          TypeError: A value or an end of the wrong type.
+          ValueError: A value or an end out of range, or fewer distinct candidates than ``num``.
+
+        Examples:
+          >>> from weightdecay.distributions import LogUniform
+          >>> axes = {"decay": [decay.NoDecay(), decay.L2(LogUniform(1e-6, 1e-1))], "learning_rate": [1e-3, 1e-2]}
+          >>> len(Grid.random(10, **axes, seeds=range(3))), Grid.random(10, **axes)[:4] == list(Grid.random(4, **axes))
+          (30, True)
+        """
+        space = _space(num, seed, axes)
+        streams = {
+            name: np.random.Generator(
+                np.random.PCG64(np.random.SeedSequence(int(seed), spawn_key=tuple(name.encode())))
+            )
+            for name in space
+        }
+
+        def draw(rows: int) -> dict[str, np.ndarray]:
+            return {name: streams[name].random((rows, one.num_dimensions)) for name, one in space.items()}
+
+        return cls._replicated(_drawn(num, space, draw), _replicates(seeds, folds))
+
+    @classmethod
+    def sobol(cls, num: Integer, seed: Integer = 0, *, seeds: Any = 0, folds: Any = None, **axes: Any) -> "Grid":
+        """Draw candidates that fill the space evenly: a scrambled Sobol sequence.
+
+        The dimensions go to the axes in the order of their names, so that the order of the arguments does not matter. A
+        larger ``num`` keeps the candidates and adds to them; another axis makes a new sequence. Powers of two fill the
+        space most evenly. Candidates are distinct: one that comes again is left out, and the sequence goes on.
+
+        Args:
+          num: How many candidates, >= 1.
+          seed: Of the scrambling; not of the members.
+          seeds: The members' axis ``seed``, by which every candidate is replicated.
+          folds: The members' axis ``fold``, likewise; None = no such axis.
+          **axes: As for `random`.
+
+        Returns:
+          The candidates times the seeds and folds, the last fastest.
+
+        Raises:
+          TypeError: A value or an end of the wrong type.
+          ValueError: A value or an end out of range, or fewer distinct candidates than ``num``.
+
+        References:
+          Owen, Scrambling Sobol' and Niederreiter-Xing Points, 1998; `scipy.stats.qmc.Sobol`.
+
+        Examples:
+          >>> from weightdecay.distributions import LogUniform
+          >>> grid = Grid.sobol(4, decay=decay.L2(LogUniform(1e-4, 1.0)), learning_rate=1e-3)
+          >>> sorted(math.floor(math.log10(member["decay"].coefficient)) for member in grid)  # one in each power of ten
+          [-4, -3, -2, -1]
+        """
+        from scipy.stats import qmc
+
+        space = _space(num, seed, axes)
+        names = sorted(space)
+        ends = np.cumsum([space[name].num_dimensions for name in names])
+        sequence = qmc.Sobol(int(ends[-1]), seed=np.random.default_rng(int(seed)))  # pyright: ignore[reportCallIssue]
+
+        def draw(rows: int) -> dict[str, np.ndarray]:
+            return dict(zip(names, np.split(sequence.random(rows), ends[:-1], axis=1), strict=True))
+
+        return cls._replicated(_drawn(num, space, draw), _replicates(seeds, folds))
+
+    def where(self, predicate: Callable[[dict[str, Any]], Any]) -> "Grid":
+        """Return the grid of those members for which something is true.
+
+        Args:
+          predicate: ``predicate(member) -> bool`` of a member's hyperparameters by name; an axis that not every member
+            has is ``member.get(name)``.
+
+        Returns:
+          The grid of these members, in their order.
+
+        Raises:
+          TypeError: ``predicate`` is no function.
+          ValueError: No member is left.
+
+        Examples:
+          >>> grid = Grid(learning_rate=[0.1, 1.0], momentum=[0.0, 0.9])
+          >>> grid.where(lambda member: member["learning_rate"] < 1 or member["momentum"] == 0)
+          Grid of 3 members: learning_rate (2), momentum (2), decay (1), seed (1)
+        """
+        if not callable(predicate):
+            raise TypeError(
+                f"predicate is {predicate!r}, of type {type(predicate).__name__}; give a function of a member, as in "
+                "grid.where(lambda member: member['learning_rate'] < 0.1)."
+            )
+        members = [member for member in self if predicate(dict(member))]
+        if not members:
+            raise ValueError(
+                f"predicate is true for none of the {len(self)} members, so nothing is left; grid.axes has the values."
+            )
+        return self._of(members)
+
+    def __add__(self, other: "Grid") -> "Grid":
+        """Return the grid of the members of both, in order; a member that is in both stands there once."""
+        if not isinstance(other, Grid):
+            raise TypeError(f"a grid and {other!r}, of type {type(other).__name__}, do not add up; give two grids.")
+        found: dict[str, dict[str, Any]] = {}
+        for member in (*self, *other):
+            found.setdefault(_identity(member), member)
+        return self._of(found.values())
+
     def __len__(self) -> int:
         """Return the number of members."""
         return len(self._members)
@@ -116,12 +317,33 @@ class Grid(Sequence[dict[str, Any]]):
 
     def __repr__(self) -> str:
         """Return the axes with their sizes."""
-        axes = " x ".join(f"{name} ({len(values)})" for name, values in self.axes.items())
+        # Members are distinct, so that as many as combinations are the product.
+        is_product = len(self) == math.prod(map(len, self.axes.values())) and all(
+            len(member) == len(self.axes) for member in self
+        )
+        axes = (" x " if is_product else ", ").join(f"{name} ({len(values)})" for name, values in self.axes.items())
         return f"Grid of {len(self)} members: {axes}"
+
+    @classmethod
+    def _of(cls, members: Iterable[Mapping[str, Any]]) -> "Grid":
+        """Grid of given members, which are checked already and distinct; values that JAX rounds to one become one."""
+        axes: dict[str, dict[str, Any]] = {}
+        grid = cls.__new__(cls)
+        grid._members = [
+            {name: axes.setdefault(name, {}).setdefault(_key(name, value), value) for name, value in member.items()}
+            for member in members
+        ]
+        grid.axes = {name: list(values.values()) for name, values in axes.items()}
+        return grid
+
+    @classmethod
+    def _replicated(cls, candidates: Iterable[Mapping[str, Any]], replicates: Mapping[str, list[Any]]) -> "Grid":
+        combinations = [dict(zip(replicates, values, strict=True)) for values in product(*replicates.values())]
+        return cls._of({**candidate, **one} for candidate in candidates for one in combinations)
 
 
 def candidates(members: Iterable[Mapping[str, Any]]) -> list[int]:
-    """Candidate of each member: members that differ in the seed alone share one.
+    """Candidate of each member: members that differ in the seed and the fold alone share one.
 
     Args:
       members: Hyperparameters by name.
@@ -130,7 +352,8 @@ def candidates(members: Iterable[Mapping[str, Any]]) -> list[int]:
       Numbers from 0, in the order of first appearance.
     """
     numbers: dict[str, int] = {}
-    keys = (json.dumps(encode({k: v for k, v in member.items() if k != "seed"}), sort_keys=True) for member in members)
+    compared = ({name: value for name, value in member.items() if name not in REPLICATES} for member in members)
+    keys = (json.dumps(encode(member), sort_keys=True) for member in compared)
     return [numbers.setdefault(key, len(numbers)) for key in keys]
 
 
@@ -141,7 +364,7 @@ def encode(member: Mapping[str, Any]) -> dict[str, Any]:
       member: Hyperparameters by name.
 
     Returns:
-      The same, with a rule as its name and its coefficients.
+      The same, with a rule or a schedule as its name and its numbers, and a tuple as a list.
     """
     return {name: _encode(value) for name, value in member.items()}
 
@@ -156,9 +379,11 @@ def decode(member: Mapping[str, Any]) -> dict[str, Any]:
       Hyperparameters by name.
 
     Raises:
-      ValueError: A rule that this version does not know.
+      ValueError: A rule or a schedule that this version does not know.
     """
-    return {name: _decode_rule(value) if name == "decay" else value for name, value in member.items()}
+    return {
+        name: _decode_rule(value) if name == "decay" else _decode_other(name, value) for name, value in member.items()
+    }
 
 
 def _encode(value: Any) -> Any:
@@ -198,6 +423,17 @@ def _decode_rule(value: Any) -> Rule:
         raise ValueError(f"decay is stored as {value!r}, which is no rule of this version.") from error
 
 
+def _decode_other(name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return _decode(value)
+    try:
+        schedule = _decode(value)
+        schedules.check(schedule, argument=name)
+        return schedule
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{name} is stored as {value!r}, which is no schedule of this version.") from error
+
+
 def _decode(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_decode(item) for item in value)
@@ -221,23 +457,108 @@ def _decode(value: Any) -> Any:
     return _MASKS[items["mask"]]
 
 
-def _axis(name: str, values: Any) -> list[Any]:
+def _is_one(values: Any) -> bool:
+    """Whether an axis is given as one value."""
     is_one = isinstance(values, Rule | str | bytes | type) or not isinstance(values, Iterable)
-    several: Any = [values] if is_one or getattr(values, "shape", None) == () else values
-    if isinstance(several, Mapping | Set | np.ma.MaskedArray):
-        raise TypeError(f"{name} is of type {type(several).__name__}; give its values in a list, in their order.")
-    values = [_value(f"{name}[{index}]", name, value) for index, value in enumerate(several)]
+    return is_one or getattr(values, "shape", None) == ()
+
+
+def _several(name: str, values: Any) -> list[Any]:
+    if _is_one(values):
+        return [values]
+    if isinstance(values, Mapping | Set | np.ma.MaskedArray):
+        raise TypeError(f"{name} is of type {type(values).__name__}; give its values in a list, in their order.")
+    values = list(values)
     if not values:
         raise ValueError(f"{name} is an empty axis, so the grid would have no members; give at least one value.")
+    return values
+
+
+def _values(name: str, values: Any, argument: str | None = None) -> list[Any]:
+    """Values of an axis, checked; ``argument`` is what it was given as, where that is another name."""
+    argument = name if argument is None else argument
+    return [_value(f"{argument}[{index}]", name, value) for index, value in enumerate(_several(argument, values))]
+
+
+def _axis(name: str, values: Any, argument: str | None = None) -> list[Any]:
+    checked = _values(name, values, argument)
     seen: set[str] = set()
-    for value in values:
-        key = str(value) if name == "seed" else _rounded(value)
+    for value in checked:
+        key = _key(name, value)
         if key in seen:
+            hint = f"; a tuple as one value stands in a list: {name}=[{values!r}]" if isinstance(values, tuple) else ""
             raise ValueError(
-                f"{name} holds {value} twice, as JAX rounds numbers; give each value once (seeds make replicates)."
+                f"{argument or name} holds {value} twice, as JAX rounds numbers; give each value once (seeds make "
+                f"replicates){hint}."
             )
         seen.add(key)
-    return values
+    return checked
+
+
+def _replicates(seeds: Any, folds: Any) -> dict[str, list[Any]]:
+    axes = {"seed": _axis("seed", seeds, "seeds")}
+    return axes if folds is None else axes | {"fold": _axis("fold", folds, "folds")}
+
+
+def _space(num: Any, seed: Any, axes: Mapping[str, Any]) -> dict[str, Distribution]:
+    """Distributions of the axes, checked."""
+    _check_num(num)
+    is_whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if not is_whole or seed < 0:
+        raise (ValueError if is_whole else TypeError)(
+            f"seed is {seed!r}, of type {type(seed).__name__}; the seed of a draw is a whole number >= 0, and the "
+            "members' own are given as seeds=range(3)."
+        )
+    if "fold" in axes:
+        raise TypeError("fold is no axis of a draw: every candidate goes through all folds; give folds=range(5).")
+    space: dict[str, Distribution] = {}
+    for name, values in {"decay": decay.NoDecay(), **axes}.items():
+        one = distributions.of(values) if _is_one(values) else distributions.Choice(*_several(name, values))
+        one.check(name)
+        for place, branch in enumerate(one.values if isinstance(one, distributions.Choice) else [one]):
+            for end in distributions.of(branch).ends():
+                _value(f"{name}[{place}]", name, end)
+        space[name] = one
+    return space
+
+
+def _drawn(
+    num: Integer, space: Mapping[str, Distribution], draw: Callable[[int], dict[str, np.ndarray]]
+) -> list[dict[str, Any]]:
+    """Distinct candidates; ``draw(rows)`` gives each axis its next numbers, ``(rows, dimensions)``."""
+    found: dict[str, dict[str, Any]] = {}
+    # Powers of two, as Sobol sequences have them; enough to come upon each of ``num`` values that are all alike.
+    rows = 1 << (int(num) - 1).bit_length()
+    most, drawn = max(16 * rows, 1024), 0
+    while drawn < most:
+        units = draw(rows)
+        for row in range(rows):
+            candidate = {name: _value(name, name, one.at(units[name][row])) for name, one in space.items()}
+            found.setdefault(_identity(candidate), candidate)
+            if len(found) == num:
+                return list(found.values())
+        drawn += rows
+    raise ValueError(
+        f"num is {num}, but {drawn} draws gave {len(found)} distinct candidates; give num={len(found)}, distributions "
+        "with more values, or all values in wd.Grid(...)."
+    )
+
+
+def _check_num(num: Any) -> None:
+    if isinstance(num, bool) or not isinstance(num, int | np.integer):
+        raise TypeError(f"num is {num!r}, of type {type(num).__name__}; give a whole number of at least 1.")
+    if num < 1:
+        raise ValueError(f"num is {num}; give at least 1.")
+
+
+def _identity(member: Mapping[str, Any]) -> str:
+    """What tells a member from others."""
+    return json.dumps({name: _key(name, value) for name, value in member.items()}, sort_keys=True)
+
+
+def _key(name: str, value: Any) -> str:
+    """What tells a value of an axis from others."""
+    return str(value) if name in REPLICATES else _rounded(value)
 
 
 def _rounded(value: Any) -> str:
@@ -265,42 +586,93 @@ def _check_storable(rule: Rule, where: str) -> None:
 
 
 def _value(where: str, name: str, value: Any) -> Any:
+    """The value of an axis as a member has it, checked."""
+    is_tree = isinstance(value, Rule | schedules.Parametric | tuple | Distribution)
+    if is_tree and any(isinstance(leaf, Distribution) for leaf in jax.tree.leaves(value)):
+        raise TypeError(
+            f"{where} = {value} is drawn by chance; give distributions to wd.Grid.random(num, ...) or "
+            "wd.Grid.sobol(num, ...)."
+        )
     if name == "decay":
-        if isinstance(value, list):
-            raise TypeError(
-                f"{where} is a list of {len(value)} rules; for a candidate each put a star before it, as in "
-                "decay=[wd.NoDecay(), *wd.logspace(wd.L2, 1e-4, 1e-1, 7)]; several rules together are a tuple."
-            )
-        decay.check(value, argument=where)
-        rule = decay.combined(value)
-        if any(callable(leaf) for leaf in jax.tree.leaves(rule)):
-            raise TypeError(
-                f"{where} has a function as its coefficient; in a grid a coefficient is a number, or a schedule of "
-                "wd.schedules, whose parameters are numbers."
-            )
-        for part in rule.rules if isinstance(rule, decay.Combined) else [rule]:
-            _check_storable(part, where)
-        return rule
-    if (
-        isinstance(value, np.generic | np.ndarray | jax.Array)
-        and np.ndim(value) == 0
-        and not jnp.issubdtype(value.dtype, jax.dtypes.extended)
-    ):
-        value = value.item()
-    if name == "seed":
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; a seed is a whole number.")
-        if not 0 <= value <= _LARGEST_SEED:
-            raise ValueError(f"{where} is {value}; a seed lies between 0 and {_LARGEST_SEED}.")
+        return _decay(where, value)
+    if name == "learning_rate" and isinstance(value, schedules.Parametric):
+        schedules.check(value, argument=where)
+        if schedules.KINDS.get(type(value).__name__) is not type(value):
+            raise TypeError(f"{where} is {value}, a schedule of your own; in a grid give one of wd.schedules.")
         return value
-    if not isinstance(value, bool | int | float | str):
-        raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; give a number, True, False or a word.")
+    value = _plain(value)
+    if name in _WHOLE:
+        return _whole(where, name, value)
+    if name in _DOMAINS:
+        _check_domain(where, value, _DOMAINS[name])
+        return value
+    if callable(value):
+        raise TypeError(
+            f"{where} is {getattr(value, '__name__', repr(value))}, of type {type(value).__name__}, which a result on "
+            "disk cannot hold; give a word or a number, and let your model find the function by it."
+        )
+    if isinstance(value, tuple):
+        value = tuple(map(_plain, value))
+        for place, one in enumerate(value):
+            if isinstance(one, bool) or not isinstance(one, int | float):
+                raise TypeError(
+                    f"{where}[{place}] is {one!r}, of type {type(one).__name__}; a tuple holds numbers alone."
+                )
+            _check_finite(f"{where}[{place}]", one)
+    elif not isinstance(value, bool | int | float | str | None):
+        raise TypeError(
+            f"{where} is {value!r}, of type {type(value).__name__}; give a number, True, False, None, a word or a "
+            "tuple of numbers."
+        )
+    _check_finite(where, value)
+    return value
+
+
+def _decay(where: str, value: Any) -> Rule:
+    if isinstance(value, list):
+        raise TypeError(
+            f"{where} is a list of {len(value)} rules; for a candidate each put a star before it, as in "
+            "decay=[wd.NoDecay(), *wd.logspace(wd.L2, 1e-4, 1e-1, 7)]; several rules together are a tuple."
+        )
+    decay.check(value, argument=where)
+    rule = decay.combined(value)
+    if any(callable(leaf) for leaf in jax.tree.leaves(rule)):
+        raise TypeError(
+            f"{where} has a function as its coefficient; in a grid a coefficient is a number, or a schedule of "
+            "wd.schedules, whose parameters are numbers."
+        )
+    for part in rule.rules if isinstance(rule, decay.Combined) else [rule]:
+        _check_storable(part, where)
+    return rule
+
+
+def _plain(value: Any) -> Any:
+    """Python's own number for one of NumPy or JAX."""
+    is_number = isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0
+    return value.item() if is_number and not jnp.issubdtype(value.dtype, jax.dtypes.extended) else value
+
+
+def _whole(where: str, name: str, value: Any) -> int | None:
+    least, what, otherwise = _WHOLE[name]
+    if value is None and otherwise:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; {what} is a whole number{otherwise}.")
+    if not least <= value <= _LARGEST_WHOLE:
+        raise ValueError(f"{where} is {value}; {what} lies between {least} and {_LARGEST_WHOLE}{otherwise}.")
+    return value
+
+
+def _check_domain(where: str, value: Any, domain: _Domain) -> None:
+    if value is None and domain.takes_none:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; {domain.words}.")
+    _check_finite(where, value)
+    if not domain.least <= value < domain.below:
+        raise ValueError(f"{where} is {value!r}; {domain.words}.")
+
+
+def _check_finite(where: str, value: Any) -> None:
     if isinstance(value, int | float) and not abs(value) <= tree.LARGEST:
         raise ValueError(f"{where} is {value}; give a finite number.")
-    if name in _DOMAINS:
-        least, below, words = _DOMAINS[name]
-        if isinstance(value, bool | str):
-            raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; {words}.")
-        if not least <= value < below:
-            raise ValueError(f"{where} is {value!r}; {words}.")
-    return value

@@ -3,37 +3,49 @@
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from weightdecay import training
-from weightdecay.decay import Rule
+from weightdecay import axes, training
+from weightdecay.axes import Shares
+from weightdecay.data import Scaling
+from weightdecay.decay import NoDecay
 from weightdecay.grid import Grid
-from weightdecay.placement import parts
 from weightdecay.terms import Plain, Terms
 from weightdecay.training import Hyperparameters, State, Task
 from weightdecay.types import Batch
-
-OWN_AXES = ("decay", "learning_rate", "seed")
 
 
 class Group(NamedTuple):
     """Members that one compiled program trains."""
 
-    task: Task  # with the arguments of the optimizer that change its structure
-    places: np.ndarray  # in the grid, (members,); members of one seed stand together
+    task: Task  # with what changes the structure of the model and of the optimizer
+    places: np.ndarray  # in the grid, (members,); members that see the same batches stand together
     hyperparameters: Hyperparameters  # every leaf (members,)
     state: State  # one member's, as shapes
     started: np.ndarray  # steps that each has behind it, (members,)
+    model_options: tuple[tuple[str, Any], ...] = ()
     keys: tuple[str, ...] = ()  # by which each is saved; none where nothing is
+
+    def one(self) -> Hyperparameters:
+        """Return one member's hyperparameters, as shapes."""
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.hyperparameters)
+
+    def layers(self) -> list[str]:
+        """Return the names of the arrays of weights that decay."""
+        return self.task.layers(self.state.params)
 
     def name(self) -> str:
         """Return a name that the group has in every grid: the structure that its members share."""
-        return f"{self.task.options} {jax.tree.structure(self.hyperparameters)}"
+        model = "" if self.model_options == () else f"{self.model_options} "
+        return f"{model}{self.task.options} {jax.tree.structure(self.hyperparameters)}"
+
+    def streams(self, members: Any) -> np.ndarray:
+        """Return what the batches of some members follow from: seed and fold, -1 without folds, ``(members, 2)``."""
+        seeds, folds = self.hyperparameters.seed[members], self.hyperparameters.fold
+        return np.stack([seeds, np.full_like(seeds, -1) if folds is None else folds[members]], axis=-1)
 
     def program(self, splits: Mapping[str, Batch]) -> str:
         """Return the digest of what trains one of these members, from its first weights through a step."""
@@ -44,11 +56,12 @@ class Group(NamedTuple):
 
         rows = self.task.batch_size or len(splits["train"].inputs)
         batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), splits["train"])
-        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.hyperparameters)
-        return hashlib.sha256(jax.jit(one_step).lower(one, batch).as_text().encode()).hexdigest()
+        return hashlib.sha256(jax.jit(one_step).lower(self.one(), batch).as_text().encode()).hexdigest()
 
 
-def divide(task: Task, grid: Grid, splits: Mapping[str, Batch]) -> list[Group]:
+def divide(
+    task: Task, grid: Grid, splits: Mapping[str, Batch], *, patience: int | None = None, scaling: Scaling | None = None
+) -> list[Group]:
     """Members of a grid by structure; plain rules are brought to one normal form, so that they are one group.
 
     Everything is run on shapes: what does not fit is told before anything is compiled.
@@ -57,6 +70,8 @@ def divide(task: Task, grid: Grid, splits: Mapping[str, Batch]) -> list[Group]:
       task: What is trained.
       grid: The members.
       splits: Examples by name.
+      patience: Of members that have none of their own.
+      scaling: What standardizes the examples, by fold.
 
     Returns:
       The groups.
@@ -65,22 +80,25 @@ def divide(task: Task, grid: Grid, splits: Mapping[str, Batch]) -> list[Group]:
       TypeError: As the optimizer.
       ValueError: As the optimizer, or a network whose outputs do not fit.
     """
-    places = _places(task, grid, splits)
-    _check_rules(task, grid, places, splits)
-    structures: dict[Any, list[tuple[int, Hyperparameters]]] = {}
+    by_network = axes.by_network(task.model)
+    terms: dict[Any, frozenset[str]] = {}
+    structures: dict[Any, tuple[Task, list[tuple[int, Hyperparameters]]]] = {}
     for place, member in enumerate(grid):
-        decay, options, numbers = _split(member)
-        one = Hyperparameters(
-            decay=jax.tree.map(_real, decay.terms().filled(places) if isinstance(decay, Plain | Terms) else decay),
-            learning_rate=_real(member["learning_rate"]),
-            seed=np.asarray(member["seed"], np.int32),
-            optimizer=jax.tree.map(_real, numbers),
-        )
-        structures.setdefault((options, jax.tree.structure(one)), []).append((place, one))
+        shares = axes.divide(member, by_network, patience=patience)
+        own, options = shares.task(task), (shares.model_options, shares.options)
+        alike = options, frozenset(shares.optimizer), jax.tree.structure(shares.learning_rate)
+        if alike not in terms:
+            terms[alike] = _places(own, shares, splits)
+        decay = shares.decay
+        if isinstance(decay, Plain | Terms):
+            _check_rule(own, shares, terms[alike], splits)
+            decay = decay.terms().filled(terms[alike])
+        one = shares.hyperparameters(decay, scaling)
+        _, members = structures.setdefault((options, jax.tree.structure(one)), (own, []))
+        members.append((place, one))
     groups = []
-    for (options, _), members in structures.items():
-        members.sort(key=lambda member: int(member[1].seed))
-        own = replace(task, options=options)
+    for ((model_options, _), _), (own, members) in structures.items():
+        members.sort(key=lambda member: (int(member[1].seed), -1 if member[1].fold is None else int(member[1].fold)))
         groups.append(
             Group(
                 own,
@@ -88,6 +106,7 @@ def divide(task: Task, grid: Grid, splits: Mapping[str, Batch]) -> list[Group]:
                 jax.tree.map(lambda *leaves: np.stack(leaves), *(one for _, one in members)),
                 _state(own, members[0][1], splits),
                 started=np.zeros(len(members), np.int32),
+                model_options=model_options,
             )
         )
     return groups
@@ -97,54 +116,37 @@ def _state(task: Task, one: Hyperparameters, splits: Mapping[str, Batch]) -> Sta
     """State of a member as shapes, once it is seen that the network fits the targets."""
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), one)
     state = jax.eval_shape(functools.partial(training.initialize, task), shapes, _example(splits))
-    training.check_outputs(task, state, splits)
+    training.check_outputs(task, shapes, state, splits)
     return state
 
 
-def _split(member: Mapping[str, Any]) -> tuple[Rule, tuple[tuple[str, Any], ...], dict[str, Any]]:
-    """A member's rule, its options that change the optimizer's structure, and its numbers for the optimizer."""
-    rules = parts(member["decay"])
-    alone = len(rules) == 1 and rules[0][1] is None
-    others = {name: value for name, value in member.items() if name not in OWN_AXES}
-    options = {name: value for name, value in others.items() if isinstance(value, bool | str)}
-    numbers = {name: value for name, value in others.items() if name not in options}
-    return rules[0][0] if alone else member["decay"], tuple(sorted(options.items())), numbers
-
-
-def _places(task: Task, grid: Grid, splits: Mapping[str, Batch]) -> frozenset[str]:
-    """Terms of the normal form that the optimizer takes, whatever stands in the grid.
+def _places(task: Task, shares: Shares, splits: Mapping[str, Batch]) -> frozenset[str]:
+    """Terms of the normal form that the optimizer takes, whatever the rule.
 
     Lion takes no proximal step, a schedule without its peak no independent decay; all others take every term.
     """
-    _, options, numbers = _split(grid[0])
     every = Terms().coefficients().keys()
     plain = every - {"proximal_l1", "proximal_l2"}
     for places in map(frozenset, (every, plain, plain - {"independent", "corrected"})):
-        one = Hyperparameters(Terms().filled(places), grid[0]["learning_rate"], np.int32(0), numbers)
         try:
-            jax.eval_shape(
-                functools.partial(training.initialize, replace(task, options=options)), one, _example(splits)
-            )
+            _initialize(task, shares, Terms().filled(places), splits)
         except ValueError:
             continue
         return places
     return frozenset()
 
 
-def _check_rules(task: Task, grid: Grid, places: frozenset[str], splits: Mapping[str, Batch]) -> None:
+def _check_rule(task: Task, shares: Shares, places: frozenset[str], splits: Mapping[str, Batch]) -> None:
     """Let the optimizer refuse a rule in the words of that rule, before it is brought to its normal form."""
-    for member in grid:
-        decay, options, numbers = _split(member)
-        if isinstance(decay, Plain | Terms) and not decay.terms().present <= places:
-            one = Hyperparameters(decay, member["learning_rate"], np.int32(0), numbers)
-            initialize = functools.partial(training.initialize, replace(task, options=options), one)
-            jax.eval_shape(initialize, _example(splits))
+    if not shares.decay.terms().present <= places:  # pyright: ignore[reportAttributeAccessIssue]
+        _initialize(task, shares, shares.decay, splits)
+
+
+def _initialize(task: Task, shares: Shares, decay: Any, splits: Mapping[str, Batch]) -> None:
+    one = shares.hyperparameters(NoDecay(), None)._replace(decay=decay)
+    jax.eval_shape(functools.partial(training.initialize, task, one), _example(splits))
 
 
 def _example(splits: Mapping[str, Batch]) -> jax.ShapeDtypeStruct:
     inputs = splits["train"].inputs
     return jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
-
-
-def _real(value: Any) -> np.ndarray:
-    return np.asarray(value, jnp.zeros(()).dtype)

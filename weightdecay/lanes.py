@@ -5,13 +5,13 @@ group is filled up with its own members once more. Every device takes the next l
 never hears of another, and every device runs the same program, so neither their number nor their order changes a bit.
 """
 
+import contextlib
 import functools
 import itertools
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import jax
@@ -19,13 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from weightdecay import backend, planning, training
+from weightdecay import backend, evaluation, planning, training, workers
 from weightdecay.batches import RUN_ONCE, FromHost, OnDevice
 from weightdecay.checkpoints import Run, Snapshot
+from weightdecay.evaluation import Sums
 from weightdecay.groups import Group
 from weightdecay.planning import Plan
 from weightdecay.records import Records
-from weightdecay.training import Sums, Task
+from weightdecay.training import Task
 from weightdecay.types import Batch, Device
 
 
@@ -45,6 +46,7 @@ class Work(NamedTuple):
     steps: list[int]  # evaluation steps; the last step is the last of them
     batch_size: int | None
     plan: Plan
+    model: Any  # completed with what came from the data
 
     @property
     def longest(self) -> int:
@@ -61,8 +63,8 @@ class Work(NamedTuple):
         if not self.plan.streamed:
             return OnDevice(self.splits["train"], self.batch_size)
         assert self.batch_size is not None
-        seeds = max(len(np.unique(group.hyperparameters.seed)) for group in self.groups)
-        return FromHost(self.splits["train"], self.batch_size, min(seeds, self.plan.lane_width))
+        streams = max(len(np.unique(group.streams(slice(None)), axis=0)) for group in self.groups)
+        return FromHost(self.splits["train"], self.batch_size, min(streams, self.plan.lane_width))
 
     def lanes(self, group: Group) -> Iterator[Job]:
         """Go through a group's lanes, each of members that have the same steps behind them; who is done has none."""
@@ -76,9 +78,13 @@ class Programs(NamedTuple):
     """Compiled functions of a group on one device, each over a lane of members."""
 
     initialize: Any  # (hyperparameters, an input) -> states
-    advance: Any  # (hyperparameters, states, examples, num_steps) -> states
-    evaluate: Any  # (hyperparameters, states, training examples, validation) -> metrics, stopped_at and best
-    add_up: Any = None  # (states, chunk, counts) -> sums, where the training examples come from the host
+    advance: Any  # (hyperparameters, states, examples, num_steps) -> states, and weights before the last step
+    evaluate: (
+        Any  # (hyperparameters, states, these weights, training examples, validation) -> metrics, stopped_at, best
+    )
+    add_up: Any = (
+        None  # (hyperparameters, states, chunk, counts) -> sums, where the training examples come from the host
+    )
 
 
 def run(work: Work, records: Records, advanced: Callable[[int], Any], saved: Run | None = None) -> None:
@@ -91,44 +97,36 @@ def run(work: Work, records: Records, advanced: Callable[[int], Any], saved: Run
       saved: Where members are saved, and those that have begun are found; None = nowhere.
     """
     source, devices = work.source(), work.devices
-    waiting: queue.SimpleQueue[tuple[Job, list[Future[Programs]]] | None] = queue.SimpleQueue()
     stop, lock = threading.Event(), threading.Lock()
-    x64 = backend.setting("enable_x64")  # holds for a thread, so that the workers must be told
 
     def told(member_steps: int) -> None:
         with lock:
             advanced(member_steps)
 
-    def worker(index: int) -> None:
-        with jax.enable_x64(x64), ThreadPoolExecutor(1) as ahead:
-            lane = Lane(work, source, devices[index], ahead)
-            while (next_one := waiting.get()) is not None and not stop.is_set():
-                job, programs = next_one
-                ready = programs[index].result()
-                _check_memory(ready, work)
-                lane.train(ready, job, records, told, stop, saved)
+    def begin(index: int, stack: contextlib.ExitStack) -> Callable[[tuple[Job, list[Future[Programs]]]], None]:
+        lane = Lane(work, source, devices[index], stack.enter_context(ThreadPoolExecutor(1)))
 
-    with ThreadPoolExecutor(len(devices)) as workers:
-        running = [workers.submit(worker, index) for index in range(len(devices))]
-        try:
-            with backend.kept_programs():
-                compiling: list[Future[Programs]] = []
-                for group in work.groups:
-                    jobs = list(work.lanes(group))
-                    if jobs:
-                        programs = compiled(work, group, source)
-                        compiling += programs
-                        for job in jobs:
-                            waiting.put((job, programs))
-                wait(compiling)
-            for _ in devices:
-                waiting.put(None)
-            for future in wait(running, return_when=FIRST_EXCEPTION).done:
-                future.result()
-        finally:
-            stop.set()
-            for _ in devices:
-                waiting.put(None)
+        def train(job: tuple[Job, list[Future[Programs]]]) -> None:
+            ready = job[1][index].result()
+            _check_memory(ready, work)
+            lane.train(ready, job[0], records, told, stop, saved)
+
+        return train
+
+    workers.share_out(_jobs(work, source), len(devices), begin, stop)
+
+
+def _jobs(work: Work, source: OnDevice | FromHost) -> Iterator[tuple[Job, list[Future[Programs]]]]:
+    """Every lane with its programs, which are compiled in the background."""
+    with backend.kept_programs():
+        compiling: list[Future[Programs]] = []
+        for group in work.groups:
+            jobs = list(work.lanes(group))
+            if jobs:
+                programs = compiled(work, group, source)
+                compiling += programs
+                yield from ((job, programs) for job in jobs)
+        wait(compiling)
 
 
 def compile_first(work: Work) -> int:
@@ -166,8 +164,8 @@ def measure(work: Work, seconds: float = 0.5) -> tuple[float, float]:
         with jax.enable_x64(x64), ThreadPoolExecutor(1) as ahead:
             return Lane(work, source, work.devices[index], ahead).measure(programs[index], group, seconds)
 
-    with ThreadPoolExecutor(len(work.devices)) as workers:
-        times = list(workers.map(one_device, range(len(work.devices))))
+    with ThreadPoolExecutor(len(work.devices)) as pool:
+        times = list(pool.map(one_device, range(len(work.devices))))
     return max(step for step, _ in times), max(evaluation for _, evaluation in times)
 
 
@@ -177,7 +175,9 @@ class Lane:
     def __init__(self, work: Work, source: OnDevice | FromHost, device: Device, ahead: ThreadPoolExecutor) -> None:
         """Put on the device what all lanes share; ``ahead`` makes the next batches ready while it computes."""
         self._work, self._source, self._device, self._ahead = work, source, device, ahead
-        self._shared, self._validation = jax.device_put((source.shared(), work.splits["validation"]), device)
+        self._shared = jax.device_put(source.shared(), device)
+        folds = work.splits["validation"] is work.splits["train"]
+        self._validation = self._shared if folds else jax.device_put(work.splits["validation"], device)
 
     def train(
         self,
@@ -198,24 +198,24 @@ class Lane:
           stop: Set = leave at the end of a stretch.
           saved: Where the members are saved now and then, and at the end; None = nowhere.
         """
-        seeds, here, states = self._begin(programs, job, saved)
+        streams, here, states = self._begin(programs, job, saved)
         places, stretches = job.group.places[job.members], list(self._stretches(job.start))
         steps, saved_at = self._work.steps, time.monotonic()
-        coming = self._ahead.submit(self._examples, seeds, *stretches[0])
+        coming = self._ahead.submit(self._examples, streams, *stretches[0])
         reached = job.start
         for (start, end), following in itertools.zip_longest(stretches, stretches[1:]):
             if stop.is_set():
                 break
             examples = coming.result()
-            states = programs.advance(here, states, examples, np.int32(end - start))
+            states, previous = programs.advance(here, states, examples, np.int32(end - start))
             if following is not None:
-                coming = self._ahead.submit(self._examples, seeds, *following)
+                coming = self._ahead.submit(self._examples, streams, *following)
             jax.block_until_ready(states)
             if end in steps:
-                states = self._evaluate_into(records, places, [steps.index(end)], programs, here, states)
+                states = self._evaluate_into(records, job, [steps.index(end)], programs, here, states, previous)
                 if end < steps[-1] and not _go_on(states, len(places)):
                     left = range(steps.index(end) + 1, len(steps))
-                    states = self._evaluate_into(records, places, left, programs, here, states)
+                    states = self._evaluate_into(records, job, left, programs, here, states, previous)
                     end = steps[-1]
             advanced((end - reached) * len(places))
             reached = end
@@ -229,29 +229,30 @@ class Lane:
         last, on_host = reached == steps[-1], jax.device_get(states)
         if saved is not None:
             self._save(saved, records, job, reached, on_host)
-        records.write_members(places, on_host, last=last)
+        records.write_members(places, on_host, job.group.layers(), last=last)
 
     def _save(self, saved: Run, records: Records, job: Job, step: int, states: Any) -> None:
         some, evaluated = len(job.members), [one for one in self._work.steps if one <= step]
         keys = [job.group.keys[member] for member in job.members]
-        metrics = records.rows(job.group.places[job.members], len(evaluated)) if evaluated else {}
+        places = job.group.places[job.members]
+        metrics = records.rows(places, len(evaluated), job.group.layers()) if evaluated else {}
         leaves = [leaf[:some] for leaf in jax.tree.leaves(states)]
         saved.save(Snapshot(keys, step, leaves, metrics, evaluated, done=step == self._work.steps[-1]))
 
     def measure(self, programs: Programs, group: Group, seconds: float) -> tuple[float, float]:
         """Seconds a step and an evaluation, of a lane of the group's first members."""
-        seeds, here, states = self._begin(programs, next(self._work.lanes(group)), None)
-        stretch = self._examples(seeds, 0, self._work.longest)
+        streams, here, states = self._begin(programs, next(self._work.lanes(group)), None)
+        stretch, previous = self._examples(streams, 0, self._work.longest), None
 
         def advance(num_steps: int) -> float:
-            nonlocal states
+            nonlocal states, previous
             started = time.perf_counter()
-            states = jax.block_until_ready(programs.advance(here, states, stretch, np.int32(num_steps)))
+            states, previous = jax.block_until_ready(programs.advance(here, states, stretch, np.int32(num_steps)))
             return time.perf_counter() - started
 
         def evaluate() -> float:
             started = time.perf_counter()
-            jax.block_until_ready(self._evaluate(programs, here, states))
+            jax.block_until_ready(self._evaluate(programs, here, states, previous))
             return time.perf_counter() - started
 
         steps = 1
@@ -264,7 +265,7 @@ class Lane:
         )
 
     def _begin(self, programs: Programs, job: Job, saved: Run | None) -> tuple[np.ndarray, Any, Any]:
-        """Seeds, hyperparameters and states of a lane at its start, filled up with its own members."""
+        """Streams, hyperparameters and states of a lane at its start, filled up with its own members."""
         group, width = job.group, self._work.plan.lane_width
         slots = np.resize(job.members, width)
         here = jax.device_put(jax.tree.map(lambda leaf: leaf[slots], group.hyperparameters), self._device)
@@ -275,7 +276,7 @@ class Lane:
             filled = np.resize(np.arange(len(job.members)), width)
             states = jax.tree.unflatten(jax.tree.structure(group.state), [leaf[filled] for leaf in leaves])
             states = jax.device_put(states, self._device)
-        return group.hyperparameters.seed[slots], here, states
+        return group.streams(slots), here, states
 
     def _stretches(self, start: int) -> Iterator[tuple[int, int]]:
         """Stretches of training between evaluations, ``(start, end)``, none longer than the longest."""
@@ -283,30 +284,38 @@ class Lane:
             for here in range(max(first, start), last, self._work.longest):
                 yield here, min(here + self._work.longest, last)
 
-    def _examples(self, seeds: np.ndarray, start: int, end: int) -> Any:
-        examples = self._source.stretch(self._shared, seeds, start, end - start, self._work.longest)
+    def _examples(self, streams: np.ndarray, start: int, end: int) -> Any:
+        examples = self._source.stretch(self._shared, streams, start, end - start, self._work.longest)
         return jax.device_put(examples, self._device)
 
     def _evaluate_into(
-        self, records: Records, places: np.ndarray, numbers: Iterable[int], programs: Programs, here: Any, states: Any
+        self,
+        records: Records,
+        job: Job,
+        numbers: Iterable[int],
+        programs: Programs,
+        here: Any,
+        states: Any,
+        previous: Any,
     ) -> Any:
         """Evaluate the members, enter the same numbers for each of these evaluations, and return the states."""
-        metrics, stopped_at, best = self._evaluate(programs, here, states)
+        metrics, stopped_at, best = self._evaluate(programs, here, states, previous)
         metrics = jax.device_get(metrics)
         for number in numbers:
-            records.write_metrics(places, number, metrics)
+            records.write_metrics(job.group.places[job.members], number, metrics, job.group.layers())
         return states._replace(stopped_at=stopped_at, best=best)
 
-    def _evaluate(self, programs: Programs, hyperparameters: Any, states: Any) -> Any:
+    def _evaluate(self, programs: Programs, hyperparameters: Any, states: Any, previous: Any) -> Any:
         if programs.add_up is None:
-            return programs.evaluate(hyperparameters, states, self._shared, self._validation)
+            return programs.evaluate(hyperparameters, states, previous, self._shared, self._validation)
         # One chunk lies on the device at a time: each is waited for.
         sums = [
-            jax.device_get(programs.add_up(states, *jax.device_put(chunk, self._device)))
+            jax.device_get(programs.add_up(hyperparameters, states, *jax.device_put(chunk, self._device)))
             for chunk in _chunks(self._work.splits["train"])
         ]
-        together = Sums(*(np.stack(column, axis=1) for column in zip(*sums, strict=True)))
-        return programs.evaluate(hyperparameters, states, jax.device_put(together, self._device), self._validation)
+        together = jax.tree.map(lambda *column: np.stack(column, axis=1), *sums)
+        together = jax.device_put(together, self._device)
+        return programs.evaluate(hyperparameters, states, previous, together, self._validation)
 
 
 def _go_on(states: Any, num_members: int) -> bool:
@@ -348,7 +357,7 @@ def compiled(work: Work, group: Group, source: OnDevice | FromHost) -> list[Futu
     arguments = _arguments(work, group, source)
     leaves, structure = jax.tree.flatten(arguments)
     settings = backend.setting("enable_x64"), backend.setting("default_matmul_precision")
-    key = group.task, structure, tuple(leaves), len(work.splits["train"].inputs), work.devices
+    key = group.task, structure, tuple(leaves), work.devices
     try:
         programs = _compiled(*key, settings)
         if any(program.done() and program.exception() for program in programs):
@@ -364,12 +373,11 @@ def _compiled(
     task: Task,
     structure: Any,
     leaves: Sequence[jax.ShapeDtypeStruct],
-    num_train: int,
     devices: tuple[Device, ...],
     settings: Any,
 ) -> list[Future[Programs]]:
     """Programs for each device; ``settings`` are those of JAX that a program depends on."""
-    functions = _functions(task, num_train)
+    functions = _functions(task)
     options = {"initialize": RUN_ONCE}
     donated = {"advance": 1}
     jitted = {
@@ -394,7 +402,7 @@ def _compilers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(backend.num_cores(), thread_name_prefix="compile")
 
 
-def _functions(task: Task, num_train: int) -> dict[str, Callable[..., Any]]:
+def _functions(task: Task) -> dict[str, Callable[..., Any]]:
     """What is compiled, by the names of `Programs`."""
 
     def initialize(hyperparameters: Any, inputs: Any) -> Any:
@@ -407,20 +415,24 @@ def _functions(task: Task, num_train: int) -> dict[str, Callable[..., Any]]:
             lambda one, state, examples: training.train(task, one, state, examples, num_steps), in_axes=(0, 0, mapped)
         )(hyperparameters, states, examples)
 
-    def evaluate(hyperparameters: Any, states: Any, train: Any, validation: Any) -> Any:
-        def member(one: Any, state: Any, train: Any) -> Any:
+    def evaluate(hyperparameters: Any, states: Any, previous: Any, train: Any, validation: Any) -> Any:
+        def member(one: Any, state: Any, previous: Any, train: Any) -> Any:
             on_train = (
-                training.means(train, num_train)
+                evaluation.means(train)
                 if isinstance(train, Sums)
-                else training.score(task, state.params, state.model_state, train)
+                else evaluation.score(task, one, state.params, state.model_state, train, validation=False)
             )
-            metrics, judged = training.judge(task, state, training.report(task, one, state, on_train, validation))
+            metrics = evaluation.report(task, one, state, previous, on_train, validation)
+            metrics, judged = evaluation.judge(task, one, state, metrics)
             return metrics, judged.stopped_at, judged.best
 
-        return jax.vmap(member, in_axes=(0, 0, 0 if isinstance(train, Sums) else None))(hyperparameters, states, train)
+        in_axes = (0, 0, 0, 0 if isinstance(train, Sums) else None)
+        return jax.vmap(member, in_axes=in_axes)(hyperparameters, states, previous, train)
 
-    def add_up(states: Any, chunk: Any, counts: Any) -> Any:
-        return jax.vmap(lambda state: training.chunk_sums(task, state.params, state.model_state, chunk, counts))(states)
+    def add_up(hyperparameters: Any, states: Any, chunk: Any, counts: Any) -> Any:
+        return jax.vmap(
+            lambda one, state: evaluation.chunk_sums(task, one, state.params, state.model_state, chunk, counts)
+        )(hyperparameters, states)
 
     return {"initialize": initialize, "advance": advance, "evaluate": evaluate, "add_up": add_up}
 
@@ -438,21 +450,26 @@ def _arguments(work: Work, group: Group, source: OnDevice | FromHost) -> dict[st
 
     hyperparameters = wide(jax.tree.map(lambda leaf: leaf[0], group.hyperparameters))
     states, validation = wide(group.state), shapes(work.splits["validation"])
-    seeds = np.resize(group.hyperparameters.seed, width)
-    examples = shapes(source.stretch(source.shared(), seeds, 0, 1, work.longest))
+    streams = group.streams(np.resize(np.arange(len(group.places)), width))
+    examples = shapes(source.stretch(source.shared(), streams, 0, 1, work.longest))
     arguments: dict[str, tuple[Any, ...]] = {
         "initialize": (hyperparameters, shapes(work.splits["train"].inputs[:1])),
         "advance": (hyperparameters, states, examples, jax.ShapeDtypeStruct((), np.int32)),
     }
     if isinstance(source, OnDevice):
-        return arguments | {"evaluate": (hyperparameters, states, shapes(work.splits["train"]), validation)}
-    num_chunks = len(training.chunk_rows(len(work.splits["train"].inputs))[0])
-    sums = wide(Sums(*(jax.ShapeDtypeStruct((num_chunks,), jnp.zeros(()).dtype) for _ in Sums._fields)))
+        train = shapes(work.splits["train"])
+        return arguments | {"evaluate": (hyperparameters, states, states.params, train, validation)}
     first = shapes(next(_chunks(work.splits["train"])))
-    return arguments | {"evaluate": (hyperparameters, states, sums, validation), "add_up": (states, *first)}
+    num_chunks = len(evaluation.chunk_rows(len(work.splits["train"].inputs))[0])
+    one_chunk = jax.eval_shape(_functions(group.task)["add_up"], hyperparameters, states, *first)
+    sums = jax.tree.map(lambda one: jax.ShapeDtypeStruct((*one.shape, num_chunks), one.dtype), one_chunk)
+    return arguments | {
+        "evaluate": (hyperparameters, states, states.params, sums, validation),
+        "add_up": (hyperparameters, states, *first),
+    }
 
 
 def _chunks(data: Batch) -> Iterator[tuple[Batch, np.ndarray]]:
     """Chunks of the training examples with what counts in them, gathered on the host one at a time."""
-    for rows, counts in zip(*map(np.asarray, training.chunk_rows(len(data.inputs))), strict=True):
+    for rows, counts in zip(*map(np.asarray, evaluation.chunk_rows(len(data.inputs))), strict=True):
         yield jax.tree.map(lambda array, rows=rows: array[rows], data), counts

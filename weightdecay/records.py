@@ -73,52 +73,68 @@ class Records:
     """Metrics and weights of the members of a grid.
 
     Attributes:
-      metrics: By name, float32 on disk, shape ``(members, steps)``; nan where nothing is written.
+      metrics: By name, float32 on disk, shape ``(members, steps)`` or ``(members, steps, layers)``; nan where nothing is
+        written.
+      layers: Names of the arrays of weights that decay, of all members.
       marks: By name, int32, shape ``(members,)``: ``diverged_at`` and ``stopped_at``, -1 for never, and ``best_step``,
         the evaluation that a member with patience is kept from, -1 where all steps count.
       weights: ``(params, model_state)`` of each member.
     """
 
-    def __init__(self, num_members: int, num_steps: int) -> None:
-        """Make room for the members of a grid, each with some evaluations."""
+    def __init__(self, num_members: int, num_steps: int, layers: Sequence[str] = ()) -> None:
+        """Make room for the members of a grid, each with some evaluations; ``layers`` are those of any of them."""
         self._shape = num_members, num_steps
+        self.layers = list(layers)
         self._lock = threading.Lock()
         self.metrics: dict[str, np.ndarray] = {}
         self.marks = {name: np.full(num_members, -1, np.int32) for name in _MARKS}
         self.weights = Weights(num_members)
 
-    def write_metrics(self, places: np.ndarray, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+    def write_metrics(
+        self, places: np.ndarray, step: int, metrics: Mapping[str, np.ndarray], layers: Sequence[str] = ()
+    ) -> None:
         """Keep one evaluation of some members.
 
         Args:
           places: Of the members, ``(some,)``.
           step: Which evaluation, from 0.
-          metrics: By name, each ``(at least some,)``; what is beyond the places is left out.
+          metrics: By name, each ``(at least some,)`` or ``(at least some, layers)``; what is beyond the places is left
+            out.
+          layers: Names of the members' layers.
         """
+        columns = self._columns(layers)
         with self._lock:
             for name, values in metrics.items():
+                by_layer = np.ndim(values) == 2
                 if name not in self.metrics:
-                    self.metrics[name] = _on_disk(self._shape)
-                self.metrics[name][places, step] = values[: len(places)]
+                    self.metrics[name] = _on_disk((*self._shape, len(self.layers)) if by_layer else self._shape)
+                if by_layer:
+                    self.metrics[name][np.ix_(places, [step], columns)] = values[: len(places), None]
+                else:
+                    self.metrics[name][places, step] = values[: len(places)]
 
-    def rows(self, places: np.ndarray, num_steps: int) -> dict[str, np.ndarray]:
+    def rows(self, places: np.ndarray, num_steps: int, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """First evaluations of some members.
 
         Args:
           places: Of the members, ``(some,)``.
           num_steps: How many evaluations.
+          layers: Names of the members' layers.
 
         Returns:
-          By name, each ``(some, num_steps)``.
+          By name, each ``(some, num_steps)``, or ``(some, num_steps, layers)``.
         """
-        return {name: np.array(values[places, :num_steps]) for name, values in self.metrics.items()}
+        columns = self._columns(layers)
+        found = {name: np.array(values[places, :num_steps]) for name, values in self.metrics.items()}
+        return {name: values[..., columns] if values.ndim == 3 else values for name, values in found.items()}
 
-    def write_members(self, places: np.ndarray, states: Any, *, last: bool) -> None:
+    def write_members(self, places: np.ndarray, states: Any, layers: Sequence[str] = (), *, last: bool) -> None:
         """Keep some members as they are now.
 
         Args:
           places: Of the members, ``(some,)``.
           states: `weightdecay.training.State` with NumPy arrays, each ``(at least some, ...)``.
+          layers: Names of the members' layers.
           last: Whether they have all their steps behind them: of a member with patience, the last evaluation then is
             that of its best weights, which are kept.
         """
@@ -130,14 +146,20 @@ class Records:
             self.marks["best_step"][places] = states.best.step[:some]
             if last:
                 dead = states.diverged_at >= 0
-                best = {name: np.where(dead, np.nan, values) for name, values in states.best.metrics.items()}
-                self.write_metrics(places, self._shape[1] - 1, best)
+                best = {
+                    name: np.where(dead.reshape(-1, *[1] * (np.ndim(values) - 1)), np.nan, values)
+                    for name, values in states.best.metrics.items()
+                }
+                self.write_metrics(places, self._shape[1] - 1, best, layers)
         for slot, place in enumerate(places):
             alone = jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), states)
             self.weights.write(int(place), jax.tree.map(np.asarray, alone.kept()))
 
+    def _columns(self, layers: Sequence[str]) -> list[int]:
+        return [self.layers.index(layer) for layer in layers]
 
-def _on_disk(shape: tuple[int, int]) -> np.ndarray:
+
+def _on_disk(shape: tuple[int, ...]) -> np.ndarray:
     with tempfile.TemporaryFile() as file:  # the map keeps it
         file.truncate(max(1, int(np.prod(shape)) * 4))
         file.seek(0, os.SEEK_SET)

@@ -12,6 +12,7 @@ from weightdecay import checkpoints, folders, selection, tree
 from weightdecay import grid as grids
 from weightdecay.decay import NoDecay
 from weightdecay.records import Records
+from weightdecay.schedules import Parametric
 from weightdecay.selection import Candidate, Choice
 from weightdecay.types import Integer
 
@@ -24,7 +25,6 @@ _AVERAGED = (
     "weight_norm",
     "zero_fraction",
 )
-_WITH_ERROR = ("validation_accuracy", "validation_loss")
 
 
 class GridResult:
@@ -53,7 +53,7 @@ class GridResult:
         *,
         model: Any = None,
         test: dict[str, Any] | None = None,
-        score_test: Callable[[Any, Any], dict[str, float | None]] | None = None,
+        score_test: Callable[[int, Any, Any], dict[str, float | None]] | None = None,
     ) -> None:
         """Take the parts; users have `weightdecay.fit_grid` and `weightdecay.load` do it."""
         self.dataset = dataset
@@ -73,7 +73,7 @@ class GridResult:
         settings: Mapping[str, Any],
         *,
         model: Any,
-        score_test: Callable[[Any, Any], dict[str, float | None]] | None,
+        score_test: Callable[[int, Any, Any], dict[str, float | None]] | None,
     ) -> "GridResult":
         """Put the trained members together.
 
@@ -83,40 +83,43 @@ class GridResult:
           records: What came of each member.
           settings: How the grid was run.
           model: The completed model.
-          score_test: ``score_test(params, model_state) -> {"loss": ..., "accuracy": ...}`` with None for a number that
+          score_test: ``score_test(member, params, model_state) -> {"loss": ..., "accuracy": ...}`` with None for a number that
             is not finite; None without test examples.
 
         Returns:
           The result.
         """
         dataset = xarray.Dataset(
-            {name: (("member", "step"), values) for name, values in records.metrics.items()}
+            {name: (("member", "step", "layer")[: values.ndim], values) for name, values in records.metrics.items()}
             | {name: ("member", values) for name, values in records.marks.items()},
             coords={"member": np.arange(len(members), dtype=np.int32), "step": np.array(steps, np.int32)}
-            | {name: ("member", values) for name, values in _coordinates(members).items()},
+            | {"layer": records.layers}
+            | {name: ("member", values) for name, values in coordinates(members).items()},
         )
         return cls(dataset, members, records.weights, settings, model=model, score_test=score_test)
 
     def table(self) -> pd.DataFrame:
-        """One row a candidate, averaged over the seeds at the last step.
+        """One row a candidate, averaged over seeds and folds at the last step.
 
         Returns:
           Index ``candidate``; the hyperparameters; mean ``validation_accuracy`` and ``validation_loss`` with their
-          ``..._standard_error`` over the seeds (nan with one seed); mean ``train_accuracy``, ``train_loss``,
-          ``penalty``, ``weight_norm`` and ``zero_fraction``; ``generalization_gap``, which is training less validation
-          accuracy, or validation less training loss where there is no accuracy; ``seeds``, and how many of them
-          ``diverged``. A mean with a nan in it is nan.
+          ``..._standard_error`` over them (nan for one alone); mean ``train_accuracy``, ``train_loss``, ``penalty``,
+          ``weight_norm`` and ``zero_fraction``; metrics of your own, as the accuracies; ``generalization_gap``, which is
+          training less validation accuracy, or validation less training loss where there is no accuracy; ``seeds``,
+          which is how many replicates there are (seeds times folds), and how many of them ``diverged``. A mean with a
+          nan in it is nan.
         """
         last = self.dataset.isel(step=-1)
         along = [name for name, values in self.dataset.coords.items() if values.dims == ("member",)]
-        hyperparameters = [name for name in along if name not in ("member", "seed", "candidate")]
+        hyperparameters = [name for name in along if name not in ("member", "candidate", *grids.REPLICATES)]
+        averaged = [*_AVERAGED, *(str(one) for one in last.data_vars if self.dataset[one].dims == ("member", "step"))]
         rows = []
         for candidate in self.candidates():
             here = last.isel(member=list(candidate.members))
             row: dict[Any, Any] = {name: here[name].values[0] for name in hyperparameters}
-            for name in _AVERAGED:
+            for name in dict.fromkeys(averaged):
                 row[name], error = selection.mean_and_error(here[name].values)
-                if name in _WITH_ERROR:
+                if name.startswith("validation_"):
                     row[f"{name}_standard_error"] = error
             row["generalization_gap"] = (
                 row["validation_loss"] - row["train_loss"]
@@ -129,10 +132,14 @@ class GridResult:
         return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
 
     def candidates(self, metric: str = "validation_loss") -> list[Candidate]:
-        """Return the candidates with a validation metric at the last step, seeds averaged."""
-        selection.check_metric(metric)
+        """Return the candidates with a validation metric at the last step, averaged over seeds and folds."""
+        selection.check_metric(metric, self.validation_metrics())
         last = self.dataset.isel(step=-1)
         return selection.gather(self.members, last[metric].values, last["weight_norm"].values)
+
+    def validation_metrics(self) -> tuple[str, ...]:
+        """Return the names of the metrics that a choice may be made by."""
+        return tuple(str(name) for name in self.dataset.data_vars if str(name).startswith("validation_"))
 
     def best(self, criterion: str = "best_mean", *, metric: str = "validation_loss") -> Choice:
         """Choose a candidate on validation data.
@@ -140,7 +147,8 @@ class GridResult:
         Args:
           criterion: ``"best_mean"``, or ``"one_standard_error"``: the most decayed candidate within one standard error
             of the best; see `weightdecay.selection.choose`.
-          metric: ``"validation_loss"`` or ``"validation_accuracy"``.
+          metric: ``"validation_loss"``, ``"validation_accuracy"`` or ``"validation_..."`` of a metric of your own, of which
+            more is better, but where its name ends in ``loss`` or ``error``.
 
         Returns:
           The choice: ``.decay``, ``.hyperparameters``, ``.mean``, ``.standard_error``, ``.members``, ``.edge``,
@@ -202,7 +210,7 @@ class GridResult:
             self._test = {
                 "candidates": wanted,
                 "scores": {
-                    role: [self._score_test(*self._weights[index]) for index in choice.members]
+                    role: [self._score_test(index, *self._weights[index]) for index in choice.members]
                     for role, choice in (("chosen", chosen), ("no decay", none))
                     if choice is not None
                 },
@@ -242,7 +250,7 @@ class GridResult:
         """Plot a metric against the coefficient, a line a rule; see `weightdecay.plots.path`."""
         from weightdecay import plots
 
-        chosen_by = metric if metric in selection.METRICS else "validation_loss"
+        chosen_by = metric if metric in self.validation_metrics() else "validation_loss"
         return plots.path(self.table(), metric, chosen=self.best(metric=chosen_by), ax=ax)
 
     def plot_curves(self, *, ax: Any = None) -> Any:
@@ -332,12 +340,27 @@ def load(path: str | os.PathLike[str]) -> GridResult:
     return GridResult(contents.dataset, contents.members, contents.weights, contents.settings, test=contents.test)
 
 
-def _coordinates(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Values along the members: the rule's name, its coefficients, the other axes, the candidate."""
+def coordinates(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Values along the members: the rule's name, its coefficients, the other axes, the candidate.
+
+    Args:
+      members: Hyperparameters by name.
+
+    Returns:
+      By name, each of shape ``(members,)``.
+    """
     by_member = [dict(_numbers(member)) for member in members]
     names = dict.fromkeys(["decay", "coefficient", *(name for row in by_member for name in row)])
-    columns = {name: np.array([row.get(name, np.nan) for row in by_member]) for name in names}
+    columns = {name: _column([row.get(name) for row in by_member]) for name in names}
     return columns | {"candidate": np.array(grids.candidates(members), np.int32)}
+
+
+def _column(values: Sequence[Any]) -> np.ndarray:
+    """Values along the members: numbers with nan where there is none, or words."""
+    if all(value is None or isinstance(value, bool | float | int | np.number) for value in values):
+        there = [value for value in values if value is not None]
+        return np.array([np.nan if value is None else value for value in values] if len(there) < len(values) else there)
+    return np.array(["" if value is None else value if isinstance(value, str) else str(value) for value in values])
 
 
 def _numbers(member: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -350,9 +373,12 @@ def _numbers(member: Mapping[str, Any]) -> list[tuple[str, Any]]:
             # netCDF allows no slash in a name, and no space in that of a coordinate.
             told = (f"{name}[{leaf_name}]" if leaf_name else name).replace("/", ".").replace(" ", "_")
             row.append((told, float(leaf)))
-    return row + [
-        (name, np.int32(value) if name == "seed" else value) for name, value in member.items() if name != "decay"
-    ]
+    for name, value in member.items():
+        if isinstance(value, Parametric):
+            row += [(name, float(value(0))), (f"{name}_schedule", str(value))]
+        elif name != "decay":
+            row.append((name, np.int32(value) if name in grids.REPLICATES else value))
+    return row
 
 
 def _test_row(choice: Choice | None, scores: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:

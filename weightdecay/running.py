@@ -1,6 +1,7 @@
 """Training grids: `fit_grid`, one member alone, and what a run would take."""
 
 import contextlib
+import functools
 import inspect
 import os
 import re
@@ -15,7 +16,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from weightdecay import backend, checkpoints, folders, groups, lanes, masks, optimizers, planning, selection, training
+from weightdecay import (
+    axes,
+    backend,
+    checkpoints,
+    evaluation,
+    folders,
+    groups,
+    lanes,
+    masks,
+    optimizers,
+    planning,
+    progressing,
+    training,
+)
 from weightdecay import data as datasets
 from weightdecay.checkpoints import Run
 from weightdecay.data import Data
@@ -43,6 +57,7 @@ def fit_grid(
     eval_every: Integer | None = None,
     patience: Integer | None = None,
     stopping_metric: str = "validation_loss",
+    metrics: Mapping[str, LossFn] | None = None,
     mask: Mask | MaskFn = masks.kernels,
     directory: str | os.PathLike[str] | None = None,
     save_every: float | int = 30.0,
@@ -58,20 +73,27 @@ def fit_grid(
     numbers are not finite any more stays at its last finite state, and its metrics are nan from then on.
 
     Args:
-      model: A flax linen module, such as ``wd.models.MLP((64, 64))``, or ``wd.Model(init, apply)``.
-      data: Training, validation and test examples.
-      grid: The members. Axes beside ``decay``, ``learning_rate`` and ``seed`` are arguments of ``optimizer``.
+      model: A flax linen module, such as ``wd.models.MLP((64, 64))``; a flax nnx class, or a function of ``rngs`` that
+        makes an nnx module; a function of ``key`` that makes an equinox module; or ``wd.Model(init, apply)``.
+      data: Training, validation and test examples, or folds of `wd.data.folds`, with an axis ``fold`` in the grid.
+      grid: The members. Beside ``decay``, ``learning_rate``, ``seed`` and ``fold``, an axis is a regularizer
+        (``dropout_rate``, ``label_smoothing``, ``mixup``, ``input_noise``, ``shift``, ``flip``, ``crop``, ``cutout``,
+        ``clip_norm``, ``patience``), a field of the model, or an argument of ``optimizer``.
       optimizer: ``optimizer(learning_rate, decay, mask=..., **others) -> optax.GradientTransformation``, such as
         `wd.adam` or `wd.sgd`.
-      loss: ``"softmax_cross_entropy"`` (default for integer targets), ``"sigmoid_cross_entropy"``, ``"squared_error"``
-        (default for real targets), or ``loss_fn(outputs, targets) -> losses`` of shape ``(examples,)``.
+      loss: ``"softmax_cross_entropy"`` (default for classes), ``"sigmoid_cross_entropy"`` (default for several labels of
+        0 or 1 an example), ``"squared_error"`` (default for real targets), ``"huber"``, or
+        ``loss_fn(outputs, targets) -> losses`` of shape ``(examples,)``.
       num_steps: Training steps of each member.
       batch_size: Examples a step; None takes all of them in each step.
       eval_every: Steps between evaluations, counted from the start; the last step is always evaluated. None: about
         twenty evaluations; in a directory, as the first call had it.
       patience: Evaluations without a better ``stopping_metric`` after which a member stops. What is kept of a member,
         and what the last evaluation tells, is then its best evaluation. None: every member takes all steps.
-      stopping_metric: ``"validation_loss"`` or ``"validation_accuracy"``.
+      stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, or ``"validation_..."`` of a metric of your own.
+      metrics: Of your own by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``; their means stand in
+        the result as ``train_...`` and ``validation_...``. More is better, but for names that end in ``loss`` or
+        ``error``.
       mask: Which weights decay; see `weightdecay.masks`.
       directory: Where the run is saved as it goes. The same call goes on where an earlier one was cut off, bit for bit;
         with more members or steps it trains what is new; with anything else changed it is refused. Ctrl-C saves and
@@ -101,8 +123,7 @@ def fit_grid(
       >>> result.dataset.sizes["member"], result.dataset.sizes["step"]
       (4, 20)
     """
-    if isinstance(save_every, bool) or not isinstance(save_every, int | float) or not save_every > 0:
-        raise ValueError(f"save_every is {save_every!r}; give a number of seconds above 0.")
+    checkpoints.check_save_every(save_every)
     before = {} if directory is None else checkpoints.stored(directory)
     work = _prepare(
         model,
@@ -115,6 +136,7 @@ def fit_grid(
         eval_every=eval_every,
         patience=patience,
         stopping_metric=stopping_metric,
+        metrics=metrics,
         mask=mask,
         plan=plan,
         memory_budget=memory_budget,
@@ -123,10 +145,14 @@ def fit_grid(
     )
     task = work.groups[0].task
     names = {
-        "model": " ".join(re.sub(r" at 0x\w+", "", repr(task.model)).split()),
+        "model": " ".join(re.sub(r" at 0x\w+", "", repr(work.model)).split()),
         "optimizer": _name(optimizer),
         "loss": task.loss.name,
+        "metrics": [metric.name for metric in task.metrics],
         "mask": _name(mask) if callable(mask) else "a tree of its own",
+        "patience": None if patience is None else int(patience),
+        "stopping_metric": stopping_metric,
+        "dtype": task.dtype,
     }
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -136,17 +162,16 @@ def fit_grid(
             **names,
             "num_steps": work.steps[-1],
             "batch_size": work.batch_size,
-            "patience": task.patience,
-            "dtype": task.dtype,
             "examples": {name: len(split.inputs) for name, split in work.splits.items()},
+            "folds": data.num_folds,
             "compiled_programs": len(work.groups),
             "plan": work.plan.layout(),
             "backend": jax.default_backend(),
             "interrupted": interrupted,
             "seconds": round(time.perf_counter() - started, 3),
         }
-        scorer = _test_scorer(task, work.splits)
-        result = GridResult.build(list(grid), work.steps, records, settings, model=task.model, score_test=scorer)
+        scorer = _test_scorer(work)
+        result = GridResult.build(list(grid), work.steps, records, settings, model=work.model, score_test=scorer)
         if run is not None and not interrupted:
             run.finish(lambda path: result.save(path, overwrite=True))
     return result
@@ -191,7 +216,8 @@ def _train(
     work: Work, grid: Grid, names: Mapping[str, Any], run: Run | None, *, progress: bool
 ) -> tuple[Records, bool]:
     """Train what is not trained yet: what came of the members, and whether it was interrupted."""
-    records, done = Records(len(grid), len(work.steps)), 0
+    layers = dict.fromkeys(layer for group in work.groups for layer in group.layers())
+    records, done = Records(len(grid), len(work.steps), list(layers)), 0
     if run is not None:
         work = _found(work, grid, names, run, records)
         started = np.concatenate([group.started for group in work.groups])
@@ -199,7 +225,7 @@ def _train(
         if done and progress:
             finished = int((started == work.steps[-1]).sum())
             print(f"{run.path}: {finished} of {len(grid)} members are done; going on", file=sys.stderr)
-    with _bar(len(grid) * work.steps[-1], progress, done) as bar:
+    with progressing.bar(len(grid) * work.steps[-1], "member-steps", shown=progress, done=done) as bar:
         try:
             lanes.run(work, records, bar.update, run)
         except KeyboardInterrupt:
@@ -217,7 +243,7 @@ def _train(
 
 def _found(work: Work, grid: Grid, names: Mapping[str, Any], run: Run, records: Records) -> Work:
     """Settle that the directory is of this run, and take from it what is trained."""
-    task, programs, known = work.groups[0].task, {}, []
+    programs, known = {}, []
     for group in work.groups:
         program = group.program(work.splits)
         programs[group.name()] = program
@@ -227,9 +253,6 @@ def _found(work: Work, grid: Grid, names: Mapping[str, Any], run: Run, records: 
         **names,
         "batch_size": work.batch_size,
         "eval_every": work.steps[0],
-        "patience": task.patience,
-        "stopping_metric": task.stopping_metric,
-        "dtype": task.dtype,
         "lane_width": work.plan.lane_width,
         "lowering": work.plan.lowering,
         "float64": backend.setting("enable_x64"),
@@ -240,7 +263,8 @@ def _found(work: Work, grid: Grid, names: Mapping[str, Any], run: Run, records: 
         "programs": programs,
     }
     num_steps = work.steps[-1]
-    run.settle(depends_on, num_steps)
+    patient = any(group.state.best is not None for group in work.groups)
+    run.settle(depends_on, num_steps, patient=patient)
     with_steps = []
     for group in known:
         started = np.array([run.found(key, num_steps) for key in group.keys], np.int32)
@@ -254,9 +278,9 @@ def _found(work: Work, grid: Grid, names: Mapping[str, Any], run: Run, records: 
                 for column, evaluated in enumerate(snapshot.evaluated):
                     if evaluated in work.steps:
                         metrics = {name: values[:, column] for name, values in snapshot.metrics.items()}
-                        records.write_metrics(group.places[some], work.steps.index(evaluated), metrics)
+                        records.write_metrics(group.places[some], work.steps.index(evaluated), metrics, group.layers())
                 states = jax.tree.unflatten(jax.tree.structure(group.state), snapshot.leaves)
-                records.write_members(group.places[some], states, last=bool(step == num_steps))
+                records.write_members(group.places[some], states, group.layers(), last=bool(step == num_steps))
     return work._replace(groups=with_steps)
 
 
@@ -317,13 +341,14 @@ def plan(model: Any, data: Data, grid: Grid, *, calibrate: bool = True, **settin
     started = time.perf_counter()
     device_bytes = lanes.compile_first(work)
     compile_seconds = time.perf_counter() - started
-    state = work.groups[0].state
+    state, task = work.groups[0].state, work.groups[0].task
+    numbers = len(task.metric_names()) + len(task.layers(state.params)) * len(training.LAYER_METRICS)
     forecast = Forecast(
         members=len(grid),
         programs=len(work.groups),
         device_bytes=device_bytes,
         total_bytes=device_bytes * work.plan.num_devices,
-        disk_bytes=len(grid) * (planning.bytes_of((state.params, state.model_state)) + 28 * len(work.steps)),
+        disk_bytes=len(grid) * (planning.bytes_of((state.params, state.model_state)) + 4 * numbers * len(work.steps)),
         free_bytes=backend.free_memory(work.devices[0]),
         compile_seconds=compile_seconds,
     )
@@ -344,6 +369,7 @@ def _prepare(
     eval_every: Integer | None,
     patience: Integer | None,
     stopping_metric: str,
+    metrics: Mapping[str, LossFn] | None,
     mask: Mask | MaskFn,
     plan: Plan | None,
     memory_budget: Integer | None,
@@ -369,10 +395,20 @@ def _prepare(
         isinstance(patience, bool) or not isinstance(patience, int | np.integer) or patience < 1
     ):
         raise ValueError(f"patience is {patience!r}; give a number of evaluations of at least 1, or None.")
-    if stopping_metric not in selection.METRICS:
-        raise ValueError(f"stopping_metric is {stopping_metric!r}; give one of {', '.join(selection.METRICS)}.")
-    _check_axes(grid, optimizer)
+    if not isinstance(grid, Grid):
+        raise TypeError(
+            f"grid is of type {type(grid).__name__}; give wd.Grid(decay=[...], learning_rate=[...], seed=range(3))."
+        )
+    axes.check_optimizer(optimizer)
     splits = data.batches()
+    folds = data.num_folds is not None
+    if folds:
+        splits["validation"] = splits["train"]
+        if batch_size is None or (plan is not None and plan.streamed):
+            raise ValueError(
+                "data has folds: give batch_size a number (all training examples of a fold at once are its size), and "
+                "no plan that streams the examples."
+            )
     task = training.prepare(
         model,
         splits,
@@ -381,33 +417,48 @@ def _prepare(
         mask=mask,
         batch_size=batch_size,
         dtype=dtype,
-        patience=None if patience is None else int(patience),
         stopping_metric=stopping_metric,
+        metrics=metrics,
     )
+    validated = [name for name in task.metric_names() if name.startswith("validation_")]
+    if stopping_metric not in validated:
+        raise ValueError(f"stopping_metric is {stopping_metric!r}; give one of {', '.join(validated)}.")
+    patience = None if patience is None else int(patience)
+    axes.check(grid, task, splits, num_folds=data.num_folds, patience=patience)
     if plan is not None:
         task = replace(task, by_slices=plan.lowering == "slices")
-    divided = groups.divide(task, grid, splits)
+    divided = groups.divide(task, grid, splits, patience=patience, scaling=data.scaling)
     if plan is None:
-        plan = _choose(divided, splits, batch_size, memory_budget)
+        plan = _choose(task, divided, splits, batch_size, memory_budget, may_stream=not folds)
         if "lane_width" in before:
             plan = replace(plan, lane_width=before["lane_width"], reasons=("as the first call in this directory",))
     steps = [*range(eval_every, num_steps, eval_every), num_steps]
-    return Work(divided, splits, steps, batch_size, plan)
+    return Work(divided, splits, steps, batch_size, plan, task.model)
 
 
 def _choose(
-    divided: list[groups.Group], splits: Mapping[str, Batch], batch_size: int | None, memory_budget: Integer | None
+    task: Task,
+    divided: list[groups.Group],
+    splits: Mapping[str, Batch],
+    batch_size: int | None,
+    memory_budget: Integer | None,
+    *,
+    may_stream: bool,
 ) -> Plan:
-    train, first = splits["train"], divided[0]
+    train = splits["train"]
     one_batch = jax.tree.map(
         lambda array: jax.ShapeDtypeStruct((batch_size or len(array), *array.shape[1:]), array.dtype), train
     )
+    try:  # The model as it is given, so that the width does not follow from what stands in the grid.
+        params_bytes, forward_bytes = training.sizes(task, {}, one_batch)
+    except TypeError:  # It is not whole without an axis.
+        params_bytes, forward_bytes = training.sizes(divided[0].task, divided[0].one().network, one_batch)
     return planning.choose(
-        params_bytes=planning.bytes_of(first.state.params),
-        forward_bytes=training.forward_bytes(first.task, first.state, one_batch),
+        params_bytes=params_bytes,
+        forward_bytes=forward_bytes,
         state_bytes=max(planning.bytes_of(group.state) for group in divided),
         data_bytes=planning.bytes_of(train),
-        batch_bytes=None if batch_size is None else planning.bytes_of(one_batch),
+        batch_bytes=planning.bytes_of(one_batch) if batch_size is not None and may_stream else None,
         memory_budget=None if memory_budget is None else int(memory_budget),
     )
 
@@ -431,40 +482,30 @@ def _timed(forecast: Forecast, work: Work) -> Forecast:
     )
 
 
-def _check_axes(grid: Any, optimizer: Any) -> None:
-    if not isinstance(grid, Grid):
-        raise TypeError(
-            f"grid is of type {type(grid).__name__}; give wd.Grid(decay=[...], learning_rate=[...], seed=range(3))."
-        )
-    if not callable(optimizer):
-        raise TypeError(
-            f"optimizer is {optimizer!r}; give wd.adam, wd.sgd or a function of learning_rate, decay and mask."
-        )
-    if "learning_rate" not in grid.axes:
-        raise ValueError("grid has no axis learning_rate; add one, as in wd.Grid(decay=[...], learning_rate=[1e-3]).")
-    parameters = inspect.signature(optimizer).parameters.values()
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    if not takes_any and not {"decay", "mask"} <= {p.name for p in parameters}:
-        raise TypeError(
-            f"optimizer is {_name(optimizer)}, which takes no decay and mask; give wd.adam, wd.sgd or a function, as "
-            "lambda learning_rate, decay, mask: wd.optimizer(optax.scale_by_adam(), learning_rate, decay, mask=mask)."
-        )
-    named = (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
-    names = [p.name for p in named if p.name not in ("decay", "mask")]
-    for axis in grid.axes:
-        if axis not in groups.OWN_AXES and axis not in names and not takes_any:
-            raise ValueError(
-                f"grid has an axis {axis!r}, which the optimizer does not take; its arguments are {', '.join(names)}."
-            )
-
-
-def _test_scorer(task: Task, splits: Mapping[str, Batch]) -> Callable[[Any, Any], dict[str, float | None]] | None:
-    if "test" not in splits:
+def _test_scorer(work: Work) -> Callable[[int, Any, Any], dict[str, float | None]] | None:
+    if "test" not in work.splits:
         return None
-    score = jax.jit(lambda params, model_state: training.score(task, params, model_state, splits["test"]))
-    return lambda params, model_state: {
-        name: float(value) if np.isfinite(value) else None for name, value in score(params, model_state).items()
+
+    @functools.cache
+    def scorer(number: int) -> Callable[..., Any]:
+        task = work.groups[number].task
+        return jax.jit(
+            lambda one, params, model_state: evaluation.score(task, one, params, model_state, work.splits["test"])
+        )
+
+    where = {
+        int(place): (number, slot)
+        for number, group in enumerate(work.groups)
+        for slot, place in enumerate(group.places)
     }
+
+    def score(member: int, params: Any, model_state: Any) -> dict[str, float | None]:
+        number, slot = where[member]
+        one = jax.tree.map(lambda leaf: leaf[slot], work.groups[number].hyperparameters)
+        scores = scorer(number)(one, params, model_state)
+        return {name: float(value) if np.isfinite(value) else None for name, value in scores.items()}
+
+    return score
 
 
 def _check_steps(num_steps: Any, eval_every: Any) -> int:
@@ -478,10 +519,3 @@ def _check_steps(num_steps: Any, eval_every: Any) -> int:
 
 def _name(function: Any) -> str:
     return getattr(function, "__name__", None) or repr(function)
-
-
-def _bar(total: int, progress: bool, done: int) -> Any:
-    from tqdm import tqdm
-
-    shape = "{desc} {percentage:3.0f}% |{bar:30}| {n_fmt}/{total_fmt} member-steps, {elapsed} gone, {remaining} left"
-    return tqdm(total=total, initial=done, disable=not progress, desc="training", unit_scale=True, bar_format=shape)

@@ -1,6 +1,6 @@
 """Which candidate to take, how sure that is, and whether its grid was wide enough.
 
-Seeds are replicates of a candidate, never candidates. The choice looks at validation metrics alone, and a candidate
+Seeds and folds are replicates of a candidate, never candidates. The choice looks at validation metrics alone, and a candidate
 with any replicate that is nan or infinite is never chosen.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from weightdecay import grid as grids
 from weightdecay.decay import KINDS, NoDecay, Rule
+from weightdecay.losses import lower_is_better
 
 CRITERIA = ("best_mean", "one_standard_error")
 METRICS = ("validation_loss", "validation_accuracy")
@@ -25,10 +26,10 @@ class Candidate:
 
     Attributes:
       number: As the coordinate ``candidate`` has it.
-      hyperparameters: By name, ``decay`` included, without the seed.
-      members: Its replicates, one a seed.
+      hyperparameters: By name, ``decay`` included, without seed and fold.
+      members: Its replicates, one a seed and fold.
       mean: Mean of the metric over the replicates; nan where one of them is not finite.
-      standard_error: Of the mean; nan with a single seed.
+      standard_error: Of the mean; nan with a single replicate.
       weight_norm: Mean over the replicates.
     """
 
@@ -68,18 +69,19 @@ class Choice(Candidate):
         return f"{self.decay}{others}: {self.metric.replace('_', ' ')} {self.mean:.4f}{error}"
 
 
-def check_metric(metric: str) -> None:
+def check_metric(metric: str, known: Sequence[str] = METRICS) -> None:
     """Refuse a metric that no choice may be made by.
 
     Args:
       metric: Its name.
+      known: Those on validation data.
 
     Raises:
-      ValueError: None of `METRICS`.
+      ValueError: None of them.
     """
-    if metric not in METRICS:
+    if metric not in known:
         raise ValueError(
-            f"metric is {metric!r}; the choice is made on validation data: give one of {', '.join(METRICS)}."
+            f"metric is {metric!r}; the choice is made on validation data: give one of {', '.join(known)}."
         )
 
 
@@ -115,7 +117,7 @@ def gather(members: Sequence[Mapping[str, Any]], metric: Any, weight_norm: Any) 
     return [
         Candidate(
             number,
-            {name: value for name, value in members[indices[0]].items() if name != "seed"},
+            {name: value for name, value in members[indices[0]].items() if name not in grids.REPLICATES},
             tuple(indices),
             *mean_and_error(np.asarray(metric)[indices]),
             mean_and_error(np.asarray(weight_norm)[indices])[0],
@@ -134,20 +136,19 @@ def choose(candidates: Sequence[Candidate], *, metric: str, criterion: str = "be
 
     Args:
       candidates: As `gather` makes them.
-      metric: ``"validation_loss"`` (lower is better) or ``"validation_accuracy"`` (higher is better).
+      metric: Validation metric of the candidates; see `weightdecay.losses.lower_is_better`.
       criterion: One of the two above.
 
     Returns:
       The choice.
 
     Raises:
-      ValueError: An unknown metric or criterion; no candidate with finite values; one seed alone where a standard error
+      ValueError: An unknown criterion; no candidate with finite values; one seed alone where a standard error
         is needed.
 
     References:
       Breiman et al., Classification and Regression Trees, 1984 (the one-standard-error rule).
     """
-    check_metric(metric)
     if criterion not in CRITERIA:
         raise ValueError(f"criterion is {criterion!r}; give one of {', '.join(CRITERIA)}.")
     finite = [candidate for candidate in candidates if math.isfinite(candidate.mean)]
@@ -156,13 +157,13 @@ def choose(candidates: Sequence[Candidate], *, metric: str, criterion: str = "be
             f"no candidate has a finite {metric} for every seed, so none can be chosen; lower the learning rate or the "
             "coefficients (a regression has no accuracy: choose by metric='validation_loss')."
         )
-    sign = 1 if metric == "validation_loss" else -1
+    sign = 1 if lower_is_better(metric) else -1
     best = min(finite, key=lambda candidate: sign * candidate.mean)
     chosen = best
     if criterion == "one_standard_error":
         if math.isnan(best.standard_error):
             raise ValueError(
-                "criterion 'one_standard_error' needs at least two seeds; add an axis seed=range(3) to the grid."
+                "criterion 'one_standard_error' needs at least two seeds or folds; add an axis seed=range(3) to the grid."
             )
         within = [c for c in finite if sign * c.mean <= sign * best.mean + best.standard_error]
         chosen = _most_decayed(best, within)

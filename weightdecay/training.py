@@ -3,6 +3,7 @@
 Pure functions of one member, without a thought of others. What a member carries is `State`; what stands fixed for all
 members of a program is `Task`; what tells them apart is `Hyperparameters`, every one of them traced. Random keys come
 from the seed alone, so that members that differ in the decay start at the same weights and see the same batches.
+`weightdecay.evaluation` says what is told of a member.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,10 +17,10 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int
 
-from weightdecay import decay as rules
-from weightdecay import diagnostics, losses, lowering, masks, models, transform
+from weightdecay import augment, diagnostics, losses, lowering, masks, networks, tree
+from weightdecay.data import Scaling
 from weightdecay.decay import Rule
-from weightdecay.losses import Loss
+from weightdecay.losses import Loss, Metric
 from weightdecay.types import Batch, Key, LossFn, Mask, MaskFn, ModelState, Params, PyTree, Scalar
 
 METRICS = (
@@ -30,11 +31,17 @@ METRICS = (
     "validation_accuracy",
     "weight_norm",
     "zero_fraction",
+    "near_zero_fraction",
 )
-"""What `report` tells of a member."""
+"""What is told of every member at an evaluation, each one number."""
+
+LAYER_METRICS = ("layer_weight_norm", "layer_zero_fraction", "rotation", "effective_learning_rate")
+"""What is told of every array of weights that decays."""
+
+REGULARIZERS = (*augment.KINDS, "mixup", "label_smoothing", "clip_norm", "patience")
+"""Axes of a grid that training itself takes."""
 
 _BLOCK = 32  # steps between two looks whether all numbers are finite
-_EVALUATION_CHUNK = 128  # examples; what a forward pass makes of them stays in cache
 
 
 @dataclass(frozen=True)
@@ -52,16 +59,26 @@ class Task:
     """What the network computes in; None = as the weights are."""
     by_slices: bool = True
     """Whether convolutions and pooling are written out; see `weightdecay.lowering`."""
-    patience: int | None = None
-    """Evaluations without a better ``stopping_metric`` after which a member stops; None = never."""
     stopping_metric: str = "validation_loss"
+    """What patience looks at."""
+    metrics: tuple[Metric, ...] = ()
+    """Of the user's own."""
 
-    def network(self) -> models.Network:
+    def network(self) -> networks.Network:
         """Return the model under the one face."""
-        network = models.network(self.model)
+        network = networks.network(self.model)
         if self.by_slices:
-            network = models.rewritten(network, lowering.rewrite)
-        return network if self.dtype is None else models.computing_in(network, self.dtype)
+            network = networks.rewritten(network, lowering.rewrite)
+        return network if self.dtype is None else networks.computing_in(network, self.dtype)
+
+    def metric_names(self) -> tuple[str, ...]:
+        """Return what is told of a member at an evaluation."""
+        return *METRICS, *(f"{split}_{metric.name}" for metric in self.metrics for split in ("train", "validation"))
+
+    def layers(self, params: Params) -> list[str]:
+        """Return the names of the arrays of weights that decay."""
+        decays = masks.resolve(self.mask, params)
+        return [name for (name, _), decayed in zip(tree.named_leaves(params), decays, strict=True) if decayed]
 
     def transformation(self, hyperparameters: "Hyperparameters") -> optax.GradientTransformation:
         """Return one member's optimizer."""
@@ -78,9 +95,13 @@ class Hyperparameters(NamedTuple):
     """What tells one member from another."""
 
     decay: Rule
-    learning_rate: Scalar
+    learning_rate: Any  # shape (), or a schedule
     seed: Any  # int32, shape ()
     optimizer: dict[str, Any]  # further arguments of the optimizer, each shape ()
+    training: dict[str, Any] = {}  # by the names of REGULARIZERS, each shape (); patience is there if it has any
+    network: dict[str, Any] = {}  # what the network takes, such as its dropout rate, each shape ()
+    fold: Any = None  # in which it validates, int32, shape (); None = there are validation examples
+    scaling: Scaling | None = None  # of its fold
 
 
 class Best(NamedTuple):
@@ -89,7 +110,7 @@ class Best(NamedTuple):
     step: Int[Array, ""]
     params: Params
     model_state: ModelState
-    metrics: dict[str, Float[Array, ""]]
+    metrics: dict[str, Float[Array, "..."]]
     waited: Int[Array, ""]  # evaluations since
 
 
@@ -102,7 +123,7 @@ class State(NamedTuple):
     optimizer_state: PyTree
     diverged_at: Int[Array, ""]  # the step that it could not take, since numbers were not finite; -1 = none
     stopped_at: Int[Array, ""]  # step of the evaluation at which its patience ended; -1 = not
-    best: Best | None  # None = the task has no patience
+    best: Best | None  # None = it has no patience
 
     def goes_on(self) -> Any:
         """Whether more steps change anything, bool, shape ``()``."""
@@ -124,34 +145,34 @@ def prepare(
     mask: Mask | MaskFn,
     batch_size: int | None,
     dtype: Any = None,
-    patience: int | None = None,
     stopping_metric: str = "validation_loss",
+    metrics: Mapping[str, LossFn] | None = None,
 ) -> Task:
     """Settle what is trained: the loss from the targets, the model's outputs from the classes.
 
     Args:
-      model: A flax linen module, or a `Model` of plain functions.
+      model: Any that `weightdecay.networks.network` takes.
       splits: Examples by name: ``train``, ``validation`` and perhaps ``test``.
       loss: A name, a function, or None for the targets' own.
       optimizer: ``optimizer(learning_rate, decay, mask=..., **others)``.
       mask: Which weights decay.
       batch_size: Examples a step; None = all.
       dtype: What the network computes in; None = as the weights are.
-      patience: Evaluations without a better ``stopping_metric`` after which a member stops; None = never.
-      stopping_metric: ``"validation_loss"`` or ``"validation_accuracy"``.
+      stopping_metric: What patience looks at.
+      metrics: Of the user's own by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``.
 
     Returns:
       The task.
 
     Raises:
-      TypeError: A model, a loss or a dtype that is none.
-      ValueError: An unknown loss, or targets that do not fit it.
+      TypeError: A model, a loss, a metric or a dtype that is none.
+      ValueError: An unknown loss, or targets that do not fit it; a name of a metric that is taken.
     """
     resolved = losses.resolve(loss, splits["train"].targets)
     for name, split in splits.items():
         losses.check_targets(resolved, split.targets, argument=f"data.{name} targets")
-    complete = models.complete(model, losses.num_outputs(resolved, _all_targets(splits)))
-    models.network(complete)
+    complete = networks.complete(model, losses.num_outputs(resolved, _all_targets(splits)))
+    networks.network(complete)
     return Task(
         complete,
         resolved,
@@ -159,17 +180,18 @@ def prepare(
         mask,
         batch_size,
         dtype=None if dtype is None else _float_name(dtype),
-        patience=patience,
         stopping_metric=stopping_metric,
+        metrics=losses.metrics(metrics),
     )
 
 
-def check_outputs(task: Task, state: "State", splits: Mapping[str, Batch]) -> None:
+def check_outputs(task: Task, hyperparameters: Hyperparameters, state: State, splits: Mapping[str, Batch]) -> None:
     """Refuse a network whose outputs do not fit the targets or the loss, by its shapes alone.
 
     Args:
       task: What is to be trained.
-      state: A member's state, as shapes.
+      hyperparameters: A member's, as shapes.
+      state: Its state, as shapes.
       splits: Examples by name.
 
     Raises:
@@ -178,11 +200,10 @@ def check_outputs(task: Task, state: "State", splits: Mapping[str, Batch]) -> No
     """
     validation = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), splits["validation"])
 
-    def forward(params: Params, model_state: ModelState, batch: Batch) -> Any:
-        outputs, _ = task.network().apply(params, model_state, batch.inputs, key=jax.random.key(0), train=False)
-        return task.loss.align(outputs, batch.targets)
+    def forward(hyperparameters: Hyperparameters, state: State, batch: Batch) -> Any:
+        return evaluated(task, hyperparameters, state.params, state.model_state, batch)[0]
 
-    outputs = jax.eval_shape(forward, state.params, state.model_state, validation)
+    outputs = jax.eval_shape(forward, hyperparameters, state, validation)
     losses.check_outputs(task.loss, outputs, _all_targets(splits))
     each = jax.eval_shape(task.loss.per_example, outputs, validation.targets)
     if each.shape != validation.targets.shape[:1]:
@@ -190,6 +211,8 @@ def check_outputs(task: Task, state: "State", splits: Mapping[str, Batch]) -> No
             f"loss gives an array of shape {each.shape} for {len(validation.targets)} examples; it must give one loss "
             f"an example, shape {validation.targets.shape[:1]}, and not their mean."
         )
+    for metric in task.metrics:
+        losses.check_metric_shape(metric, outputs, validation.targets)
 
 
 def initialize(task: Task, hyperparameters: Hyperparameters, inputs: Any) -> State:
@@ -207,30 +230,83 @@ def initialize(task: Task, hyperparameters: Hyperparameters, inputs: Any) -> Sta
     optimizer_state = task.transformation(hyperparameters).init(params)
     zero, never = jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)
     best = None
-    if task.patience is not None:
-        unknown = {name: jnp.full((), jnp.nan) for name in METRICS}
+    if "patience" in hyperparameters.training:
+        unknown = {name: jnp.full((), jnp.nan) for name in task.metric_names()}
+        unknown |= {name: jnp.full((len(task.layers(params)),), jnp.nan) for name in LAYER_METRICS}
         best = Best(zero, params, model_state, unknown, zero)
     return State(zero, params, model_state, optimizer_state, diverged_at=never, stopped_at=never, best=best)
 
 
-def forward_bytes(task: Task, state: "State", batch: Batch) -> int:
-    """Bytes of the arrays that a forward pass makes, from its shapes alone.
+def evaluated(
+    task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, batch: Batch
+) -> tuple[Any, Batch]:
+    """Outputs of a network that is not being trained.
 
     Args:
       task: What is trained.
-      state: A member's state, as shapes.
+      hyperparameters: The member's.
+      params: Its weights.
+      model_state: What goes with them.
+      batch: Examples as they lie in the data.
+
+    Returns:
+      The outputs in the targets' shape, and the examples as the network sees them.
+    """
+    batch = scaled(hyperparameters, batch)
+    outputs, _ = task.network().apply(
+        params,
+        model_state,
+        batch.inputs,
+        key=jax.random.key(0),
+        train=False,
+        hyperparameters=hyperparameters.network,
+    )
+    return task.loss.align(outputs, batch.targets), batch
+
+
+def scaled(hyperparameters: Hyperparameters, batch: Batch) -> Batch:
+    """Examples standardized by what was fitted on the training examples of a member's fold.
+
+    Args:
+      hyperparameters: The member's.
+      batch: Examples as they lie in the data.
+
+    Returns:
+      The same, where there are no folds.
+    """
+    scaling = hyperparameters.scaling
+    if scaling is None:
+        return batch
+    inputs, targets = batch.inputs, batch.targets
+    if scaling.input_mean is not None:
+        inputs = (inputs - scaling.input_mean) / scaling.input_scale
+    if scaling.target_mean is not None:
+        targets = (targets - scaling.target_mean) / scaling.target_scale
+    return batch._replace(inputs=inputs, targets=targets)
+
+
+def sizes(task: Task, hyperparameters: Mapping[str, Any], batch: Batch) -> tuple[int, int]:
+    """Bytes of a network's weights, and of the arrays that a forward pass makes, from its shapes alone.
+
+    Args:
+      task: What is trained.
+      hyperparameters: Of the network, as shapes.
       batch: A batch, as shapes.
 
     Returns:
-      Their sum.
+      The two.
     """
+    network = task.network()
+    key = jax.random.key(0)
+    params, model_state = jax.eval_shape(network.init, key, batch.inputs)
 
-    def forward(params: Params, model_state: ModelState, inputs: Any) -> Any:
-        return task.network().apply(params, model_state, inputs, key=jax.random.key(0), train=True)
+    def forward(params: Params, model_state: ModelState, inputs: Any, hyperparameters: Mapping[str, Any]) -> Any:
+        return network.apply(params, model_state, inputs, key=key, train=True, hyperparameters=hyperparameters)
 
-    made = jax.make_jaxpr(forward)(state.params, state.model_state, batch.inputs).jaxpr.eqns
+    made = jax.make_jaxpr(forward)(params, model_state, batch.inputs, dict(hyperparameters)).jaxpr.eqns
     arrays = [variable.aval for equation in made for variable in equation.outvars]
-    return sum(array.size * array.dtype.itemsize for array in arrays)  # pyright: ignore[reportAttributeAccessIssue]
+    size = lambda arrays: sum(array.size * array.dtype.itemsize for array in arrays)  # noqa: E731
+    return size(jax.tree.leaves(params)), size(arrays)
 
 
 def epoch_order(seed: Any, epoch: Any, *, num_examples: int) -> Int[Array, " examples"]:
@@ -283,14 +359,35 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
     Returns:
       The state after the step, and the loss and the gradients that led there.
     """
-    network = task.network()
+    network, strengths = task.network(), hyperparameters.training
     key = jax.random.fold_in(_key(hyperparameters.seed, 2), state.step)
+    batch = scaled(hyperparameters, batch)
+    targets, weights = batch.targets, batch.weights
+    inputs, other, share = _varied(hyperparameters, state.step, batch.inputs)
+
+    def losses_of(outputs: Any, targets: Any, weights: Any) -> Any:
+        if "label_smoothing" in strengths:
+            each = task.loss.smoothed(outputs, targets, strengths["label_smoothing"])
+        else:
+            each = task.loss.per_example(outputs, targets)
+        return each if weights is None else each * weights
 
     def data_loss(params: Params) -> tuple[Float[Array, ""], ModelState]:
-        outputs, model_state = network.apply(params, state.model_state, batch.inputs, key=key, train=True)
-        return task.loss.per_example(task.loss.align(outputs, batch.targets), batch.targets).mean(), model_state
+        outputs, model_state = network.apply(
+            params, state.model_state, inputs, key=key, train=True, hyperparameters=hyperparameters.network
+        )
+        outputs = task.loss.align(outputs, targets)
+        each = losses_of(outputs, targets, weights)
+        if other is not None:
+            others = losses_of(outputs, targets[other], None if weights is None else weights[other])
+            each = share * each + (1 - share) * others
+        return each.mean(), model_state
 
     (loss, model_state), gradients = jax.value_and_grad(data_loss, has_aux=True)(state.params)
+    made = loss, gradients
+    if "clip_norm" in strengths:
+        shrink = jnp.minimum(1, strengths["clip_norm"] / tree.norm(gradients))
+        gradients = jax.tree.map(lambda gradient: gradient * shrink.astype(gradient.dtype), gradients)
     updates, optimizer_state = task.transformation(hyperparameters).update(
         gradients, state.optimizer_state, state.params
     )
@@ -300,36 +397,42 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         model_state=model_state,
         optimizer_state=optimizer_state,
     )
-    return after, (loss, gradients)
+    return after, made
 
 
-def train(task: Task, hyperparameters: Hyperparameters, state: State, examples: Examples, num_steps: Any) -> State:
+def train(
+    task: Task, hyperparameters: Hyperparameters, state: State, examples: Examples, num_steps: Any
+) -> tuple[State, Params]:
     """Some steps in one compiled loop; a member that is not finite any more stays at its last finite state.
 
     The number of steps is traced, so that one compiled program serves a first, a full and a last stretch alike.
 
     Steps are taken in short blocks without a look at their numbers. After a block in which a number was not finite, the
     member goes back to its start and takes the steps again one by one, up to the one that fails. This costs a lane
-    nothing but one look and one copy a block, as long as all its members live.
+    nothing but one look and one copy a block, as long as all its members live. The last step is a block of its own, so
+    that what it started from is at hand.
 
     Args:
       task: What is trained.
       hyperparameters: The member's.
       state: Before the steps.
       examples: Of at least ``num_steps`` steps.
-      num_steps: Shape ``()``.
+      num_steps: At least 1, shape ``()``.
 
     Returns:
       The state after the steps; ``diverged_at`` is the first step whose loss, gradient or new state is not finite, and
-      all else is as it was before that step.
+      all else is as it was before that step. And the weights before the last step.
     """
 
     def step(index: Any, state: State) -> tuple[State, Any]:
         return train_step(task, hyperparameters, state, examples.at(index))
 
-    def block(number: Any, before: State) -> State:
-        first = number * _BLOCK
-        last = jnp.minimum(first + _BLOCK, num_steps)
+    last_block = -(-(num_steps - 1) // _BLOCK)
+
+    def block(number: Any, carry: tuple[State, Params]) -> tuple[State, Params]:
+        before, _ = carry
+        first = jnp.minimum(number * _BLOCK, num_steps - 1)
+        last = jnp.where(number == last_block, num_steps, jnp.minimum(first + _BLOCK, num_steps - 1))
 
         def unseen(index: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
             after, (loss, _) = step(index, carry[0])
@@ -351,142 +454,22 @@ def train(task: Task, hyperparameters: Hyperparameters, state: State, examples: 
             stays = state._replace(diverged_at=state.step)
             return index + 1, jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, stays)
 
-        return jax.lax.while_loop(goes_on, seen, (first, state))[1]
+        return jax.lax.while_loop(goes_on, seen, (first, state))[1], before.params
 
     best, state = state.best, state._replace(best=None)  # no step touches it
-    return jax.lax.fori_loop(0, -(-num_steps // _BLOCK), block, state)._replace(best=best)
+    state, previous = jax.lax.fori_loop(0, last_block + 1, block, (state, state.params))
+    return state._replace(best=best), previous
 
 
-class Sums(NamedTuple):
-    """Sums over the examples of a chunk."""
-
-    loss: Any  # shape ``()``
-    correct: Any
-
-
-def chunk_rows(num_examples: int) -> tuple[Array, Array]:
-    """Chunks in which a split is evaluated; the last is filled up with the first examples, which do not count.
-
-    Args:
-      num_examples: Of the split.
-
-    Returns:
-      Example numbers, and whether each counts; both ``(chunks, examples of a chunk)``.
-    """
-    num_chunks = -(-num_examples // _EVALUATION_CHUNK)
-    size = -(-num_examples // num_chunks)
-    rows = jnp.arange(num_chunks * size, dtype=jnp.int32).reshape(num_chunks, size)
-    return rows % num_examples, rows < num_examples
-
-
-def chunk_sums(task: Task, params: Params, model_state: ModelState, batch: Batch, counts: Any) -> Sums:
-    """Sums of losses and right answers over a chunk.
-
-    Args:
-      task: What was trained.
-      params: Weights.
-      model_state: What goes with them.
-      batch: The chunk.
-      counts: Whether each example counts.
-
-    Returns:
-      The sums.
-    """
-    outputs, _ = task.network().apply(params, model_state, batch.inputs, key=jax.random.key(0), train=False)
-    outputs = task.loss.align(outputs, batch.targets)
-    each = task.loss.per_example(outputs, batch.targets)
-    correct = task.loss.correct(outputs, batch.targets)
-    return Sums(jnp.where(counts, each, 0).sum(), jnp.where(counts, correct, 0).sum())
-
-
-def means(sums: Sums, num_examples: int) -> dict[str, Float[Array, ""]]:
-    """Mean loss and accuracy from the chunks' sums.
-
-    Args:
-      sums: Each ``(chunks,)``.
-      num_examples: Of the split.
-
-    Returns:
-      ``{"loss": ..., "accuracy": ...}``; the accuracy is nan where the loss has none.
-    """
-    return {"loss": sums.loss.sum() / num_examples, "accuracy": sums.correct.sum() / num_examples}
-
-
-def score(task: Task, params: Params, model_state: ModelState, data: Batch) -> dict[str, Float[Array, ""]]:
-    """Mean loss and accuracy of a network on a split.
-
-    Args:
-      task: What was trained.
-      params: Weights.
-      model_state: What goes with them.
-      data: Inputs and targets.
-
-    Returns:
-      As `means`.
-    """
-
-    def one_chunk(chunk: tuple[Array, Array]) -> Sums:
-        rows, counts = chunk
-        return chunk_sums(task, params, model_state, jax.tree.map(lambda array: jnp.asarray(array)[rows], data), counts)
-
-    return means(jax.lax.map(one_chunk, chunk_rows(len(data.inputs))), len(data.inputs))
-
-
-def report(
-    task: Task, hyperparameters: Hyperparameters, state: State, on_train: Mapping[str, Any], validation: Batch
-) -> dict[str, Float[Array, ""]]:
-    """What is recorded of a member at an evaluation step; data loss and penalty stay apart.
-
-    Args:
-      task: What is trained.
-      hyperparameters: The member's.
-      state: The member now.
-      on_train: Its `score` on the training examples.
-      validation: Validation examples.
-
-    Returns:
-      Numbers by name, each shape ``()``.
-    """
-    decays = masks.resolve(task.mask, state.params)
-    decay_state = transform.carried(state.optimizer_state)
-    on_validation = score(task, state.params, state.model_state, validation)
-    told = {
-        "train_loss": on_train["loss"],
-        "penalty": rules.penalty(hyperparameters.decay, state.params, task.mask, state=decay_state, count=state.step),
-        "train_accuracy": on_train["accuracy"],
-        "validation_loss": on_validation["loss"],
-        "validation_accuracy": on_validation["accuracy"],
-        "weight_norm": diagnostics.weight_norm(state.params, decays),
-        "zero_fraction": diagnostics.zero_fraction(state.params, decays),
-    }
-    return {name: jnp.where(state.diverged_at < 0, value, jnp.nan) for name, value in told.items()}
-
-
-def judge(task: Task, state: State, metrics: Mapping[str, Any]) -> tuple[Mapping[str, Any], State]:
-    """Stop a member whose patience has ended, and keep its best weights.
-
-    Args:
-      task: What is trained.
-      state: The member at an evaluation.
-      metrics: Its `report`.
-
-    Returns:
-      What is recorded: of a member that had stopped before, the metrics of its best weights. And the state, with
-      ``stopped_at`` and ``best`` as they are now.
-    """
-    if task.patience is None or state.best is None:
-        return metrics, state
-    sign = -1 if task.stopping_metric == "validation_accuracy" else 1
-    value, least = sign * metrics[task.stopping_metric], sign * state.best.metrics[task.stopping_metric]
-    runs = state.goes_on()
-    better = runs & ((value < least) | (jnp.isnan(least) & ~jnp.isnan(value)))
-    now = Best(state.step, state.params, state.model_state, dict(metrics), jnp.zeros_like(state.best.waited))
-    waits = state.best._replace(waited=state.best.waited + 1)
-    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, waits)
-    stopped = state.stopped_at >= 0
-    recorded = {name: jnp.where(stopped, best.metrics[name], metrics[name]) for name in metrics}
-    stopped_at = jnp.where(runs & (best.waited >= task.patience), state.step, state.stopped_at)
-    return recorded, state._replace(stopped_at=stopped_at, best=best)
+def _varied(hyperparameters: Hyperparameters, step: Any, inputs: Any) -> tuple[Any, Any, Any]:
+    """Inputs of a step, augmented and mixed; with whom each is mixed (None = with nobody), and its own share."""
+    strengths = hyperparameters.training
+    augmenting = {name: strengths[name] for name in augment.KINDS if name in strengths}
+    if augmenting:
+        inputs = augment.augmented(jax.random.fold_in(_key(hyperparameters.seed, 3), step), inputs, augmenting)
+    if "mixup" not in strengths:
+        return inputs, None, None
+    return augment.mixup(jax.random.fold_in(_key(hyperparameters.seed, 4), step), inputs, strengths["mixup"])
 
 
 def _float_name(dtype: Any) -> str:
@@ -504,5 +487,5 @@ def _all_targets(splits: Mapping[str, Batch]) -> np.ndarray:
 
 
 def _key(seed: Any, stream: int) -> Key:
-    """Key of a member's stream: 0 the first weights, 1 the batches, 2 the forward passes."""
+    """Key of a member's stream: 0 the first weights, 1 the batches, 2 the forward passes, 3 augmentation, 4 mixup."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(0), seed), stream)

@@ -47,3 +47,5 @@ class Batch(NamedTuple):
 
     inputs: Any  # (examples, ...)
     targets: Any  # (examples, ...)
+    weights: Any = None  # of their losses, (examples,), mean 1 over a split; None = all alike
+    fold: Any = None  # in which each validates, int32, (examples,); None = no folds

@@ -1,0 +1,413 @@
+"""`map_grid`: a training function of the user's own over a grid, in lanes on every device, saved as it goes.
+
+The function is traced for one member; everything about many of them, lanes, devices and the directory, is as in
+`weightdecay.running.fit_grid`. Arrays that the function closes over lie on each device once.
+"""
+
+import contextlib
+import hashlib
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray
+from jax.extend.core import subjaxprs
+from jax.sharding import SingleDeviceSharding
+
+from weightdecay import (
+    axes,
+    backend,
+    checkpoints,
+    diagnostics,
+    folders,
+    planning,
+    progressing,
+    results,
+    selection,
+    tree,
+    workers,
+)
+from weightdecay.checkpoints import Run, Snapshot
+from weightdecay.grid import REPLICATES, Grid
+from weightdecay.planning import Plan
+from weightdecay.selection import Choice
+from weightdecay.types import Device, Integer
+
+TrainFn = Callable[[dict[str, Any]], Any]
+_WHOLE = (*REPLICATES, "patience")  # the numbers that stay whole; all others are real
+
+
+class MapResult:
+    """What a training function gave for each member of a grid.
+
+    Attributes:
+      members: Hyperparameters of each member by name.
+      finite: Whether every number that a member gave is finite, bool, shape ``(members,)``.
+      plan: Lanes and devices.
+    """
+
+    def __init__(self, members: Sequence[dict[str, Any]], outputs: Sequence[Any], plan: Plan) -> None:
+        """Take the outputs of the members; users have `map_grid` do it."""
+        self.members = list(members)
+        self.plan = plan
+        self._outputs = list(outputs)
+        self.finite = np.array([bool(diagnostics.all_finite(jax.tree.map(jnp.asarray, one))) for one in outputs])
+
+    @property
+    def outputs(self) -> Any:
+        """The outputs of all members in one tree, NumPy arrays of shape ``(members, ...)``.
+
+        Raises:
+          ValueError: Members gave trees or shapes that differ.
+        """
+        layouts = {str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), one)) for one in self._outputs}
+        if len(layouts) > 1:
+            raise ValueError(
+                f"the {len(self)} members gave trees of {len(layouts)} layouts, which do not stack; take one by one: "
+                "result.member(0)."
+            )
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *self._outputs)
+
+    def member(self, number: Integer) -> Any:
+        """Return what one member gave, with NumPy arrays."""
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or not -len(self) <= number < len(self):
+            raise IndexError(f"member is {number}; give 0 to {len(self) - 1}.")
+        return self._outputs[number]
+
+    def __getitem__(self, name: Any) -> Any:
+        """Return a part of the stacked outputs: ``result["loss"]``, shape ``(members, ...)``."""
+        return self.outputs[name]
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self.members)
+
+    @property
+    def dataset(self) -> xarray.Dataset:
+        """The outputs by name along ``member``, with the hyperparameters as coordinates, as ``GridResult.dataset``."""
+        variables = {}
+        for name, leaf in tree.named_leaves(self.outputs):
+            told = name.replace("/", ".") or "output"
+            variables[told] = (("member", *(f"{told}_{axis}" for axis in range(leaf.ndim - 1))), leaf)
+        along = {name: ("member", values) for name, values in results.coordinates(self.members).items()}
+        return xarray.Dataset(
+            {**variables, "finite": ("member", self.finite)},
+            coords={"member": np.arange(len(self), dtype=np.int32), **along},
+        )
+
+    def table(self) -> pd.DataFrame:
+        """One row a candidate: its hyperparameters, and each scalar output, averaged over seeds and folds.
+
+        Returns:
+          Index ``candidate``; means with a ``..._standard_error`` over the replicates (nan for one alone), and
+          ``seeds``, how many there are.
+        """
+        dataset = self.dataset
+        scalars = [str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name != "finite"]
+        along = [name for name in dataset.coords if name not in ("member", "candidate", *REPLICATES)]
+        rows = []
+        for _, members in sorted(dataset["candidate"].groupby("candidate").groups.items()):
+            here = dataset.isel(member=list(members))
+            row: dict[Any, Any] = {name: here[name].values[0] for name in along}
+            for name in scalars:
+                row[name], row[f"{name}_standard_error"] = selection.mean_and_error(here[name].values)
+            rows.append({**row, "seeds": len(here["member"])})
+        return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
+
+    def best(self, metric: str, criterion: str = "best_mean") -> Choice:
+        """Choose a candidate by a scalar output; let it be of validation data.
+
+        Args:
+          metric: Its name. Less is better where it ends in ``loss`` or ``error``, else more.
+          criterion: As ``GridResult.best``.
+
+        Returns:
+          The choice.
+
+        Raises:
+          ValueError: No such output, or none that is finite.
+        """
+        dataset = self.dataset
+        if metric not in dataset or dataset[metric].ndim != 1:
+            known = [str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name != "finite"]
+            raise ValueError(f"metric is {metric!r}; give the name of a scalar output: {', '.join(known) or 'none'}.")
+        candidates = selection.gather(self.members, dataset[metric].values, np.full(len(self), np.nan))
+        return selection.choose(candidates, metric=metric, criterion=criterion)
+
+    def __repr__(self) -> str:
+        """Return how many members there are, and how many gave numbers that are not finite."""
+        bad = int((~self.finite).sum())
+        return f"MapResult of {len(self)} members" + (f", {bad} of them not finite" if bad else "")
+
+
+def map_grid(
+    train_fn: TrainFn,
+    grid: Grid,
+    *,
+    static: Sequence[str] = (),
+    directory: str | os.PathLike[str] | None = None,
+    save_every: float | int = 30.0,
+    plan: Plan | None = None,
+    progress: bool = True,
+) -> MapResult:
+    """Run a pure training function of your own for every member of a grid.
+
+    The function is written for one member and traced; it may hold a `jax.lax.scan` over steps, any optimizer, any
+    model. Members run in lanes of one fixed width on all devices, so that a member's numbers do not depend on what
+    stands beside it.
+
+    Args:
+      train_fn: ``train_fn(hyperparameters) -> outputs``, a tree of arrays. ``hyperparameters`` is a dictionary by the
+        names of the axes: ``decay`` a rule whose coefficients are traced, ``seed`` and ``fold`` traced int32, other
+        numbers traced floats of shape ``()``; words, bools, None and tuples as they are, each in a program of its own.
+      grid: The members.
+      static: Axes whose numbers are given as Python numbers too, such as a width.
+      directory: Where members that are done are saved; the same call goes on where an earlier one was cut off, and
+        with more members runs only those that are new. None: nothing is saved.
+      save_every: Seconds between two saves, > 0.
+      plan: Lanes and devices; None = chosen by what the function's arrays take.
+      progress: Whether to show a bar.
+
+    Returns:
+      What each member gave, in the order of the grid.
+
+    Raises:
+      TypeError: No function, no grid, outputs that are no arrays, or a function that cannot be traced.
+      ValueError: A name in ``static`` that is no axis; a directory that holds a run of something else.
+
+    Examples:
+      >>> from weightdecay import decay, optimizers
+      >>> def train(hyperparameters):
+      ...     optimizer = optimizers.sgd(hyperparameters["learning_rate"], hyperparameters["decay"])
+      ...     params = {"kernel": jnp.ones((1, 1))}
+      ...     state = optimizer.init(params)
+      ...     def step(carry, _):
+      ...         params, state = carry
+      ...         gradients = jax.tree.map(lambda w: w - 2.0, params)
+      ...         updates, state = optimizer.update(gradients, state, params)
+      ...         return (jax.tree.map(jnp.add, params, updates), state), None
+      ...     (params, _), _ = jax.lax.scan(step, (params, state), length=200)
+      ...     return {"weight": params["kernel"][0, 0]}
+      >>> grid = Grid(decay=[decay.NoDecay(), decay.L2(1.0)], learning_rate=0.1)
+      >>> map_grid(train, grid, progress=False)["weight"].round(3).tolist()  # the minimum of (w - 2)²/2 + c w²/2
+      [2.0, 1.0]
+    """
+    if not callable(train_fn):
+        raise TypeError(f"train_fn is {train_fn!r}; give a function of a dictionary of hyperparameters.")
+    if not isinstance(grid, Grid):
+        raise TypeError(f"grid is of type {type(grid).__name__}; give wd.Grid(decay=[...], seed=range(3)).")
+    unknown = [name for name in static if name not in grid.axes]
+    if unknown:
+        raise ValueError(f"static names {unknown[0]!r}, which is no axis of the grid; it has {', '.join(grid.axes)}.")
+    checkpoints.check_save_every(save_every)
+    backend.prepare()
+    groups = _divide(train_fn, grid, frozenset(static))
+    if plan is None:
+        plan = _choose(groups)
+    else:
+        planning.check(plan, batch_size=None)
+    with contextlib.ExitStack() as stack:
+        run = None if directory is None else stack.enter_context(checkpoints.opened(directory, save_every=save_every))
+        outputs: list[Any] = [None] * len(grid)
+        if run is not None:
+            groups = _found(groups, grid, plan, run, outputs)
+        missing = sum(len(group.places) for group in groups)
+        with progressing.bar(len(grid), "members", shown=progress, done=len(grid) - missing) as bar:
+            try:
+                _run(groups, plan, outputs, bar.update, run)
+            except KeyboardInterrupt:
+                if run is not None:
+                    warnings.warn(
+                        f"interrupted; the members that were done are saved. To go on, make the same call again, with "
+                        f"directory={str(run.path)!r}.",
+                        UserWarning,
+                        stacklevel=2,
+                    )
+                raise
+    return MapResult(list(grid), outputs, plan)
+
+
+class _Group(NamedTuple):
+    """Members of one structure."""
+
+    traced: Any  # a closed jaxpr of one member
+    structure: Any  # of its outputs
+    places: np.ndarray  # in the grid
+    numbers: list[np.ndarray]  # what is traced, each (members,)
+    keys: tuple[str, ...] = ()
+
+    def program(self) -> Callable[..., Any]:
+        """Return ``(constants, numbers) -> outputs`` of a lane."""
+        jaxpr = self.traced.jaxpr
+        one = lambda constants, numbers: jax.core.eval_jaxpr(jaxpr, constants, *numbers)  # noqa: E731
+        return jax.vmap(one, in_axes=(None, 0))
+
+    def digest(self) -> str:
+        """Return the digest of what one member runs."""
+        numbers = [column[0] for column in self.numbers]
+        one = jax.jit(lambda constants, numbers: jax.core.eval_jaxpr(self.traced.jaxpr, constants, *numbers))
+        return hashlib.sha256(one.lower(self.traced.consts, numbers).as_text().encode()).hexdigest()
+
+
+def _divide(train_fn: TrainFn, grid: Grid, static: frozenset[str]) -> list[_Group]:
+    """Members by structure; the function is traced once for each."""
+    structures: dict[Any, list[tuple[int, list[np.ndarray]]]] = {}
+    fixed: dict[Any, dict[str, Any]] = {}
+    for place, member in enumerate(grid):
+        traced = {name: value for name, value in member.items() if name not in static and _is_traced(value)}
+        others = {name: value for name, value in member.items() if name not in traced}
+        leaves, structure = jax.tree.flatten({name: _numbers(name, value) for name, value in traced.items()})
+        kind = structure, tuple(sorted((name, repr(value)) for name, value in others.items()))
+        structures.setdefault(kind, []).append((place, leaves))
+        fixed[kind] = others
+    groups = []
+    for kind, members in structures.items():
+
+        def one(*leaves: Any, kind: Any = kind) -> Any:
+            return train_fn({**jax.tree.unflatten(kind[0], leaves), **fixed[kind]})
+
+        traced, shapes = jax.make_jaxpr(one, return_shape=True)(*members[0][1])
+        if not jax.tree.leaves(shapes):
+            raise TypeError("train_fn gives no array; return a number or a tree of arrays, such as {'loss': loss}.")
+        groups.append(
+            _Group(
+                traced,
+                jax.tree.structure(shapes),
+                np.array([place for place, _ in members]),
+                [np.stack(column) for column in zip(*(leaves for _, leaves in members), strict=True)],
+            )
+        )
+    return groups
+
+
+def _is_traced(value: Any) -> bool:
+    return not isinstance(value, bool | str | tuple | None)
+
+
+def _numbers(name: str, value: Any) -> Any:
+    return np.asarray(value, np.int32) if name in _WHOLE else jax.tree.map(axes.real, value)
+
+
+def _choose(groups: Sequence[_Group]) -> Plan:
+    return planning.choose(
+        params_bytes=0,
+        forward_bytes=max(_working_bytes(group.traced.jaxpr) for group in groups),
+        state_bytes=0,
+        data_bytes=max(sum(np.asarray(one).nbytes for one in group.traced.consts) for group in groups),
+        batch_bytes=None,
+        memory_budget=None,
+    )
+
+
+def _working_bytes(jaxpr: Any) -> int:
+    """Bytes of the arrays that a program makes at its widest level: the body of a loop, most often."""
+    level = sum(
+        variable.aval.size * variable.aval.dtype.itemsize
+        for equation in jaxpr.eqns
+        for variable in equation.outvars
+        if hasattr(variable.aval, "dtype") and jnp.issubdtype(variable.aval.dtype, jnp.number)
+    )
+    return max([level, *map(_working_bytes, subjaxprs(jaxpr))])
+
+
+def _found(groups: Sequence[_Group], grid: Grid, plan: Plan, run: Run, outputs: list[Any]) -> list[_Group]:
+    """Settle that the directory is of this run, take from it what is done, and return what is not."""
+    programs = {group.digest()[:16]: group.digest() for group in groups}
+    constants = hashlib.sha256()
+    for group in groups:
+        for one in group.traced.consts:
+            constants.update(np.ascontiguousarray(one).data)
+    run.settle(
+        {
+            "kind": "map_grid",
+            "lane_width": plan.lane_width,
+            "float64": backend.setting("enable_x64"),
+            "matmul_precision": backend.setting("default_matmul_precision"),
+            "device": f"{jax.default_backend()} {jax.local_devices()[0].device_kind}",
+            "data": {"closed-over": constants.hexdigest()},
+            "versions": folders.versions(),
+            "programs": programs,
+        },
+        num_steps=1,
+    )
+    left = []
+    for group in groups:
+        keys = [checkpoints.key(grid[place], group.digest()) for place in group.places]
+        done = run.in_order(keys)
+        if done:
+            snapshot = run.read([keys[member] for member in done])
+            for slot, member in enumerate(done):
+                leaves = [leaf[slot] for leaf in snapshot.leaves]
+                outputs[group.places[member]] = jax.tree.unflatten(group.structure, leaves)
+        missing = np.setdiff1d(np.arange(len(keys)), done)
+        left.append(
+            group._replace(
+                places=group.places[missing],
+                numbers=[column[missing] for column in group.numbers],
+                keys=tuple(keys[member] for member in missing),
+            )
+        )
+    return [group for group in left if len(group.places)]
+
+
+def _run(
+    groups: Sequence[_Group], plan: Plan, outputs: list[Any], advanced: Callable[[int], Any], run: Run | None
+) -> None:
+    """Run every lane on the next device that is free."""
+    devices, lock = jax.local_devices()[: plan.num_devices], threading.Lock()
+
+    def begin(
+        index: int, stack: contextlib.ExitStack
+    ) -> Callable[[tuple[_Group, np.ndarray, list[Future[Any]]]], None]:
+        def do(job: tuple[_Group, np.ndarray, list[Future[Any]]]) -> None:
+            group, members, programs = job
+            program, constants = programs[index].result()
+            lane = np.resize(members, plan.lane_width)
+            made = jax.device_get(program(constants, [column[lane] for column in group.numbers]))
+            leaves = [np.asarray(leaf)[: len(members)] for leaf in made]
+            for slot, member in enumerate(members):
+                one = jax.tree.unflatten(group.structure, [leaf[slot] for leaf in leaves])
+                outputs[group.places[member]] = one
+            if run is not None:
+                keys = [group.keys[member] for member in members]
+                run.save(Snapshot(keys, 1, leaves, {}, [], done=True))
+            with lock:
+                advanced(len(members))
+
+        return do
+
+    with ThreadPoolExecutor(backend.num_cores()) as compilers:
+        jobs = _jobs(groups, plan, devices, compilers)
+        workers.share_out(jobs, len(devices), begin, threading.Event())
+
+
+def _jobs(
+    groups: Sequence[_Group], plan: Plan, devices: Sequence[Device], compilers: ThreadPoolExecutor
+) -> Iterator[tuple[_Group, np.ndarray, list[Future[Any]]]]:
+    """Every lane with its programs, compiled in the background for each device."""
+    with backend.kept_programs():
+        compiling = []
+        for group in groups:
+            programs = [_compiled(group, plan.lane_width, device, compilers) for device in devices]
+            compiling += programs
+            for first in range(0, len(group.places), plan.lane_width):
+                yield group, np.arange(len(group.places))[first : first + plan.lane_width], programs
+        for program in compiling:
+            program.exception()
+
+
+def _compiled(group: _Group, width: int, device: Device, compilers: ThreadPoolExecutor) -> "Future[Any]":
+    on_device = SingleDeviceSharding(device)
+    constants = jax.device_put(group.traced.consts, device)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_device), constants)
+    numbers = [jax.ShapeDtypeStruct((width,), column.dtype, sharding=on_device) for column in group.numbers]
+    lowered = jax.jit(group.program()).lower(shapes, numbers)
+    return compilers.submit(lambda: (lowered.compile(), constants))
