@@ -1,6 +1,11 @@
-"""Networks of any library under one face: `Network`, two pure functions that carry model state and random keys."""
+"""Networks of any library under one face: `Network`, two pure functions that carry model state and random keys.
 
+flax linen, flax nnx and equinox have a file each; what a user gives as two functions of their own is a `Model`.
+"""
+
+import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,8 +13,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from typing_extensions import override
 
-from weightdecay import dropout, models, tree
+from weightdecay import dropout, linen_networks, models, tree
 from weightdecay.types import Key, ModelState, Params
 
 
@@ -18,8 +24,9 @@ class Network(NamedTuple):
 
     Attributes:
       init: ``init(key, inputs) -> (params, model_state)``.
-      apply: ``apply(params, model_state, inputs, *, key, train, hyperparameters={}) -> (outputs, model_state)``; ``key``
-        drives dropout and the like, ``train`` is a Python bool, ``hyperparameters`` are traced scalars by name.
+      apply: ``apply(params, model_state, inputs, *, key, train, hyperparameters={}) -> (outputs, model_state)``.
+        ``key`` drives dropout and the like, ``train`` is a Python bool, and ``hyperparameters`` are traced numbers by
+        name, such as ``{"dropout_rate": rate}``.
     """
 
     init: Callable[[Key, Any], tuple[Params, ModelState]]
@@ -32,7 +39,9 @@ class Model:
 
     Attributes:
       init: ``init(key, inputs) -> params``, any pytree of float arrays.
-      apply: ``apply(params, inputs) -> outputs``, with one row an example.
+      apply: ``apply(params, inputs) -> outputs``, with one row an example. It may have further arguments: ``key`` is a
+        random key, new at every step; ``train`` a bool; every other one, such as ``dropout_rate``, a number that an
+        axis of the grid sets, traced, shape ``()``.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -43,66 +52,119 @@ class Model:
     """
 
     init: Callable[[Key, Any], Params]
-    apply: Callable[[Params, Any], Any]
-
-
-def complete(model: Any, num_outputs: int) -> Any:
-    """Model with its number of outputs, where it left that to the data.
-
-    Args:
-      model: Any model; one with an attribute ``num_outputs`` of None is completed, others come back as they are.
-      num_outputs: What the data asks for.
-
-    Returns:
-      The model.
-    """
-    if isinstance(model, nn.Module) and getattr(model, "num_outputs", 0) is None:
-        return model.clone(num_outputs=num_outputs)
-    return model
+    apply: Callable[..., Any]
 
 
 def network(model: Any) -> Network:
     """Bring a model under the one face.
 
     Args:
-      model: A flax linen module, or a `Model` of plain functions.
+      model: A flax linen module; a flax nnx class, or a function of ``rngs`` that makes an nnx module; an equinox
+        class, or a function of ``key`` that makes an equinox module; or a `Model` of plain functions.
 
     Returns:
       The network.
 
     Raises:
-      TypeError: Anything else; an `MLP` or a `Model` of what is no width, or no function.
-      ValueError: Widths below 1.
+      TypeError: Anything else; a model of `weightdecay.models` or a `Model` with a field that is none.
+      ValueError: A field of a model of `weightdecay.models` that is out of its range.
     """
-    if isinstance(model, models.MLP):
+    if isinstance(model, models.OWN):
         models.check(model)
     if isinstance(model, nn.Module):
-        return _linen(model)
+        return Network(*_checked(linen_networks.functions(model)))
     if isinstance(model, Model):
-        for name in ("init", "apply"):
-            if not callable(getattr(model, name)):
-                raise TypeError(f"model.{name} is {getattr(model, name)!r}; give a function, as wd.Model describes it.")
-        return Network(
-            init=lambda key, inputs: (_checked(model.init(key, inputs)), {}),
-            apply=lambda params, model_state, inputs, *, key, train, hyperparameters=None: (
-                model.apply(params, inputs),
-                model_state,
-            ),
-        )
-    hint = (
-        "it is a class: make an instance, such as wd.models.MLP((64, 64))"
-        if isinstance(model, type)
-        else ("give a flax linen module, such as wd.models.MLP((64, 64)), or wd.Model(init, apply)")
-    )
-    raise TypeError(f"model is {model!r}, of type {type(model).__name__}; {hint}.")
+        return Network(*_checked(_plain(model)))
+    library = _library(model)
+    if library == "nnx":
+        from weightdecay import nnx_networks
+
+        return Network(*_checked(nnx_networks.functions(model)))
+    if library == "equinox":
+        from weightdecay import equinox_networks
+
+        return Network(*_checked(equinox_networks.functions(model)))
+    raise _no_model(model)
 
 
-def _checked(params: Params) -> Params:
-    """Weights of a `Model`, refused where there are none, or where they cannot be trained."""
-    if not jax.tree.leaves(params):
-        raise ValueError(f"model.init gives {params!r}, which holds no weights; it must return a tree of float arrays.")
-    tree.check_weights(params)
-    return params
+def complete(model: Any, num_outputs: int) -> Any:
+    """Model with its number of outputs, where it left that to the data.
+
+    Args:
+      model: Any model. A linen module with a field ``num_outputs`` of None is completed, and a class or function with
+        an argument ``num_outputs`` whose default is None, or which has none; others come back as they are.
+      num_outputs: What the data asks for.
+
+    Returns:
+      The model.
+    """
+    if isinstance(model, nn.Module):
+        is_open = getattr(model, "num_outputs", 0) is None
+    else:
+        parameter = _arguments(model).get("num_outputs")
+        is_open = parameter is not None and parameter.default in (None, parameter.empty)
+    return with_options(model, {"num_outputs": num_outputs}) if is_open else model
+
+
+def traced_axes(model: Any) -> frozenset[str]:
+    """Axes of a grid that a network takes as traced numbers.
+
+    Args:
+      model: Any that `network` takes.
+
+    Returns:
+      Their names: ``dropout_rate``, or for a `Model` what its ``apply`` takes.
+    """
+    if not isinstance(model, Model):
+        return frozenset({dropout.AXIS})
+    return _further(model) - {"key", "train"}
+
+
+def static_axes(model: Any) -> frozenset[str]:
+    """Axes of a grid that set a field of the model; each value makes a network of its own.
+
+    Args:
+      model: Any that `network` takes.
+
+    Returns:
+      Their names: the fields of a linen module, the arguments of a class or function of nnx or equinox.
+    """
+    if isinstance(model, nn.Module):
+        return linen_networks.fields(model) - {dropout.AXIS}
+    return frozenset(_arguments(model)) - {"rngs", "key", dropout.AXIS}
+
+
+def with_options(model: Any, options: Mapping[str, Any]) -> Any:
+    """Model with other values of some fields.
+
+    Args:
+      model: Any that `network` takes.
+      options: Values by name; a word stands for the activation function of that name where the model holds a function.
+
+    Returns:
+      The model; equal for equal options, so that it is compiled once.
+
+    Raises:
+      ValueError: A name that is none of `static_axes`, or a word that is no activation function.
+    """
+    if not options:
+        return model
+    unknown = sorted(options.keys() - static_axes(model))
+    if unknown:
+        known = ", ".join(sorted(static_axes(model))) or "none"
+        raise ValueError(f"model has no field {unknown[0]!r} that a grid can set; it has: {known}.")
+    if isinstance(model, nn.Module):
+        present = {name: getattr(model, name) for name in options}
+    else:
+        present = {name: _arguments(model)[name].default for name in options}
+    holds_function = lambda name: callable(present[name]) and present[name] is not inspect.Parameter.empty  # noqa: E731
+    values: dict[str, Any] = {
+        name: models.activation_function(value, argument=f"model.{name}")
+        if isinstance(value, str) and holds_function(name)
+        else value
+        for name, value in options.items()
+    }
+    return model.clone(**values) if isinstance(model, nn.Module) else _Partial(model, **values)
 
 
 def rewritten(network: Network, rewrite: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Network:
@@ -123,14 +185,12 @@ def rewritten(network: Network, rewrite: Callable[[Callable[..., Any]], Callable
         *,
         key: Key,
         train: bool,
-        hyperparameters: Mapping[str, Any] | None = None,
+        hyperparameters: Mapping[str, Any] = {},
     ) -> tuple[Any, ModelState]:
-        forward = rewrite(
-            lambda *arguments: network.apply(
-                *arguments[:3], key=arguments[3], train=train, hyperparameters=arguments[4]
-            )
-        )
-        return forward(params, model_state, inputs, key, dict(hyperparameters or {}))
+        def forward(params: Params, model_state: ModelState, inputs: Any, key: Key, hyperparameters: Any) -> Any:
+            return network.apply(params, model_state, inputs, key=key, train=train, hyperparameters=hyperparameters)
+
+        return rewrite(forward)(params, model_state, inputs, key, dict(hyperparameters))
 
     return Network(network.init, apply)
 
@@ -160,7 +220,7 @@ def computing_in(network: Network, dtype: Any) -> Network:
         *,
         key: Key,
         train: bool,
-        hyperparameters: Mapping[str, Any] | None = None,
+        hyperparameters: Mapping[str, Any] = {},
     ) -> tuple[Any, ModelState]:
         outputs, changed = network.apply(
             cast(params), model_state, cast(inputs), key=key, train=train, hyperparameters=hyperparameters
@@ -171,28 +231,34 @@ def computing_in(network: Network, dtype: Any) -> Network:
     return Network(network.init, apply)
 
 
-# How flax modules are told that they train, and what that is when they do.
-_TRAIN_FLAGS = {
-    "train": True,
-    "training": True,
-    "is_training": True,
-    "deterministic": False,
-    "use_running_average": False,
-}
+class _Partial(functools.partial):
+    """`functools.partial` that equals another one of the same function and arguments."""
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Partial) and self._parts() == other._parts()
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def _parts(self) -> tuple[Any, ...]:
+        return self.func, self.args, frozenset(self.keywords.items())
 
 
-def _linen(module: nn.Module) -> Network:
-    parameters = inspect.signature(type(module).__call__).parameters
-    flags = {name: value for name, value in _TRAIN_FLAGS.items() if name in parameters}
-
-    def mode(train: bool) -> dict[str, Any]:
-        return {name: value == train for name, value in flags.items()}
+def _plain(model: Model) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    for name in ("init", "apply"):
+        if not callable(getattr(model, name)):
+            raise TypeError(f"model.{name} is {getattr(model, name)!r}; give a function, as wd.Model describes it.")
+    further = _further(model)
 
     def init(key: Key, inputs: Any) -> tuple[Params, ModelState]:
-        params_key, dropout_key = jax.random.split(key)
-        variables = module.init({"params": params_key, "dropout": dropout_key}, inputs, **mode(train=False))
-        params = variables.get("params", {})
-        return params, {name: value for name, value in variables.items() if name != "params"}
+        params = model.init(key, inputs)
+        if not jax.tree.leaves(params):
+            raise ValueError(
+                f"model.init gives {params!r}, which holds no weights; it must return a tree of float arrays."
+            )
+        return params, {}
 
     def apply(
         params: Params,
@@ -201,31 +267,98 @@ def _linen(module: nn.Module) -> Network:
         *,
         key: Key,
         train: bool,
-        hyperparameters: Mapping[str, Any] | None = None,
+        hyperparameters: Mapping[str, Any] = {},
     ) -> tuple[Any, ModelState]:
-        variables = {"params": params, **model_state}
-        if not train:
-            return module.apply(variables, inputs, **mode(train=False)), model_state
-        outputs, changed = module.apply(
-            variables, inputs, **mode(train=True), rngs={"dropout": key}, mutable=list(model_state)
+        unknown = sorted(hyperparameters.keys() - further)
+        if unknown:
+            raise ValueError(
+                f"grid has an axis {unknown[0]!r}, which model.apply does not take; give it an argument of that name."
+            )
+        own = {"key": key, "train": train}
+        arguments = {name: value for name, value in own.items() if name in further}
+        return model.apply(params, inputs, **arguments, **hyperparameters), model_state
+
+    return init, apply
+
+
+def _further(model: Model) -> frozenset[str]:
+    """Arguments of a `Model` behind the weights and the inputs."""
+    parameters = _parameters(model.apply)
+    return frozenset(list(parameters)[2:]) if callable(model.apply) else frozenset()
+
+
+def _checked(functions: tuple[Callable[..., Any], Callable[..., Any]]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Functions whose first weights are refused where they cannot be trained."""
+    init, apply = functions
+
+    def checked(key: Key, inputs: Any) -> tuple[Params, ModelState]:
+        params, model_state = init(key, inputs)
+        tree.check_weights(params)
+        return params, model_state
+
+    return checked, apply
+
+
+def _library(model: Any) -> str | None:
+    """Library whose modules a class or a function makes; None = neither."""
+    arguments = _arguments(model)
+    return "nnx" if "rngs" in arguments else "equinox" if "key" in arguments else None
+
+
+def _arguments(model: Any) -> dict[str, inspect.Parameter]:
+    """Arguments of what makes modules: a class of nnx or equinox, or a function; none of what makes none."""
+    bare = model
+    while isinstance(bare, functools.partial):
+        bare = bare.func
+    modules = _module_classes()
+    if isinstance(bare, type):
+        return _parameters(model) if issubclass(bare, modules) else {}
+    if isinstance(bare, modules) or isinstance(bare, nn.Module | Model) or not callable(bare):
+        return {}
+    return _parameters(model)
+
+
+def _module_classes() -> tuple[type, ...]:
+    """Classes of nnx's and equinox's modules, of those that anybody has imported."""
+    loaded = (sys.modules.get(name) for name in ("flax.nnx", "equinox"))
+    return tuple(library.Module for library in loaded if library is not None)
+
+
+def _parameters(function: Any) -> dict[str, inspect.Parameter]:
+    """Named arguments of a function or a class; what a partial one binds by name has that as its default."""
+    if isinstance(function, functools.partial):
+        parameters = dict(list(_parameters(function.func).items())[len(function.args) :])
+        bound = {
+            name: parameters[name].replace(default=value, kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, value in function.keywords.items()
+            if name in parameters
+        }
+        return parameters | bound
+    try:
+        # The metaclass of nnx hides the arguments.
+        parameters = inspect.signature(function.__init__ if isinstance(function, type) else function).parameters
+    except (TypeError, ValueError):  # built in
+        return {}
+    named = [p for p in parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return {p.name: p for p in (named[1:] if isinstance(function, type) else named)}
+
+
+def _no_model(model: Any) -> TypeError:
+    hint = (
+        "give a flax linen module, such as wd.models.MLP((64, 64)), a flax nnx class or a function of rngs, an equinox "
+        "class or a function of key, or wd.Model(init, apply)"
+    )
+    if isinstance(model, type):
+        hint = "it is a class: make an instance, such as wd.models.MLP((64, 64))"
+        if issubclass(model, _module_classes()):
+            hint = (
+                "its __init__ must take rngs (flax nnx) or key (equinox), so that each member makes weights of its own"
+            )
+    elif isinstance(model, _module_classes()):
+        hint = (
+            "it has weights already, and each member makes its own: give the class, or a function such as "
+            f"lambda rngs: {type(model).__name__}(..., rngs=rngs) (flax nnx) or lambda key: ... (equinox)"
         )
-        return outputs, {**model_state, **changed}
-
-    return Network(init, apply)
-
-
-def traced_axes(model: Any) -> frozenset[str]:
-    """Names of grid axes that a network takes as traced numbers."""
-    return frozenset({dropout.AXIS})
-
-
-def static_axes(model: Any) -> frozenset[str]:
-    """Fields of a model that a grid may set; each value makes a program of its own."""
-    if isinstance(model, nn.Module):
-        return frozenset(model.__dataclass_fields__) - {"parent", "name"}
-    return frozenset()
-
-
-def with_options(model: Any, options: Mapping[str, Any]) -> Any:
-    """Model with other fields."""
-    return model.clone(**options)
+    elif callable(model):
+        hint = "a function that makes a model must take rngs (flax nnx) or key (equinox) by that name"
+    return TypeError(f"model is {model!r}, of type {type(model).__name__}; {hint}.")
