@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from weightdecay import sources
+from weightdecay.encoding import as_inputs, as_targets
 from weightdecay.examples import Data, Scaling, check_examples, check_weights
 from weightdecay.types import Integer, Scalar
 
@@ -249,7 +249,7 @@ def _examples(inputs: Any, targets: Any, weights: Any, groups: Any) -> tuple[np.
     """Arrays that have been checked: inputs and targets, weights or None, numbers of groups or None."""
     if isinstance(weights, str | Mapping):
         weights = class_weights(targets, weights)
-    inputs, targets = sources.as_inputs(inputs), sources.as_targets(targets)
+    inputs, targets = as_inputs(inputs), as_targets(targets)
     check_examples("", inputs, targets)
     for name, values in {"inputs": inputs, "targets": targets}.items():
         if values.dtype.kind not in "fiub":
