@@ -25,9 +25,9 @@ FLOORS = [
     ["examples", "splits", "builtin", "synthetic", "data"],
     ["training", "evaluation"],
     ["distributions", "grid", "backend", "planning", "records", "folders", "checkpoints"],
-    ["selection", "plots", "results"],
+    ["uncertainty", "candidates", "edges", "selection", "labels", "tables", "plots", "results"],
     ["axes", "batches", "groups", "workers", "lanes"],
-    ["progressing", "running"],
+    ["progressing", "running", "mapping"],
     ["cli"],
 ]
 ORDER = [name for floor in FLOORS for name in floor]
@@ -53,10 +53,10 @@ def test_imports_go_down(name):
     assert not above, f"{name} imports {above}, which stands above it"
 
 
-def test_members_are_batched_in_lanes_alone():
+def test_members_are_batched_in_two_places_alone():
     batching = [path.stem for path in PACKAGE.glob("*.py") if "vmap" in path.read_text()]
     # A module of equinox sees one example, so that its batch of examples is mapped.
-    assert sorted(batching) == ["equinox_networks", "lanes"]
+    assert sorted(batching) == ["equinox_networks", "lanes", "mapping"]
 
 
 def test_face_loads_every_name_that_it_lists():

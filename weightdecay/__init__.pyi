@@ -30,8 +30,10 @@ from .decay import (
     Stable,
     TowardAnchor,
 )
+from .distributions import Choice, IntUniform, LogUniform, Uniform
 from .folders import load_params
 from .grid import Grid, logspace
+from .mapping import map_grid
 from .networks import Model
 from .optimizers import adam, lamb, lion, muon, optimizer, rmsprop, sgd
 from .penalties import penalized
@@ -44,6 +46,7 @@ __all__ = [
     "L2",
     "Adaptive",
     "Cautious",
+    "Choice",
     "Constrained",
     "Corrected",
     "Data",
@@ -54,6 +57,8 @@ __all__ = [
     "GridResult",
     "Huber",
     "Independent",
+    "IntUniform",
+    "LogUniform",
     "Lp",
     "Masked",
     "MaxNorm",
@@ -71,6 +76,7 @@ __all__ = [
     "Spectral",
     "Stable",
     "TowardAnchor",
+    "Uniform",
     "adam",
     "convert",
     "data",
@@ -82,6 +88,7 @@ __all__ = [
     "load",
     "load_params",
     "logspace",
+    "map_grid",
     "masks",
     "models",
     "muon",
