@@ -1,7 +1,7 @@
 """Augmentation of training inputs: noise, shifts, flips, crops, cutout, mixup, each with a strength that may be traced.
 
 Pure functions of a key and a batch. Strength 0 gives the inputs as they are, so that members without an augmentation
-share a compiled program with those that have it. What a kind draws depends on the key and on nothing else that is applied.
+share a compiled program with those that have it. What a kind draws depends on the key alone, whatever else is applied.
 Images are ``(examples, height, width)`` or ``(examples, height, width, channels)``.
 """
 
@@ -51,11 +51,10 @@ def shift(key: Key, inputs: Images, strength: Scalar) -> Images:
     Returns:
       The moved images.
     """
-    most = jnp.floor(jnp.asarray(strength, jnp.float32))
+    most = jnp.floor(jnp.asarray(strength, float))
     draws = jax.random.uniform(key, (2, len(inputs), 1))
     down, right = jnp.floor(draws * (2 * most + 1)) - most
-    height, width = inputs.shape[1:3]
-    return _sampled(inputs, jnp.arange(height) - down, jnp.arange(width) - right)
+    return _moved(_moved(inputs, down, axis=1), right, axis=2)
 
 
 def flip(key: Key, inputs: Images, strength: Scalar) -> Images:
@@ -77,8 +76,8 @@ def crop(key: Key, inputs: Images, strength: Scalar) -> Images:
     """Cut a piece out of each image at a random place and resize it to the image's size.
 
     The piece has the sides ``(1 - strength) height`` and ``(1 - strength) width`` and lies inside the image, every
-    place equally likely. Resizing is bilinear; a pixel's value stands at its middle, and beyond the outermost middles the
-    values go on unchanged.
+    place equally likely. Resizing is bilinear; a value stands at the middle of its pixel, and those of the outermost
+    pixels go on to the edges.
 
     Args:
       key: Random key.
@@ -88,13 +87,13 @@ def crop(key: Key, inputs: Images, strength: Scalar) -> Images:
     Returns:
       The pieces, each of the image's size.
     """
-    strength = jnp.asarray(strength, jnp.float32)
+    strength = jnp.asarray(strength, float)
     draws = jax.random.uniform(key, (2, len(inputs), 1))
-    rows, columns = (
-        jnp.clip(draw * strength * size + (jnp.arange(size) + 0.5) * (1 - strength) - 0.5, 0, size - 1)
-        for draw, size in zip(draws, inputs.shape[1:3], strict=True)
-    )
-    return _sampled(inputs, rows, columns)
+    for axis, draw in zip((1, 2), draws, strict=True):
+        size = inputs.shape[axis]
+        middles = draw * strength * size + (jnp.arange(size) + 0.5) * (1 - strength)
+        inputs = _interpolated(inputs, jnp.clip(middles - 0.5, 0, size - 1), axis)
+    return inputs
 
 
 def cutout(key: Key, inputs: Images, strength: Scalar) -> Images:
@@ -113,14 +112,13 @@ def cutout(key: Key, inputs: Images, strength: Scalar) -> Images:
       lie partly outside.
     """
     height, width = inputs.shape[1:3]
-    side = jnp.round(jnp.asarray(strength, jnp.float32) * min(height, width))
+    side = jnp.round(jnp.asarray(strength, float) * min(height, width))
     draws = jax.random.uniform(key, (2, len(inputs), 1))
     rows, columns = (
-        _within(jnp.arange(size), jnp.floor(draw * (size - side + 1)), side)
-        for draw, size in zip(draws, (height, width), strict=True)
+        _along(_within(jnp.arange(size), jnp.floor(draw * (size - side + 1)), side), inputs, axis)
+        for axis, size, draw in zip((1, 2), (height, width), draws, strict=True)
     )
-    hole = rows[:, :, None] & columns[:, None, :]
-    return jnp.where(hole.reshape(*hole.shape, *[1] * (inputs.ndim - 3)), 0, inputs)
+    return jnp.where(rows & columns, 0, inputs)
 
 
 class Kind(NamedTuple):
@@ -176,9 +174,9 @@ def mixup(key: Key, inputs: Inputs, strength: Scalar) -> tuple[Inputs, Int[Array
       Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
     """
     for_share, for_other = jax.random.split(key)
-    strength = jnp.asarray(strength, jnp.promote_types(jnp.result_type(strength), jnp.float32))
+    strength = jnp.asarray(strength, float)
     above = jnp.where(strength > 0, strength, 1)
-    share = jnp.where(strength > 0, jax.random.beta(for_share, above, above, dtype=strength.dtype), 1)
+    share = jnp.where(strength > 0, jax.random.beta(for_share, above, above), 1)
     other = jax.random.permutation(for_other, jnp.arange(len(inputs), dtype=jnp.int32))
     own = share.astype(inputs.dtype)
     return own * inputs + (1 - own) * jnp.asarray(inputs)[other], other, share
@@ -206,8 +204,8 @@ def check(name: str, shape: tuple[int, ...], dtype: Any) -> None:
     if name in KINDS and KINDS[name].of_images and len(shape) not in (3, 4):
         raise ValueError(
             f"grid has an axis {name!r}, which goes with images, but data has inputs of shape {shape}; give the shape "
-            "(examples, height, width, channels) or (examples, height, width), as inputs.reshape(-1, 8, 8, 1) does of 64 "
-            "pixels."
+            "(examples, height, width) or (examples, height, width, channels), as inputs.reshape(-1, 8, 8) gives it to "
+            "rows of 64 pixels."
         )
 
 
@@ -215,19 +213,29 @@ def _within(places: Any, start: Any, length: Any) -> Any:
     return (places >= start) & (places < start + length)
 
 
-def _sampled(images: Images, rows: Float[Array, "examples height"], columns: Float[Array, "examples width"]) -> Images:
-    """Images at other coordinates, each axis on its own: linear between pixels, 0 outside.
+def _moved(images: Images, offsets: Float[Array, "examples 1"], axis: int) -> Images:
+    """Images moved along an axis by whole pixels; zeros move in."""
+    size = images.shape[axis]
+    places = jnp.arange(size) - offsets
+    taken = _taken(images, jnp.clip(places, 0, size - 1), axis)
+    return jnp.where(_along(_within(places, 0, size), images, axis), taken, 0)
 
-    Written as two products with matrices that have at most two numbers a row, which under a batch of members is quicker
-    than to gather. At whole coordinates these numbers are 1 and 0, and the values exact.
-    """
-    dtype = jnp.promote_types(images.dtype, jnp.float32)
-    height, width = images.shape[1:3]
-    by_row, by_column = (
-        jnp.maximum(1 - jnp.abs(places[:, :, None] - jnp.arange(size)), 0).astype(dtype)
-        for places, size in ((rows, height), (columns, width))
-    )
-    sampled = jnp.einsum(
-        "nhi,niw...,nvw->nhv...", by_row, images.astype(dtype), by_column, precision=jax.lax.Precision.HIGHEST
-    )
-    return sampled.astype(images.dtype)
+
+def _interpolated(images: Images, places: Float[Array, "examples places"], axis: int) -> Images:
+    """Rows (axis 1) or columns (axis 2) at places of each image's own, from 0 to the last: linear between two."""
+    before = jnp.floor(places)
+    share = _along(places - before, images, axis).astype(images.dtype)
+    after = jnp.minimum(before + 1, images.shape[axis] - 1)
+    return (1 - share) * _taken(images, before, axis) + share * _taken(images, after, axis)
+
+
+def _taken(images: Images, places: Float[Array, "examples places"], axis: int) -> Images:
+    """Rows (axis 1) or columns (axis 2) at whole places of each image's own, from 0 to the last."""
+    lines = jnp.moveaxis(jnp.asarray(images), axis, 1)
+    examples = jnp.arange(len(images))[:, None]
+    return jnp.moveaxis(lines[examples, places.astype(jnp.int32)], 1, axis)
+
+
+def _along(values: Array, images: Images, axis: int) -> Array:
+    """Values of an axis of each image, in a shape that goes with the images."""
+    return jnp.expand_dims(values, [other for other in range(1, images.ndim) if other != axis])

@@ -255,7 +255,7 @@ class Metric(NamedTuple):
     per_example: LossFn
 
 
-_TAKEN = (
+_TAKEN = (  # under which training tells numbers of its own
     "loss",
     "accuracy",
     "train_loss",
