@@ -1,6 +1,6 @@
 """Data losses: one loss an example, with the accuracy and the targets that go with it; metrics of the user's own."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -255,24 +255,12 @@ class Metric(NamedTuple):
     per_example: LossFn
 
 
-_TAKEN = (  # under which training tells numbers of its own
-    "loss",
-    "accuracy",
-    "train_loss",
-    "penalty",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "weight_norm",
-    "zero_fraction",
-)
-
-
-def metrics(given: Mapping[str, LossFn] | None) -> tuple[Metric, ...]:
+def metrics(given: Mapping[str, LossFn] | None, *, taken: Collection[str] = ()) -> tuple[Metric, ...]:
     """Metrics of the user's own, checked.
 
     Args:
       given: By name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``; None = none.
+      taken: Names, beside ``loss`` and ``accuracy``, under which other numbers are told.
 
     Returns:
       The metrics, in the order given.
@@ -290,7 +278,7 @@ def metrics(given: Mapping[str, LossFn] | None) -> tuple[Metric, ...]:
             raise TypeError(f"metrics has the name {name!r}, of type {type(name).__name__}; give a string.")
         if not name.isidentifier():
             raise ValueError(f"metrics has the name {name!r}; give letters, digits and underscores, a letter first.")
-        if name in _TAKEN:
+        if name in ("loss", "accuracy", *taken):
             raise ValueError(f"metrics has the name {name!r}, under which another number is told; give another name.")
         if not callable(metric):
             raise TypeError(f"metrics[{name!r}] is {metric!r}; give a function, metric(outputs, targets) -> numbers.")

@@ -181,7 +181,7 @@ def prepare(
         batch_size,
         dtype=None if dtype is None else _float_name(dtype),
         stopping_metric=stopping_metric,
-        metrics=losses.metrics(metrics),
+        metrics=losses.metrics(metrics, taken=METRICS),
     )
 
 
