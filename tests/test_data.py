@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from sklearn import datasets
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils.class_weight import compute_sample_weight
 
 import weightdecay as wd
 from weightdecay import data
@@ -173,3 +175,120 @@ def test_split_takes_truth_as_classes():
 def test_split_refuses(inputs, targets, options, error, message):
     with pytest.raises(error, match=message):
         wd.data.split(inputs, targets, **options)
+
+
+def test_split_numbers_words_as_scikit_learn_does():
+    words = np.array(["wren", "crow", "jay"])[LABELS]
+    numbered = LabelEncoder().fit_transform(words)
+    for given in (words, words.tolist(), words.astype(object)):
+        splits = wd.data.split(np.arange(60.0)[:, None], given, standardize=False)
+        np.testing.assert_array_equal(splits.train[1], numbered[splits.train[0][:, 0].astype(int)])
+        assert splits.train[1].dtype == np.int32
+
+
+def test_split_takes_whole_numbers_for_tokens_unless_told_to_standardize():
+    tokens = np.random.default_rng(2).integers(0, 1000, (60, 7))
+    for standardize in (None, False):
+        kept = wd.data.split(tokens, LABELS, standardize=standardize).train[0]
+        assert kept.dtype == np.int32
+        assert {row.tobytes() for row in kept} <= {row.tobytes() for row in tokens.astype(np.int32)}
+    asked = wd.data.split(tokens, LABELS, standardize=True).train[0]
+    assert asked.dtype == np.float32
+    np.testing.assert_allclose(asked.std(axis=0), 1, rtol=1e-6)  # float32 of values computed in float64
+    as_reals = wd.data.split(tokens.astype(float), LABELS).train[0]
+    np.testing.assert_array_equal(asked, as_reals)
+
+
+def test_split_only_centers_what_is_constant_though_its_deviation_is_not_quite_zero():
+    constant = np.full((60, 1), 0.1)
+    assert constant.std() > 0  # by rounding
+    train = wd.data.split(constant, LABELS).train[0]
+    np.testing.assert_allclose(train, 0, atol=1e-7)  # rounding of the mean, in float64
+
+
+def test_split_passes_several_labels_an_example():
+    labels = np.stack([LABELS == 0, LABELS == 1, LABELS < 2], axis=1).astype(int)
+    for splits in (wd.data.split(IMAGES, labels), wd.data.folds(IMAGES, labels)):
+        data.check(splits, 8)
+        assert splits.train[1].dtype == np.int32
+        assert splits.train[1].shape[1:] == (3,)
+
+
+def test_split_keeps_weights_with_their_examples():
+    weights = np.arange(60) / 10
+    splits = wd.data.split(np.arange(60.0)[:, None], LABELS, weights=weights, standardize=False)
+    for (inputs, _, own), batch in zip(
+        (splits.train, splits.validation, splits.test), splits.batches().values(), strict=True
+    ):
+        np.testing.assert_allclose(own, inputs[:, 0] / 10, rtol=1e-6)  # float32
+        np.testing.assert_allclose(batch.weights, own / own.mean(), rtol=1e-6)
+        assert batch.weights.dtype == np.float32
+
+
+def test_split_keeps_groups_whole():
+    groups = np.arange(60) % 20
+    splits = wd.data.split(np.arange(60.0)[:, None], LABELS, groups=groups, standardize=False)
+    names = [set(groups[split[0][:, 0].astype(int)]) for split in (splits.train, splits.validation, splits.test)]
+    assert [len(part) for part in names] == [12, 4, 4]
+    assert not names[0] & names[1] | names[1] & names[2] | names[0] & names[2]
+
+
+def test_split_leaves_classes_out_of_proportion_if_told_to():
+    rare = np.where(np.arange(60) == 0, 3, LABELS)
+    assert len(wd.data.split(IMAGES, rare, stratify=False).train[1]) == 36
+    with pytest.raises(ValueError, match="cannot be chosen out of 60 with their 4 classes in proportion"):
+        wd.data.split(IMAGES, rare)
+
+
+@pytest.mark.parametrize("targets", [np.repeat([0, 1, 5], [7, 2, 3]), np.repeat(["a", "b"], [9, 1])])
+def test_class_weights_agree_with_scikit_learn(targets):
+    expected = compute_sample_weight("balanced", targets)
+    np.testing.assert_allclose(wd.data.class_weights(targets), expected, rtol=1e-12)
+    own = {name: 0.5 + place for place, name in enumerate(np.unique(targets).tolist())}
+    np.testing.assert_allclose(wd.data.class_weights(targets, own), compute_sample_weight(own, targets), rtol=1e-12)
+
+
+def test_split_takes_weights_of_classes():
+    names = np.repeat(["rare", "usual"], [15, 45])
+    splits = wd.data.split(IMAGES, names, weights="balanced")
+    for batch in splits.batches().values():
+        totals = np.bincount(batch.targets, batch.weights)
+        np.testing.assert_allclose(totals, len(batch.targets) / 2, rtol=1e-6)  # float32
+    own = wd.data.split(IMAGES, names, weights={"rare": 2.0, "usual": 1.0})
+    np.testing.assert_array_equal(own.train[2], np.where(own.train[1] == 0, 2.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("targets", "weights", "error", "message"),
+    [
+        ([0.5, 1], "balanced", ValueError, r"targets have dtype float64 and shape \(2,\); give one class an example"),
+        ([[0], [1]], "balanced", ValueError, r"targets have dtype int64 and shape \(2, 1\)"),
+        ([0, 1], "even", TypeError, "weights is 'even'; give 'balanced', or a mapping of classes to weights"),
+        ([0, 1], {0: 1}, ValueError, r"weights have none for the classes 1, and some for \(none\), which"),
+        (["a", "b"], {0: 1, 1: 2}, ValueError, "weights have none for the classes 'a', 'b', and some for 0, 1, which"),
+        ([0, 1], {0: 1, 1: -2}, ValueError, r"weights hold -2.0 in example 1; give finite numbers of at least 0"),
+    ],
+)
+def test_class_weights_refuse(targets, weights, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        wd.data.class_weights(targets, weights)
+
+
+@pytest.mark.parametrize(
+    ("split", "error", "message"),
+    [
+        ((IMAGES, LABELS, np.ones(3)), ValueError, r"data.train weights have shape \(3,\); give one an example"),
+        ((IMAGES, LABELS, LABELS * np.nan), ValueError, "data.train weights hold nan in example 0"),
+        ((IMAGES, LABELS, LABELS * 0), ValueError, "data.train weights are all 0"),
+        ((IMAGES, LABELS, ["a"] * 60), TypeError, "data.train weights have dtype <U1; give one number an example"),
+        ((IMAGES, LABELS, None, None), TypeError, "data.train is of type tuple; give a pair"),
+    ],
+)
+def test_check_refuses_splits(split, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        data.check(wd.Data(train=split, validation=(IMAGES, LABELS)), None)
+
+
+def test_check_refuses_data_without_validation():
+    with pytest.raises(TypeError, match=r"^data\.validation is of type NoneType; give a pair"):
+        data.check(wd.Data(train=(IMAGES, LABELS)), None)

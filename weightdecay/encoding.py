@@ -109,7 +109,7 @@ def as_targets(targets: Any) -> np.ndarray:
     words = _plain("targets", targets)
     if words.dtype.kind == "S":
         words = np.char.decode(words, "utf-8")
-    if words.dtype.kind not in "UT":
+    if words.dtype.kind != "U":
         return words
     if isinstance(targets, list | tuple):
         odd = [label for label in targets if not isinstance(label, str | bytes | list | tuple | np.ndarray)]
@@ -118,7 +118,7 @@ def as_targets(targets: Any) -> np.ndarray:
                 f"targets hold words and {odd[0]!r}, which is of type {type(odd[0]).__name__}; give all as words, or "
                 "all as numbers."
             )
-    classes, which = np.unique(words.astype(str), return_inverse=True)
+    classes, which = np.unique(words, return_inverse=True)
     if "" in classes:
         raise ValueError("targets hold an empty word; fill it in or leave the example out.")
     if all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in classes):
@@ -151,6 +151,8 @@ def _plain(name: str, values: Any) -> np.ndarray:
         raise ValueError(f"{name} hold masked values; fill them in, or leave these examples out.")
     try:
         array = np.asarray(values)
+        if array.dtype.kind == "T":
+            array = np.array(array.tolist())
         if array.dtype == object and array.ndim:
             if any(_is_missing(value) for value in array.flat if np.ndim(value) == 0):
                 raise ValueError("a value is missing")

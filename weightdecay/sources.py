@@ -154,7 +154,13 @@ def _read(
             continue
         if choice is None:
             choice = _choice(element, inputs, targets)
-        x, y = (np.array(_beside(element.__getitem__, names)) for names in choice)
+        try:
+            x, y = (np.asarray(_beside(element.__getitem__, names)).copy() for names in choice)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"source gives in example {count} what has no {' and '.join(map(repr, choice))} as the first has "
+                f"({type(error).__name__}: {error}); give all in one form."
+            ) from error
         if batched is None:
             batched = not is_sequence and y.ndim > 0
         if not batched:
@@ -166,10 +172,10 @@ def _read(
         if num_examples is not None and count >= num_examples:
             break
         if size > max_bytes:
-            ends = "" if num_examples is None else " before it has given num_examples"
+            ways = "num_examples if it has no end" if num_examples is None else "a smaller num_examples"
             raise ValueError(
-                f"source goes on beyond max_bytes, {max_bytes} bytes, after {count} examples{ends}; give num_examples "
-                "if it has no end, or a larger max_bytes."
+                f"source goes on beyond max_bytes, {max_bytes} bytes, after {count} examples; give {ways}, or a larger "
+                "max_bytes."
             )
     if not count:
         raise ValueError("source gives no examples; give at least one (an iterator can be read once alone).")
