@@ -1,5 +1,6 @@
 # The public names, said once: read by the lazy loader in __init__.py and by type checkers.
 from . import data, decay, masks, models, penalties, proximal, schedules
+from .comparing import compare
 from .conventions import convert
 from .data import Data
 from .decay import (
@@ -78,6 +79,7 @@ __all__ = [
     "TowardAnchor",
     "Uniform",
     "adam",
+    "compare",
     "convert",
     "data",
     "decay",

@@ -1,7 +1,8 @@
 """What is told of a member at an evaluation: losses, accuracies and metrics on its splits, norms, sparsity.
 
-Pure functions of one member, as in `weightdecay.training`. Splits are gone through in chunks, so that what a forward pass
-makes stays in cache; where there are folds, one pass over all examples counts those that train, or those that validate.
+Pure functions of one member, as in `weightdecay.training`. Splits are gone through in chunks, so that what a forward
+pass makes stays in cache; where there are folds, one pass over all examples counts those that train, or those that
+validate.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from jaxtyping import Float
 
 from weightdecay import decay as rules
 from weightdecay import diagnostics, losses, masks, transform
-from weightdecay.training import Best, Hyperparameters, State, Task, evaluated
+from weightdecay.training import Best, Hyperparameters, State, Task, evaluated, forward, scaled
 from weightdecay.types import Batch, ModelState, Params
 
 _CHUNK = 128  # examples
@@ -119,6 +120,27 @@ def score(
         return chunk_sums(task, hyperparameters, params, model_state, batch, counts)
 
     return means(jax.lax.map(one_chunk, chunk_rows(len(data.inputs))))
+
+
+def predict(task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any) -> Any:
+    """Outputs of a network on inputs without targets.
+
+    Args:
+      task: What was trained.
+      hyperparameters: The member's.
+      params: Weights.
+      model_state: What goes with them.
+      inputs: As they lie in the data, ``(examples, ...)``.
+
+    Returns:
+      The outputs, ``(examples, ...)``; of targets that were standardized by folds, in their own unit.
+    """
+    batch = scaled(hyperparameters, Batch(jnp.asarray(inputs), jnp.zeros(())))
+    outputs = forward(task, hyperparameters, params, model_state, batch.inputs)
+    scaling = hyperparameters.scaling
+    if scaling is None or scaling.target_mean is None:
+        return outputs
+    return outputs * scaling.target_scale + scaling.target_mean
 
 
 def report(

@@ -9,9 +9,8 @@ import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray
+from jax.core import eval_jaxpr
 from jax.extend.core import subjaxprs
 from jax.sharding import SingleDeviceSharding
 
@@ -28,9 +28,9 @@ from weightdecay import (
     checkpoints,
     diagnostics,
     folders,
+    labels,
     planning,
     progressing,
-    results,
     selection,
     tree,
     workers,
@@ -97,7 +97,7 @@ class MapResult:
         for name, leaf in tree.named_leaves(self.outputs):
             told = name.replace("/", ".") or "output"
             variables[told] = (("member", *(f"{told}_{axis}" for axis in range(leaf.ndim - 1))), leaf)
-        along = {name: ("member", values) for name, values in results.coordinates(self.members).items()}
+        along = {name: ("member", values) for name, values in labels.coordinates(self.members).items()}
         return xarray.Dataset(
             {**variables, "finite": ("member", self.finite)},
             coords={"member": np.arange(len(self), dtype=np.int32), **along},
@@ -114,8 +114,8 @@ class MapResult:
         scalars = [str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name != "finite"]
         along = [name for name in dataset.coords if name not in ("member", "candidate", *REPLICATES)]
         rows = []
-        for _, members in sorted(dataset["candidate"].groupby("candidate").groups.items()):
-            here = dataset.isel(member=list(members))
+        for number in np.unique(dataset["candidate"].values):
+            here = dataset.isel(member=dataset["candidate"].values == number)
             row: dict[Any, Any] = {name: here[name].values[0] for name in along}
             for name in scalars:
                 row[name], row[f"{name}_standard_error"] = selection.mean_and_error(here[name].values)
@@ -247,13 +247,12 @@ class _Group(NamedTuple):
     def program(self) -> Callable[..., Any]:
         """Return ``(constants, numbers) -> outputs`` of a lane."""
         jaxpr = self.traced.jaxpr
-        one = lambda constants, numbers: jax.core.eval_jaxpr(jaxpr, constants, *numbers)  # noqa: E731
-        return jax.vmap(one, in_axes=(None, 0))
+        return jax.vmap(lambda constants, numbers: eval_jaxpr(jaxpr, constants, *numbers), in_axes=(None, 0))
 
     def digest(self) -> str:
         """Return the digest of what one member runs."""
         numbers = [column[0] for column in self.numbers]
-        one = jax.jit(lambda constants, numbers: jax.core.eval_jaxpr(self.traced.jaxpr, constants, *numbers))
+        one = jax.jit(lambda constants, numbers: eval_jaxpr(self.traced.jaxpr, constants, *numbers))
         return hashlib.sha256(one.lower(self.traced.consts, numbers).as_text().encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import operator
 import os
 import re
 import sys
@@ -81,8 +82,8 @@ def fit_grid(
         ``clip_norm``, ``patience``), a field of the model, or an argument of ``optimizer``.
       optimizer: ``optimizer(learning_rate, decay, mask=..., **others) -> optax.GradientTransformation``, such as
         `wd.adam` or `wd.sgd`.
-      loss: ``"softmax_cross_entropy"`` (default for classes), ``"sigmoid_cross_entropy"`` (default for several labels of
-        0 or 1 an example), ``"squared_error"`` (default for real targets), ``"huber"``, or
+      loss: ``"softmax_cross_entropy"`` (default for classes), ``"sigmoid_cross_entropy"`` (default for several labels
+        of 0 or 1 an example), ``"squared_error"`` (default for real targets), ``"huber"``, or
         ``loss_fn(outputs, targets) -> losses`` of shape ``(examples,)``.
       num_steps: Training steps of each member.
       batch_size: Examples a step; None takes all of them in each step.
@@ -90,9 +91,9 @@ def fit_grid(
         twenty evaluations; in a directory, as the first call had it.
       patience: Evaluations without a better ``stopping_metric`` after which a member stops. What is kept of a member,
         and what the last evaluation tells, is then its best evaluation. None: every member takes all steps.
-      stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, or ``"validation_..."`` of a metric of your own.
-      metrics: Of your own by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``; their means stand in
-        the result as ``train_...`` and ``validation_...``. More is better, but for names that end in ``loss`` or
+      stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, or ``"validation_..."`` of a metric of yours.
+      metrics: Of your own by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``; their means stand
+        in the result as ``train_...`` and ``validation_...``. More is better, but for names that end in ``loss`` or
         ``error``.
       mask: Which weights decay; see `weightdecay.masks`.
       directory: Where the run is saved as it goes. The same call goes on where an earlier one was cut off, bit for bit;
@@ -125,24 +126,21 @@ def fit_grid(
     """
     checkpoints.check_save_every(save_every)
     before = {} if directory is None else checkpoints.stored(directory)
-    work = _prepare(
-        model,
-        data,
-        grid,
-        optimizer=optimizer,
-        loss=loss,
-        num_steps=num_steps,
-        batch_size=batch_size,
-        eval_every=eval_every,
-        patience=patience,
-        stopping_metric=stopping_metric,
-        metrics=metrics,
-        mask=mask,
-        plan=plan,
-        memory_budget=memory_budget,
-        dtype=dtype,
-        before=before.get("depends_on", {}),
-    )
+    asked: dict[str, Any] = {
+        "optimizer": optimizer,
+        "loss": loss,
+        "num_steps": num_steps,
+        "batch_size": batch_size,
+        "eval_every": eval_every,
+        "patience": patience,
+        "stopping_metric": stopping_metric,
+        "metrics": metrics,
+        "mask": mask,
+        "plan": plan,
+        "memory_budget": memory_budget,
+        "dtype": dtype,
+    }
+    work = _prepare(model, data, grid, **asked, before=before.get("depends_on", {}))
     task = work.groups[0].task
     names = {
         "model": " ".join(re.sub(r" at 0x\w+", "", repr(work.model)).split()),
@@ -170,11 +168,40 @@ def fit_grid(
             "interrupted": interrupted,
             "seconds": round(time.perf_counter() - started, 3),
         }
-        scorer = _test_scorer(work)
-        result = GridResult.build(list(grid), work.steps, records, settings, model=work.model, score_test=scorer)
+        result = GridResult.build(
+            list(grid),
+            work.steps,
+            records,
+            settings,
+            model=work.model,
+            score_test=_test_scorer(work),
+            predict=_predictor(work),
+            extend=functools.partial(
+                _extend,
+                [grid],
+                functools.partial(
+                    fit_grid, model, data, **asked, directory=directory, save_every=save_every, progress=progress
+                ),
+                eval_every=work.steps[0],
+            ),
+        )
         if run is not None and not interrupted:
             run.finish(lambda path: result.save(path, overwrite=True))
     return result
+
+
+def _extend(
+    known: list[Grid], run: Callable[..., GridResult], grid: Grid, num_steps: int | None, *, eval_every: int
+) -> GridResult:
+    """Train another grid as one was trained; ``known`` were trained so before, in one directory if there is any."""
+    arguments = {**run.keywords, "eval_every": eval_every}  # pyright: ignore[reportFunctionMemberAccess]
+    if num_steps is not None or arguments["directory"] is None:
+        return run(grid, **{**arguments, "num_steps": num_steps or arguments["num_steps"]})
+    whole = functools.reduce(operator.add, known)
+    known.append(grid)
+    added = len(whole + grid) - len(whole)
+    together = run(whole + grid, **arguments)
+    return together.part(range(len(together) - added, len(together)))
 
 
 def _trained(
@@ -485,13 +512,29 @@ def _timed(forecast: Forecast, work: Work) -> Forecast:
 def _test_scorer(work: Work) -> Callable[[int, Any, Any], dict[str, float | None]] | None:
     if "test" not in work.splits:
         return None
+    scored = _of_a_member(
+        work,
+        lambda task, one, params, model_state: evaluation.score(task, one, params, model_state, work.splits["test"]),
+    )
+
+    def score(member: int, params: Any, model_state: Any) -> dict[str, float | None]:
+        scores = scored(member, params, model_state)
+        return {name: float(value) if np.isfinite(value) else None for name, value in scores.items()}
+
+    return score
+
+
+def _predictor(work: Work) -> Callable[[int, Any, Any, Any], np.ndarray]:
+    outputs = _of_a_member(work, evaluation.predict)
+    return lambda member, params, model_state, inputs: np.asarray(outputs(member, params, model_state, inputs))
+
+
+def _of_a_member(work: Work, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Function of a member's number, compiled once a group, from ``function(task, hyperparameters, *others)``."""
 
     @functools.cache
-    def scorer(number: int) -> Callable[..., Any]:
-        task = work.groups[number].task
-        return jax.jit(
-            lambda one, params, model_state: evaluation.score(task, one, params, model_state, work.splits["test"])
-        )
+    def compiled(number: int) -> Callable[..., Any]:
+        return jax.jit(functools.partial(function, work.groups[number].task))
 
     where = {
         int(place): (number, slot)
@@ -499,13 +542,12 @@ def _test_scorer(work: Work) -> Callable[[int, Any, Any], dict[str, float | None
         for slot, place in enumerate(group.places)
     }
 
-    def score(member: int, params: Any, model_state: Any) -> dict[str, float | None]:
+    def of_member(member: int, *others: Any) -> Any:
         number, slot = where[member]
         one = jax.tree.map(lambda leaf: leaf[slot], work.groups[number].hyperparameters)
-        scores = scorer(number)(one, params, model_state)
-        return {name: float(value) if np.isfinite(value) else None for name, value in scores.items()}
+        return compiled(number)(one, *others)
 
-    return score
+    return of_member
 
 
 def _check_steps(num_steps: Any, eval_every: Any) -> int:

@@ -21,7 +21,7 @@ from weightdecay import augment, diagnostics, losses, lowering, masks, networks,
 from weightdecay.data import Scaling
 from weightdecay.decay import Rule
 from weightdecay.losses import Loss, Metric
-from weightdecay.types import Batch, Key, LossFn, Mask, MaskFn, ModelState, Params, PyTree, Scalar
+from weightdecay.types import Batch, Key, LossFn, Mask, MaskFn, ModelState, Params, PyTree
 
 METRICS = (
     "train_loss",
@@ -98,8 +98,8 @@ class Hyperparameters(NamedTuple):
     learning_rate: Any  # shape (), or a schedule
     seed: Any  # int32, shape ()
     optimizer: dict[str, Any]  # further arguments of the optimizer, each shape ()
-    training: dict[str, Any] = {}  # by the names of REGULARIZERS, each shape (); patience is there if it has any
-    network: dict[str, Any] = {}  # what the network takes, such as its dropout rate, each shape ()
+    training: dict[str, Any] = {}  # noqa: RUF012 (nobody changes it)  # by the names of REGULARIZERS, each shape (); patience is there if it has any
+    network: dict[str, Any] = {}  # noqa: RUF012  # what the network takes, such as its dropout rate, each shape ()
     fold: Any = None  # in which it validates, int32, shape (); None = there are validation examples
     scaling: Scaling | None = None  # of its fold
 
@@ -253,15 +253,26 @@ def evaluated(
       The outputs in the targets' shape, and the examples as the network sees them.
     """
     batch = scaled(hyperparameters, batch)
+    return task.loss.align(forward(task, hyperparameters, params, model_state, batch.inputs), batch.targets), batch
+
+
+def forward(task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any) -> Any:
+    """Outputs of a network that is not being trained, as it gives them.
+
+    Args:
+      task: What is trained.
+      hyperparameters: The member's.
+      params: Its weights.
+      model_state: What goes with them.
+      inputs: As the network sees them, ``(examples, ...)``.
+
+    Returns:
+      The outputs, ``(examples, ...)``.
+    """
     outputs, _ = task.network().apply(
-        params,
-        model_state,
-        batch.inputs,
-        key=jax.random.key(0),
-        train=False,
-        hyperparameters=hyperparameters.network,
+        params, model_state, inputs, key=jax.random.key(0), train=False, hyperparameters=hyperparameters.network
     )
-    return task.loss.align(outputs, batch.targets), batch
+    return outputs
 
 
 def scaled(hyperparameters: Hyperparameters, batch: Batch) -> Batch:
