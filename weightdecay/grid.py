@@ -342,6 +342,18 @@ class Grid(Sequence[dict[str, Any]]):
         return cls._of({**candidate, **one} for candidate in candidates for one in combinations)
 
 
+def of_members(members: Iterable[Mapping[str, Any]]) -> Grid:
+    """Grid of members of other grids, in their order.
+
+    Args:
+      members: Hyperparameters by name, each member once.
+
+    Returns:
+      The grid.
+    """
+    return Grid._of(members)
+
+
 def candidates(members: Iterable[Mapping[str, Any]]) -> list[int]:
     """Candidate of each member: members that differ in the seed and the fold alone share one.
 

@@ -1,33 +1,34 @@
 """What came of a grid: every metric with its labels, the table of candidates, the choice and its test score."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray
 
-from weightdecay import checkpoints, folders, selection, tree
+from weightdecay import checkpoints, folders, joining, selection, tables, uncertainty
 from weightdecay import grid as grids
-from weightdecay.decay import NoDecay
+from weightdecay.grid import Grid
+from weightdecay.joining import ScoreTest
+from weightdecay.labels import coordinates
+from weightdecay.losses import lower_is_better
+from weightdecay.plotting import Plots
 from weightdecay.records import Records
-from weightdecay.schedules import Parametric
 from weightdecay.selection import Candidate, Choice
 from weightdecay.types import Integer
+from weightdecay.uncertainty import Optimism
 
-_AVERAGED = (
-    "validation_accuracy",
-    "validation_loss",
-    "train_accuracy",
-    "train_loss",
-    "penalty",
-    "weight_norm",
-    "zero_fraction",
-)
+Predict = Callable[[int, Any, Any, Any], Any]
+"""``predict(member, params, model_state, inputs) -> outputs``."""
+
+Extend = Callable[[Grid, int | None], "GridResult"]
+"""Trains a grid as another was trained; with a number of steps or, None, as many as that had."""
 
 
-class GridResult:
+class GridResult(Plots):
     """Result of a grid; `weightdecay.fit_grid` makes it and `weightdecay.load` reads it.
 
     Attributes:
@@ -53,7 +54,9 @@ class GridResult:
         *,
         model: Any = None,
         test: dict[str, Any] | None = None,
-        score_test: Callable[[int, Any, Any], dict[str, float | None]] | None = None,
+        score_test: ScoreTest | None = None,
+        predict: Predict | None = None,
+        extend: Extend | None = None,
     ) -> None:
         """Take the parts; users have `weightdecay.fit_grid` and `weightdecay.load` do it."""
         self.dataset = dataset
@@ -63,6 +66,8 @@ class GridResult:
         self._weights = weights
         self._test = test
         self._score_test = score_test
+        self._predict = predict
+        self._extend = extend
 
     @classmethod
     def build(
@@ -73,7 +78,9 @@ class GridResult:
         settings: Mapping[str, Any],
         *,
         model: Any,
-        score_test: Callable[[int, Any, Any], dict[str, float | None]] | None,
+        score_test: ScoreTest | None,
+        predict: Predict | None = None,
+        extend: Extend | None = None,
     ) -> "GridResult":
         """Put the trained members together.
 
@@ -83,8 +90,10 @@ class GridResult:
           records: What came of each member.
           settings: How the grid was run.
           model: The completed model.
-          score_test: ``score_test(member, params, model_state) -> {"loss": ..., "accuracy": ...}`` with None for a number that
-            is not finite; None without test examples.
+          score_test: ``score_test(member, params, model_state) -> {"loss": ..., "accuracy": ...}`` with None for a
+            number that is not finite; None without test examples.
+          predict: ``predict(member, params, model_state, inputs) -> outputs``; None = the model is not at hand.
+          extend: ``extend(grid, num_steps) -> GridResult`` trains another grid in the same way; None = nothing can.
 
         Returns:
           The result.
@@ -96,63 +105,141 @@ class GridResult:
             | {"layer": records.layers}
             | {name: ("member", values) for name, values in coordinates(members).items()},
         )
-        return cls(dataset, members, records.weights, settings, model=model, score_test=score_test)
+        return cls(
+            dataset,
+            members,
+            records.weights,
+            settings,
+            model=model,
+            score_test=score_test,
+            predict=predict,
+            extend=extend,
+        )
 
-    def table(self) -> pd.DataFrame:
+    def table(self, *, interval: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
         """One row a candidate, averaged over seeds and folds at the last step.
+
+        Args:
+          interval: ``"t"`` or ``"bootstrap"`` (see `weightdecay.uncertainty.estimate`) adds ``..._lower`` and
+            ``..._upper`` of each validation metric; None adds nothing.
+          confidence: Of the intervals, between 0 and 1.
 
         Returns:
           Index ``candidate``; the hyperparameters; mean ``validation_accuracy`` and ``validation_loss`` with their
-          ``..._standard_error`` over them (nan for one alone); mean ``train_accuracy``, ``train_loss``, ``penalty``,
-          ``weight_norm`` and ``zero_fraction``; metrics of your own, as the accuracies; ``generalization_gap``, which is
-          training less validation accuracy, or validation less training loss where there is no accuracy; ``seeds``,
-          which is how many replicates there are (seeds times folds), and how many of them ``diverged``. A mean with a
-          nan in it is nan.
+          ``..._standard_error`` over them (nan for one alone; with folds, see `weightdecay.uncertainty`); mean
+          ``train_accuracy``, ``train_loss``, ``penalty``, ``weight_norm`` and ``zero_fraction``; metrics of your own,
+          as the accuracies; ``generalization_gap``, which is training less validation accuracy, or validation less
+          training loss where there is no accuracy; ``seeds``, which is how many replicates there are (seeds times
+          folds), and how many of them ``diverged``. A mean with a nan in it is nan.
+
+        Raises:
+          ValueError: An unknown interval, or a confidence that is no share.
         """
-        last = self.dataset.isel(step=-1)
-        along = [name for name, values in self.dataset.coords.items() if values.dims == ("member",)]
-        hyperparameters = [name for name in along if name not in ("member", "candidate", *grids.REPLICATES)]
-        averaged = [*_AVERAGED, *(str(one) for one in last.data_vars if self.dataset[one].dims == ("member", "step"))]
-        rows = []
-        for candidate in self.candidates():
-            here = last.isel(member=list(candidate.members))
-            row: dict[Any, Any] = {name: here[name].values[0] for name in hyperparameters}
-            for name in dict.fromkeys(averaged):
-                row[name], error = selection.mean_and_error(here[name].values)
-                if name.startswith("validation_"):
-                    row[f"{name}_standard_error"] = error
-            row["generalization_gap"] = (
-                row["validation_loss"] - row["train_loss"]
-                if self._has_no_accuracy()
-                else row["train_accuracy"] - row["validation_accuracy"]
-            )
-            row["seeds"] = len(candidate.members)
-            row["diverged"] = int((here["diverged_at"].values >= 0).sum())
-            rows.append(row)
-        return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
+        if interval is not None:
+            uncertainty.check_interval(interval, confidence)
+        return tables.means(
+            self.dataset, self.candidates(), num_folds=self._num_folds, interval=interval, confidence=confidence
+        )
+
+    def differences(
+        self,
+        reference: str | Integer = "no decay",
+        *,
+        metric: str = "validation_loss",
+        interval: str = "t",
+        confidence: float = 0.95,
+    ) -> pd.DataFrame:
+        """One row a candidate: its difference to one of them, replicate by replicate.
+
+        Members of one seed (and fold) start from the same weights and see the same batches. What is luck in both drops
+        out of their difference, which so has a smaller error than the two means.
+
+        Args:
+          reference: ``"no decay"`` (the best of the candidates without), ``"best"``, or a candidate's number.
+          metric: As in `best`.
+          interval: ``"t"`` or ``"bootstrap"``; see `weightdecay.uncertainty.estimate`.
+          confidence: Of each interval, between 0 and 1. Of many rows, the best is not as sure as its interval says: it
+            was picked for its luck as well; ``result.best().beats_no_decay`` takes that into account.
+
+        Returns:
+          Index ``candidate``; ``difference``, the mean of candidate less reference in the unit of the metric, its
+          ``standard_error``, ``lower`` and ``upper`` ends of its interval, and ``pairs``, how many replicates both
+          have. nan where a value is not finite, and, but for the difference itself, with one pair.
+
+        Raises:
+          ValueError: Unknown words, no such candidate, or no finite one to compare with.
+        """
+        uncertainty.check_interval(interval, confidence)
+        candidates = self.candidates(metric)
+        return tables.differences(
+            candidates,
+            self._reference(reference, candidates, metric),
+            num_folds=self._num_folds,
+            interval=interval,
+            confidence=confidence,
+        )
+
+    def optimism(self, *, metric: str = "validation_loss") -> Optimism:
+        """By how much the best candidate looks better than it is, for having been chosen from many.
+
+        The seeds (with a cross-validation, the folds) are split into halves; the best is chosen by one half and held
+        against the other; see `weightdecay.uncertainty.optimism`. Candidates that are not finite, and seeds that not
+        all others have, are left out.
+
+        This tells the luck of the seeds. All seeds are scored on the same validation examples, and a candidate that
+        suits these by chance suits them in each seed: of that, re-splitting seeds sees nothing, and it takes the test
+        set. Folds are scored on examples of their own, so that with several folds both kinds of luck are in the answer.
+
+        Args:
+          metric: As in `best`.
+
+        Returns:
+          ``mean`` in the unit of the metric, positive where the best is worse than it looks, and ``standard_error``;
+          nan with one replicate.
+
+        Raises:
+          ValueError: An unknown metric, or no finite candidate.
+        """
+        candidates = selection.finite(self.candidates(metric), metric)
+        shared = [one for one in candidates[0].values if all(one in other.values for other in candidates)]
+        values = np.array([[one.values[replicate] for replicate in shared] for one in candidates])
+        units = uncertainty.fold_means(values, [replicate.fold for replicate in shared])
+        return uncertainty.optimism(units, lower_is_better=lower_is_better(metric))
 
     def candidates(self, metric: str = "validation_loss") -> list[Candidate]:
         """Return the candidates with a validation metric at the last step, averaged over seeds and folds."""
         selection.check_metric(metric, self.validation_metrics())
         last = self.dataset.isel(step=-1)
-        return selection.gather(self.members, last[metric].values, last["weight_norm"].values)
+        return selection.gather(
+            self.members, last[metric].values, last["weight_norm"].values, num_folds=self._num_folds
+        )
 
     def validation_metrics(self) -> tuple[str, ...]:
         """Return the names of the metrics that a choice may be made by."""
         return tuple(str(name) for name in self.dataset.data_vars if str(name).startswith("validation_"))
 
-    def best(self, criterion: str = "best_mean", *, metric: str = "validation_loss") -> Choice:
+    def best(
+        self,
+        criterion: str = "best_mean",
+        *,
+        metric: str = "validation_loss",
+        confidence: float = 0.95,
+        optimism: bool = False,
+    ) -> Choice:
         """Choose a candidate on validation data.
 
         Args:
-          criterion: ``"best_mean"``, or ``"one_standard_error"``: the most decayed candidate within one standard error
-            of the best; see `weightdecay.selection.choose`.
-          metric: ``"validation_loss"``, ``"validation_accuracy"`` or ``"validation_..."`` of a metric of your own, of which
-            more is better, but where its name ends in ``loss`` or ``error``.
+          criterion: ``"best_mean"``; ``"one_standard_error"``: the most decayed candidate within one standard error of
+            the best; or ``"one_standard_error_paired"``: the same by the differences seed by seed; see
+            `weightdecay.selection.choose`.
+          metric: ``"validation_loss"``, ``"validation_accuracy"`` or ``"validation_..."`` of a metric of your own, of
+            which more is better, but where its name ends in ``loss`` or ``error``.
+          confidence: Of the interval of the difference to no decay, between 0 and 1.
+          optimism: Whether `optimism` is asked for as well, so that ``.summary`` tells it.
 
         Returns:
           The choice: ``.decay``, ``.hyperparameters``, ``.mean``, ``.standard_error``, ``.members``, ``.edge``,
-          ``.advice``.
+          ``.advice``, ``.difference`` to no decay, ``.no_decay_is_as_good``, ``.sentence``, ``.summary``.
 
         Raises:
           ValueError: Unknown words, no finite candidate, or one seed where a standard error is needed.
@@ -163,7 +250,16 @@ class GridResult:
                 f"every one of the {len(self)} members diverged, the last at step {died.max()}; lower the learning "
                 "rates or the coefficients."
             )
-        return selection.choose(self.candidates(metric), metric=metric, criterion=criterion)
+        choice = selection.choose(
+            self.candidates(metric),
+            metric=metric,
+            criterion=criterion,
+            num_folds=self._num_folds,
+            confidence=confidence,
+            optimism=self.optimism(metric=metric) if optimism else None,
+        )
+        can_extend = self._extend is not None and choice.extension is not None
+        return replace(choice, advice=f"{choice.advice} result.extend() does it.") if can_extend else choice
 
     def no_decay(self, *, metric: str = "validation_loss") -> Choice | None:
         """Choose among the candidates without decay alone.
@@ -174,8 +270,90 @@ class GridResult:
         Returns:
           The best of them on validation data; None where the grid has none that is finite.
         """
-        candidates = [c for c in self.candidates(metric) if isinstance(c.decay, NoDecay) and np.isfinite(c.mean)]
-        return selection.choose(candidates, metric=metric) if candidates else None
+        candidates = [one for one in self.candidates(metric) if one.is_without_decay]
+        if selection.without_decay(candidates, metric) is None:
+            return None
+        return selection.choose(candidates, metric=metric, num_folds=self._num_folds)
+
+    def extend(self, grid: Grid | None = None, *, num_steps: Integer | None = None, seeds: Any = None) -> "GridResult":
+        """Train more of the same, and join it to what there is.
+
+        Each member is the run that it is in any grid, so that the joined result is, bit for bit, that of one run of
+        all.
+
+        Args:
+          grid: Members to add; those that are here already are not trained again. None: the grid beyond the edges at
+            which the best candidate sits, ``result.best().extension``; with ``seeds`` or ``num_steps``, nothing.
+          num_steps: Steps of every member, at least as many as before. More steps are a run of all members, which goes
+            on where they are if they were trained in a directory, and starts again if not.
+          seeds: Further seeds for every candidate, those of ``grid`` among them, as ``range(3, 6)``.
+
+        Returns:
+          A new result: the members of this one in their order, then the new ones. This one stays as it is.
+
+        Raises:
+          TypeError: ``grid`` is no grid.
+          ValueError: Nothing to train, fewer steps than before, or a result read from disk, which cannot train.
+        """
+        if self._extend is None:
+            raise ValueError(
+                "this result cannot train: it was read from disk. Call wd.fit_grid with both grids added, and with the "
+                "directory of the first run, where there is one."
+            )
+        if grid is not None and not isinstance(grid, Grid):
+            raise TypeError(f"grid is of type {type(grid).__name__}; give wd.Grid(decay=[...], learning_rate=[...]).")
+        steps = self._more_steps(num_steps)
+        if grid is None and seeds is None and num_steps is None:
+            choice = self.best()
+            if choice.extension is None:
+                raise ValueError(
+                    f"grid is None, but the best candidate, {choice}, lies at no edge of its grid; give the grid to "
+                    "train, seeds=range(...), or num_steps=..."
+                )
+            grid = choice.extension
+        whole = grids.of_members(self.members)
+        if grid is not None:
+            whole = whole + grid
+        if seeds is not None:
+            own = Grid(seed=seeds).axes["seed"]
+            whole = whole + grids.of_members([{**member, "seed": seed} for member in whole for seed in own])
+        new = list(whole)[len(self) :]
+        if steps is not None:
+            longer = self._extend(whole, steps)
+            longer._test = self._test
+            return longer
+        if not new:
+            raise ValueError("grid has no member that is not trained already; give others, more seeds, or more steps.")
+        return join(self, self._extend(grids.of_members(new), None))
+
+    def part(self, members: Iterable[Integer]) -> "GridResult":
+        """Result of some of the members.
+
+        Args:
+          members: Their numbers, in the order that is wanted.
+
+        Returns:
+          A new result, in which they and their candidates are numbered anew; a look at the test set is not in it.
+
+        Raises:
+          IndexError: No such member.
+        """
+        places = [self._index(member) for member in members]
+        some = [self.members[place] for place in places]
+        along = {"member": np.arange(len(some), dtype=np.int32)}
+        along |= {name: ("member", values) for name, values in coordinates(some).items()}
+        dataset = self.dataset.isel(member=places)
+        gone = [name for name, values in dataset.coords.items() if values.dims == ("member",) and name not in along]
+        return GridResult(
+            dataset.drop_vars(gone).assign_coords(along),
+            some,
+            joining.Some(self._weights, places),
+            self.settings,
+            model=self.model,
+            score_test=joining.renumbered(self._score_test, places),
+            predict=joining.renumbered(self._predict, places),
+            extend=self._extend,
+        )
 
     def test(self, criterion: str = "best_mean", *, metric: str = "validation_loss") -> pd.DataFrame:
         """Score the chosen candidate, and no decay beside it, on the test examples: once.
@@ -196,11 +374,15 @@ class GridResult:
         """
         chosen, none = self.best(criterion, metric=metric), self.no_decay(metric=metric)
         wanted = {"chosen": chosen.number} | ({} if none is None else {"no decay": none.number})
-        if self._test is not None and self._test["candidates"] != wanted:
-            raise ValueError(
-                f"the test set was already looked at for candidates {self._test['candidates']}, so it cannot judge "
-                f"another choice, {wanted}; score that one on fresh data."
-            )
+        steps = int(self.dataset["step"].values[-1])
+        if self._test is not None:
+            looked, after = self._test["candidates"], self._test.get("num_steps", steps)
+            if looked != wanted or after != steps:
+                then = "" if after == steps else f" after {after} of {steps} steps"
+                raise ValueError(
+                    f"the test set was already looked at for candidates {looked}{then}, so it cannot judge "
+                    f"another choice, {wanted}; score that one on fresh data."
+                )
         if self._test is None:
             if self._score_test is None:
                 raise ValueError(
@@ -209,6 +391,7 @@ class GridResult:
                 )
             self._test = {
                 "candidates": wanted,
+                "num_steps": steps,
                 "scores": {
                     role: [self._score_test(index, *self._weights[index]) for index in choice.members]
                     for role, choice in (("chosen", chosen), ("no decay", none))
@@ -217,6 +400,28 @@ class GridResult:
             }
         choices = {"chosen": chosen, "no decay": none}
         return pd.DataFrame({role: _test_row(choices[role], scores) for role, scores in self._test["scores"].items()}).T
+
+    def predict(self, inputs: Any, member: Integer | None = None) -> Any:
+        """Outputs of a member's network, as it is used and not trained.
+
+        Args:
+          inputs: As they lie in the data, shape ``(examples, ...)``; where folds are standardized, before that.
+          member: Its number; may be left out where there is one.
+
+        Returns:
+          What the model gives, a NumPy array with a row an example: of classes the logits.
+
+        Raises:
+          IndexError: No such member.
+          ValueError: A result read from disk, which has no model.
+        """
+        index = self._index(member)
+        if self._predict is None:
+            raise ValueError(
+                "this result has no model: it was read from disk. Apply the model to result.params(member) yourself."
+            )
+        params, model_state = self._weights[index]
+        return self._predict(index, params, model_state, inputs)
 
     def params(self, member: Integer | None = None) -> Any:
         """Weights of a member after its last step, as the model itself holds them.
@@ -245,27 +450,6 @@ class GridResult:
           IndexError: No such member.
         """
         return self._weights[self._index(member)][1]
-
-    def plot_path(self, metric: str = "validation_loss", *, ax: Any = None) -> Any:
-        """Plot a metric against the coefficient, a line a rule; see `weightdecay.plots.path`."""
-        from weightdecay import plots
-
-        chosen_by = metric if metric in self.validation_metrics() else "validation_loss"
-        return plots.path(self.table(), metric, chosen=self.best(metric=chosen_by), ax=ax)
-
-    def plot_curves(self, *, ax: Any = None) -> Any:
-        """Plot losses along training, of the chosen candidate and of no decay; see `weightdecay.plots.curves`."""
-        from weightdecay import plots
-
-        chosen, none = self.best(), self.no_decay()
-        shown = {str(chosen.decay): chosen.members} | ({} if none is None else {"NoDecay()": none.members})
-        return plots.curves(self.dataset, shown, ax=ax)
-
-    def plot_sparsity(self, *, ax: Any = None) -> Any:
-        """Plot the share of exact zeros against the coefficient, a line a rule; see `weightdecay.plots.sparsity`."""
-        from weightdecay import plots
-
-        return plots.sparsity(self.table(), ax=ax)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the result to a folder of ordinary files; see `weightdecay.folders`.
@@ -303,17 +487,63 @@ class GridResult:
 
     def __repr__(self) -> str:
         """Return the size of the grid and the choice."""
-        died = int((self.dataset["diverged_at"].values >= 0).sum())
-        diverged = f", {'all' if died == len(self) else died} of them diverged" if died else ""
         try:
             choice = f"chosen on validation data: {self.best()}"
         except ValueError as error:
             choice = f"no choice: {error}"
-        steps = self.dataset.sizes["step"]
-        return f"GridResult of {len(self)} members{diverged}, {steps} evaluations; {choice}"
+        return f"{self._size()}; {choice}"
 
-    def _has_no_accuracy(self) -> bool:
-        return bool(np.isnan(self.dataset["validation_accuracy"].values).all())
+    def _repr_html_(self) -> str:
+        """Return the choice in a sentence and the best candidates in a table, as a notebook shows them."""
+        metric = "validation_loss"
+        try:
+            choice = self.best(metric=metric)
+            said = [choice.sentence, choice.advice]
+        except ValueError as error:
+            said = [f"No choice: {error}"]
+        head = [*(words for words in said if words), self._size()]
+        return tables.as_html(self.table(), self.candidates(metric), metric, head=head)
+
+    @property
+    def _num_folds(self) -> int | None:
+        return self.settings.get("folds")
+
+    def _size(self) -> str:
+        died = int((self.dataset["diverged_at"].values >= 0).sum())
+        diverged = f", {'all' if died == len(self) else died} of them diverged" if died else ""
+        return f"GridResult of {len(self)} members{diverged}, {self.dataset.sizes['step']} evaluations"
+
+    def _reference(self, reference: Any, candidates: Sequence[Candidate], metric: str) -> Candidate:
+        if reference == "best":
+            return self.best(metric=metric)
+        if reference == "no decay":
+            none = selection.without_decay(candidates, metric)
+            if none is None:
+                raise ValueError(
+                    f"reference is 'no decay', but no candidate without decay has a finite {metric}; give 'best' or a "
+                    "candidate's number."
+                )
+            return none
+        is_number = isinstance(reference, int | np.integer) and not isinstance(reference, bool)
+        if not is_number or not 0 <= reference < len(candidates):
+            raise ValueError(
+                f"reference is {reference!r}; give 'no decay', 'best', or a candidate's number, 0 to "
+                f"{len(candidates) - 1}."
+            )
+        return candidates[int(reference)]
+
+    def _more_steps(self, num_steps: Any) -> int | None:
+        """Steps beyond those that there are; None = as many as there are."""
+        before = int(self.dataset["step"].values[-1])
+        if num_steps is None:
+            return None
+        is_whole = isinstance(num_steps, int | np.integer) and not isinstance(num_steps, bool)
+        if not is_whole or num_steps < before:
+            raise ValueError(
+                f"num_steps is {num_steps!r}, and the result has {before} steps; give at least as many, or None "
+                "for the same."
+            )
+        return int(num_steps) if num_steps > before else None
 
     def _index(self, member: Integer | None) -> int:
         if member is None and len(self) == 1:
@@ -340,45 +570,34 @@ def load(path: str | os.PathLike[str]) -> GridResult:
     return GridResult(contents.dataset, contents.members, contents.weights, contents.settings, test=contents.test)
 
 
-def coordinates(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Values along the members: the rule's name, its coefficients, the other axes, the candidate.
+def join(first: GridResult, second: GridResult) -> GridResult:
+    """Put two results of the same run settings together.
 
     Args:
-      members: Hyperparameters by name.
+      first: Its members come first, in their order, and its candidates keep their numbers.
+      second: Its members follow.
 
     Returns:
-      By name, each of shape ``(members,)``.
+      The result of all members. Settings are those of the first; ``seconds`` and ``compiled_programs`` are summed, and
+      ``extensions`` lists how many members were added each time. A look at the test set stays looked at.
+
+    Raises:
+      ValueError: A member that is in both, other evaluation steps, or settings that differ.
     """
-    by_member = [dict(_numbers(member)) for member in members]
-    names = dict.fromkeys(["decay", "coefficient", *(name for row in by_member for name in row)])
-    columns = {name: _column([row.get(name) for row in by_member]) for name in names}
-    return columns | {"candidate": np.array(grids.candidates(members), np.int32)}
-
-
-def _column(values: Sequence[Any]) -> np.ndarray:
-    """Values along the members: numbers with nan where there is none, or words."""
-    if all(value is None or isinstance(value, bool | float | int | np.number) for value in values):
-        there = [value for value in values if value is not None]
-        return np.array([np.nan if value is None else value for value in values] if len(there) < len(values) else there)
-    return np.array(["" if value is None else value if isinstance(value, str) else str(value) for value in values])
-
-
-def _numbers(member: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    decay = member["decay"]
-    row: list[tuple[str, Any]] = [("decay", decay.name)]
-    coefficients = decay.coefficients()
-    for name, value in coefficients.items():
-        name = "coefficient" if len(coefficients) == 1 else name
-        for leaf_name, leaf in tree.named_leaves(value):
-            # netCDF allows no slash in a name, and no space in that of a coordinate.
-            told = (f"{name}[{leaf_name}]" if leaf_name else name).replace("/", ".").replace(" ", "_")
-            row.append((told, float(leaf)))
-    for name, value in member.items():
-        if isinstance(value, Parametric):
-            row += [(name, float(value(0))), (f"{name}_schedule", str(value))]
-        elif name != "decay":
-            row.append((name, np.int32(value) if name in grids.REPLICATES else value))
-    return row
+    members = [*first.members, *second.members]
+    if len(grids.of_members(first.members) + grids.of_members(second.members)) < len(members):
+        raise ValueError("second has members that are in first as well; join results of different members.")
+    return GridResult(
+        joining.datasets(first.dataset, second.dataset, members),
+        members,
+        joining.Weights(first._weights, second._weights),
+        joining.settings(first.settings, second.settings, len(second)),
+        model=first.model,
+        test=first._test,
+        score_test=joining.by_member(first._score_test, second._score_test, len(first)),
+        predict=joining.by_member(first._predict, second._predict, len(first)),
+        extend=first._extend,
+    )
 
 
 def _test_row(choice: Choice | None, scores: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
