@@ -1,4 +1,4 @@
-"""Data losses against scikit-learn, torch and NumPy; labels smoothed by traced strengths; a user's losses and metrics."""
+"""Data losses against scikit-learn, torch and NumPy; labels smoothed by traced strengths; a user's own functions."""
 
 import jax
 import jax.numpy as jnp
