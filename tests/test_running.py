@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import weightdecay as wd
-from weightdecay import batches, lanes, masks, running
+from weightdecay import batches, lanes, masks, progressing
 from weightdecay.planning import Plan
 
 DATA = wd.data.digits(num_train=150)
@@ -133,7 +133,7 @@ def test_fit_grid_computes_in_bfloat16_and_carries_float32(result):
 
 def test_fit_grid_progress_counts_every_member_step_once(monkeypatch):
     told = []
-    monkeypatch.setattr(running, "_bar", lambda total, *_: Bar(total, told))
+    monkeypatch.setattr(progressing, "bar", lambda total, *_, **__: Bar(total, told))
     grid = wd.Grid(decay=wd.logspace(wd.L2, 1e-4, 1e-1, 19), learning_rate=1e-3)
     wd.fit_grid(MODEL, DATA, grid, plan=Plan(8, 2), **SHORT)
     assert told[0] == 19 * 24
@@ -199,7 +199,7 @@ def test_fit_equals_a_loop_written_by_hand(decay, make):
     num_steps, batch_size, seed = 30, 32, 3
     inputs, targets = DATA.train
     model = wd.models.MLP((13,), num_outputs=10)
-    order = batches.Orders(batch_size, len(inputs))(seed, 0, num_steps)
+    order = batches.Orders(batch_size, DATA.batches()["train"])((seed, -1), 0, num_steps)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), seed), 0)
     params = model.init(jax.random.split(key)[0], inputs[:1])["params"]
     step = make({name: {"kernel": True, "bias": False} for name in params})
@@ -286,13 +286,24 @@ def test_fit_grid_option_of_the_optimizer_is_a_structure_and_a_number_is_not():
 
 def test_fit_grid_dataset_has_the_promised_schema(result):
     dataset = result.dataset
-    assert dict(dataset.sizes) == {"member": 24, "step": 3}
+    assert dict(dataset.sizes) == {"member": 24, "step": 3, "layer": 3}
     assert dataset["step"].values.tolist() == [10, 20, 24]
-    assert set(dataset.data_vars) == {
+    dims = {name: values.dims for name, values in dataset.data_vars.items()}
+    told = (
         "train_loss", "penalty", "train_accuracy", "validation_loss", "validation_accuracy", "weight_norm",
-        "zero_fraction", "diverged_at", "stopped_at", "best_step",
+        "zero_fraction", "near_zero_fraction",
+    )  # fmt: skip
+    by_layer = ("layer_weight_norm", "layer_zero_fraction", "rotation", "effective_learning_rate")
+    marks = ("diverged_at", "stopped_at", "best_step")
+    assert dims == {
+        **dict.fromkeys(told, ("member", "step")),
+        **dict.fromkeys(by_layer, ("member", "step", "layer")),
+        **dict.fromkeys(marks, ("member",)),
+    }
+    assert set(dataset.coords) == {
+        "member", "step", "layer", "decay", "coefficient", "learning_rate", "seed", "candidate",
     }  # fmt: skip
-    assert set(dataset.coords) == {"member", "step", "decay", "coefficient", "learning_rate", "seed", "candidate"}
+    assert dataset["layer"].values.tolist() == ["Dense_0/kernel", "Dense_1/kernel", "Dense_2/kernel"]
     assert dataset["decay"].values[:5].tolist() == ["NoDecay"] * 4 + ["L2"]
     assert np.isnan(dataset["coefficient"].values[:4]).all()
     assert dataset["candidate"].values.tolist() == [index // 2 for index in range(24)]
@@ -428,10 +439,10 @@ def with_train(inputs=None, targets=None):
 BAD = {
     "grid": (bad(grid=[wd.L2(0.1)]), TypeError, "grid is of type list; give wd.Grid"),
     "no learning rate": (bad(grid=wd.Grid(decay=[wd.L2(0.1)])), ValueError, "no axis learning_rate; add one"),
-    "axis": (bad(grid=wd.Grid(learning_rate=1e-3, beta=[0.9])), ValueError, "axis 'beta'.*its arguments are .*b1"),
+    "axis": (bad(grid=wd.Grid(learning_rate=1e-3, beta=[0.9])), ValueError, "axis 'beta', which nobody takes.*the optimizer .*b1"),
     "model": (bad(model="MLP"), TypeError, "model is 'MLP', of type str; give a flax linen module"),
     "model class": (bad(model=wd.models.MLP), TypeError, "it is a class: make an instance"),
-    "data": (bad(data=DATA.train), TypeError, "data is of type Batch; give wd.data.digits"),
+    "data": (bad(data=DATA.train), TypeError, "data is of type tuple; give wd.data.digits"),
     "nan": (bad(data=with_train(np.full((150, 64), np.nan, np.float32))), ValueError,
         r"data.train inputs hold 9600 values that are nan.*remove"),
     "lengths": (bad(data=with_train(targets=np.zeros(3, int))), ValueError,

@@ -50,21 +50,19 @@ def loop(task, hyperparameters, num_steps, data, order):
 @pytest.mark.parametrize("learning_rate", [1e-2, 1e2, 3e4, 1e12, 1e37])
 @pytest.mark.parametrize("num_steps", [7, 75])
 def test_train_freezes_at_the_last_finite_state(learning_rate, num_steps):
-    splits = {name: Batch(*map(jnp.asarray, split)) for name, split in DATA.batches().items()}
+    splits = jax.tree.map(jnp.asarray, DATA.batches())
     momentum = {"momentum": jnp.float32(0.9)}
-    task = training.prepare(
-        MODEL, splits, loss=None, optimizer=wd.sgd, mask=wd.masks.kernels, batch_size=20, patience=None
-    )
+    task = training.prepare(MODEL, splits, loss=None, optimizer=wd.sgd, mask=wd.masks.kernels, batch_size=20)
     hyperparameters = Hyperparameters(wd.L2(jnp.float32(0.1)), jnp.float32(learning_rate), jnp.int32(0), momentum)
     order = np.random.default_rng(0).integers(0, 100, (num_steps, 20)).astype(np.int32)
     state = training.initialize(task, hyperparameters, splits["train"].inputs[:1])
     examples = Examples(splits["train"], order, None)
     train = jax.jit(lambda one, state: training.train(task, one, state, examples, num_steps))
-    trained = train(hyperparameters, state)
+    trained, previous = train(hyperparameters, state)
     died, params = loop(task, hyperparameters, num_steps, splits["train"], order)
     assert int(trained.diverged_at) == died
     assert int(trained.step) == (num_steps if died < 0 else died)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((trained.params, trained.optimizer_state)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((trained.params, trained.optimizer_state, previous)))
     # Sums in another order, and a step's factor of up to 1e12 on what is rounded.
     for ours, theirs in zip(jax.tree.leaves(trained.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=1e-5)

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import weightdecay as wd
-from weightdecay import losses, masks, models, training
+from weightdecay import evaluation, losses, masks, models, training
 from weightdecay.batches import Orders
 from weightdecay.types import Batch
 
@@ -25,7 +25,8 @@ def test_score_is_the_plain_mean_whatever_the_chunks(num_examples):
     data = Batch(whole.train[0][:num_examples], whole.train[1][:num_examples])
     params, model_state = task.network().init(jax.random.key(0), data.inputs[:1])
     outputs = task.model.apply({"params": params}, data.inputs)
-    score = training.score(task, params, model_state, data)
+    hyperparameters = training.Hyperparameters(wd.NoDecay(), np.float32(1e-3), np.int32(0), {})
+    score = evaluation.score(task, hyperparameters, params, model_state, data)
     expected = optax.softmax_cross_entropy_with_integer_labels(outputs, data.targets).mean()
     np.testing.assert_allclose(score["loss"], expected, rtol=1e-5)  # another order of sums in float32
     np.testing.assert_allclose(score["accuracy"], (outputs.argmax(axis=1) == data.targets).mean(), rtol=1e-6)
@@ -33,14 +34,16 @@ def test_score_is_the_plain_mean_whatever_the_chunks(num_examples):
 
 def test_train_marks_the_step_whose_loss_is_not_finite():
     task = make_task(batch_size=20)
-    data = wd.data.digits(num_train=100).train
+    data = Batch(*wd.data.digits(num_train=100).train)
     hyperparameters = training.Hyperparameters(wd.NoDecay(), np.float32(1e30), np.int32(0), {})
     state = training.initialize(task, hyperparameters, data.inputs[:1])
-    rows = Orders(20, 100)(0, 0, 10)
+    rows = Orders(20, data)((0, -1), 0, 10)
     advance = jax.jit(
-        lambda state, rows: training.train(task, hyperparameters, state, training.Examples(data, rows, None), 1)
+        lambda state, rows: training.train(task, hyperparameters, state, training.Examples(data, rows, None), 1)[0]
     )
-    score = jax.jit(lambda state: training.score(task, state.params, state.model_state, data)["loss"])
+    score = jax.jit(
+        lambda state: evaluation.score(task, hyperparameters, state.params, state.model_state, data)["loss"]
+    )
     seen = []
     for step in range(5):
         state = advance(state, rows[step : step + 1])
