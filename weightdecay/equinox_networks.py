@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from typing_extensions import override
 
 from weightdecay import dropout, modes
 from weightdecay.types import Key, ModelState, Params
@@ -136,10 +135,12 @@ def _kept_skeleton(factory: Callable[..., Any]) -> _Skeleton:
     return _Skeleton(*jax.tree.flatten(module), state)
 
 
-class _Traced(eqx.nn.Dropout):
+class _Traced(eqx.Module):
     """Dropout layer of equinox, at a traced rate."""
 
-    @override
+    rate: Any
+    inference: Any
+
     def __call__(
         self, x: Any, *, key: Key | None = None, inference: bool | None = None, deterministic: bool | None = None
     ) -> Any:
@@ -148,7 +149,7 @@ class _Traced(eqx.nn.Dropout):
             return x
         if key is None:
             raise RuntimeError("model calls a dropout layer without a key; call it as dropout(x, key=key).")
-        return dropout.drop(x, self.p, key)
+        return dropout.drop(x, self.rate, key)
 
 
 def _with_rate(module: Any, rate: Any) -> Any:

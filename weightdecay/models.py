@@ -171,7 +171,7 @@ class Transformer(nn.Module):
       num_outputs: Width of the last layer; None takes it from the data when training starts.
       vocabulary_size: Tokens are 0 to ``vocabulary_size - 1``; needed for tokens, None for real inputs. A token beyond
         gives nan.
-      max_length: Most places; None = as many as the inputs have when training starts.
+      max_length: Most places; None = as many as all inputs have.
       padding: Token that fills up short sequences: nothing attends to it, and it is left out of the mean. None = none.
       pooling: ``"mean"`` over the places, or ``"first"``, the first place alone.
       activation: A word of `ACTIVATIONS`, or a function of an array.

@@ -59,14 +59,21 @@ def functions(factory: Callable[..., Any]) -> tuple[Callable[..., Any], Callable
         if "rngs" in arguments and train:
             mode["rngs"] = nnx.Rngs(jax.random.fold_in(key, 0))
         outputs = module(inputs, **mode)  # pyright: ignore[reportCallIssue]
-        return outputs, _divided(module)[1] if train else model_state
+        return outputs, _within(model_state, _divided(module)[1]) if train else model_state
 
     return init, apply
 
 
 def _divided(module: nnx.Module) -> tuple[Params, ModelState]:
-    _, params, _, model_state = nnx.split(module, nnx.Param, nnx.Any(nnx.RngState, nnx.Intermediate), ...)
+    _, params, _, model_state = nnx.split(module, nnx.Param, nnx.RngState, ...)
     return nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)
+
+
+def _within(before: Any, after: Any) -> Any:
+    """What has become of a state, without what a forward pass has put beside it."""
+    if not isinstance(before, dict):
+        return after
+    return {name: _within(value, after[name]) for name, value in before.items()}
 
 
 def _random(state: Any, key: Key) -> Any:
