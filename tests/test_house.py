@@ -19,16 +19,17 @@ FLOORS = [
     ["layers", "masks"],
     ["coupled", "decoupled", "projected"],
     ["decay"],
-    ["preconditioners", "transform", "optimizers"],
+    ["preconditioners", "transform", "optimizers", "theory"],
     ["dropout", "modes", "models", "linen_networks", "nnx_networks", "equinox_networks", "networks"],
     ["diagnostics", "lowering", "readers", "encoding", "sources"],
     ["examples", "splits", "builtin", "synthetic", "data"],
     ["training", "evaluation"],
     ["distributions", "grid", "backend", "planning", "records", "folders", "checkpoints"],
-    ["uncertainty", "candidates", "edges", "selection", "labels", "tables", "plots", "results"],
-    ["axes", "batches", "groups", "workers", "lanes"],
+    ["uncertainty", "candidates", "edges", "selection", "labels", "tables", "joining"],
+    ["units", "lines", "drawing", "heatmaps", "layer_plots", "plots", "plotting", "results"],
+    ["axes", "batches", "groups", "workers", "lanes", "expectations"],
     ["progressing", "running", "mapping"],
-    ["cli"],
+    ["comparing", "printing", "jobs", "cli"],
 ]
 ORDER = [name for floor in FLOORS for name in floor]
 

@@ -22,6 +22,7 @@ from weightdecay import (
     backend,
     checkpoints,
     evaluation,
+    expectations,
     folders,
     groups,
     lanes,
@@ -168,6 +169,7 @@ def fit_grid(
             "interrupted": interrupted,
             "seconds": round(time.perf_counter() - started, 3),
         }
+        expectations.enter(work, grid, records)
         result = GridResult.build(
             list(grid),
             work.steps,
