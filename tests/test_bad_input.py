@@ -501,7 +501,8 @@ def linear(key, inputs):
         (lambda: wd.models.MLP(None), TypeError, "model.hidden is None"),
         (lambda: wd.models.MLP((4,), num_outputs=0), ValueError, "model.num_outputs is 0"),
         (lambda: wd.models.MLP((4,), num_outputs=3.0), TypeError, "model.num_outputs is 3.0"),
-        (lambda: wd.models.MLP((4,), activation="relu"), TypeError, "model.activation is 'relu'; give a function"),
+        (lambda: wd.models.MLP((4,), activation=3), TypeError, "model.activation is 3; give a function"),
+        (lambda: wd.models.MLP((4,), activation="rely"), ValueError, "model.activation is 'rely', which is none of"),
         (lambda: wd.Model(None, None), TypeError, "model.init is None; give a function"),
         (lambda: wd.Model(linear, 3), TypeError, "model.apply is 3; give a function"),
         (
