@@ -54,9 +54,15 @@ def test_folds_keep_groups_whole(targets):
     fold = wd.data.folds(INPUTS, targets, num_folds=3, groups=[f"patient {group}" for group in GROUPS]).fold
     assert all(len(np.unique(fold[group == GROUPS])) == 1 for group in range(18))
     assert np.bincount(fold).min() >= 20
-    if targets is LABELS:
-        # A group holds 5 examples, so a class cannot be nearer to its share than about one group.
-        np.testing.assert_allclose(counts(fold, LABELS), [[15, 10, 5]] * 3, atol=5)
+
+
+def test_folds_keep_classes_in_proportion_though_groups_are_whole():
+    groups, labels = np.arange(90) // 5, (np.arange(90) // 5) % 3  # a group has one class
+    for seed in range(3):
+        fold = wd.data.folds(INPUTS, labels, num_folds=3, groups=groups, seed=seed).fold
+        assert counts(fold, labels).tolist() == [[10, 10, 10]] * 3
+    alone = wd.data.folds(INPUTS, labels, num_folds=3, groups=groups, stratify=False).fold
+    assert counts(alone, labels).tolist() != [[10, 10, 10]] * 3
 
 
 @pytest.mark.parametrize("groups", [None, GROUPS])

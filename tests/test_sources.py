@@ -90,7 +90,11 @@ def test_arrays_reads(source, options, labels):
         (lambda: list(batches()), {"batched": True}, LABELS),
         (lambda: ({"x": x, "y": y} for x, y in batches()), {"inputs": "x", "targets": "y"}, LABELS),
         (lambda: torch.utils.data.DataLoader([(x, int(y)) for x, y in PAIRS], batch_size=3), {}, LABELS),
-        (lambda: itertools.chain.from_iterable(itertools.repeat(PAIRS)), {"num_examples": 11}, LABELS),
+        (
+            lambda: itertools.chain.from_iterable(itertools.repeat(PAIRS)),
+            {"num_examples": 11, "max_bytes": 10**6},
+            LABELS,
+        ),
     ],
     ids=["rows", "mappings", "batches", "list of batches", "batches by name", "torch", "without end"],
 )

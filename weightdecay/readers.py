@@ -347,7 +347,8 @@ def _first_fault(content: bytes, header: bool, columns: Sequence[str], place: in
                 return f"has a missing value in {where}; fill it in or leave the row out."
             if number is None and at != place:
                 return (
-                    f"holds {cell[:40]!r} in {where}, which is no number; write inputs as numbers, or leave them out."
+                    f"holds {cell[:40]!r} in {where}, which is no number; write inputs as numbers, or "
+                    "leave them out, or give wd.data.arrays the table that pandas reads."
                 )
             if number is not None and not _fits(number):
                 return f"holds {cell[:40]!r} in {where}; give a finite number that float32 holds, or leave the row out."

@@ -1,7 +1,7 @@
 """Examples divided: into training, validation and test examples, or into folds that validate in turn.
 
-Divisions are made by a fixed seed, classes in proportion, groups kept whole; whatever is fitted (standardization, the
-weights of classes) is fitted on training examples alone.
+Divisions are made by a fixed seed, classes in proportion, groups kept whole; whatever is fitted (standardization) is
+fitted on training examples alone.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def split(
         of one pixel, so images are often scaled by hand (``inputs / 255``) and given with ``standardize=False``.
         None: all but tokens; True: whole numbers as well, as real numbers.
       weights: How much the loss of each example counts, shape ``(examples,)``, >= 0; or ``"balanced"`` or a mapping of
-        classes, as in `class_weights`. None: all alike.
+        classes, as in `class_weights` of all examples that are given. None: all alike.
       groups: One name an example, shape ``(examples,)``; examples of one group stay in one split, and the sizes
         are then shares of the groups. None: every example is its own.
       stratify: Whether classes stay in proportion. None: they do where targets are classes and there are no groups.
