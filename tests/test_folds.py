@@ -7,6 +7,8 @@ from sklearn.preprocessing import StandardScaler
 
 import weightdecay as wd
 from weightdecay import data
+from weightdecay.examples import Scaling
+from weightdecay.training import Hyperparameters, scaled
 
 RANDOM = np.random.default_rng(0)
 INPUTS = RANDOM.normal(3, 2, (90, 4)).astype(np.float32)
@@ -131,6 +133,21 @@ def test_folds_weigh_examples_with_the_mean_one():
         rows = [int(np.flatnonzero((row == INPUTS).all(axis=1))[0]) for row in batch.inputs]
         np.testing.assert_allclose(batch.weights, weights[rows] / weights[rows].mean(), rtol=1e-6)  # float32
         assert batch.weights.dtype == np.float32, name
+
+
+def test_folds_are_trained_on_as_scikit_learn_standardizes_them():
+    inputs, targets = datasets.load_diabetes(return_X_y=True, scaled=False)
+    splits = wd.data.folds(inputs, targets, num_folds=3)
+    batch = splits.batches()["train"]
+    for number in range(3):
+        own = Scaling(*(array[number] for array in splits.scaling))
+        member = Hyperparameters(wd.NoDecay(), 0.1, 0, {}, fold=number, scaling=own)
+        seen = scaled(member, batch)
+        trains = splits.fold != number
+        for values, here in ((inputs, seen.inputs), (targets[:, None], seen.targets[:, None])):
+            expected = StandardScaler().fit(values[trains]).transform(values)
+            # Float32: one rounding of values that lie some ten deviations from 0.
+            np.testing.assert_allclose(here, expected, atol=5e-6)
 
 
 def test_data_takes_folds_of_its_own():
