@@ -578,7 +578,7 @@ class Text(HTMLParser):
 def test_repr_html_shows_the_sentence_and_the_best_candidates():
     decay = [wd.NoDecay(), wd.Masked(wd.L2(0.5), wd.masks.matching("<a>&b")), *wd.logspace(wd.L2, 1e-3, 1e3, 12)]
     metric = np.linspace(9, 10, 28).reshape(14, 2)
-    metric[1], metric[5], metric[7] = [0.1, 0.2], [0.3, 0.3], [np.nan, 0.0]
+    metric[1], metric[5], metric[7], metric[2] = [0.1, 0.2], [0.3, 0.3], [np.nan, 0.0], [-np.inf, 0.0]
     result = built(wd.Grid(decay=decay, learning_rate=0.1, seed=range(2), normalization=["batch"]), metric)
     page = Text(result._repr_html_())
     chosen = result.best()
