@@ -17,6 +17,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", "--", "-.", ":")
 GREY = "0.35"
 MOST_ENTRIES = 14  # of a legend; the others are counted
+_MOST_ROWS = 8  # of a legend
 _MOST_TICKS = 6
 _LONGEST_LABEL = 60  # characters of an entry of a legend
 
@@ -95,14 +96,14 @@ def finish(ax: Any, xlabel: str, ylabel: str, notes: Sequence[str] = (), *, abov
     ax.set_ylabel(wrapped(ylabel, height * 12.5))
     ax.spines[["top", "right"]].set_visible(False)
     handles, labels = ax.get_legend_handles_labels()
-    if len(handles) > MOST_ENTRIES:
-        kept = MOST_ENTRIES - 4  # the last three are what is marked: no decay, what diverged, the choice
+    labels = [textwrap.shorten(label, _LONGEST_LABEL, placeholder=" ...") for label in labels]
+    columns = int(max(1, width * 14 // (max(map(len, labels), default=1) + 7)))
+    most = min(MOST_ENTRIES, _MOST_ROWS * columns)
+    if len(handles) > most:
+        kept = most - 4  # the last three are what is marked: no decay, what diverged, the choice
         labels = [*labels[:kept], f"and {len(handles) - kept - 3} others", *labels[-3:]]
         handles = [*handles[:kept], _nothing(), *handles[-3:]]
-    labels = [textwrap.shorten(label, _LONGEST_LABEL, placeholder=" ...") for label in labels]
     if handles or notes:
-        longest = max(map(len, labels), default=1)
-        columns = int(np.clip(width * 14 // (longest + 7), 1, max(1, len(labels))))
         ax.legend(
             handles,
             labels,
@@ -251,7 +252,7 @@ def wrapped(text: str, width: float) -> str:
       The lines, joined.
     """
     held = "\N{NO-BREAK SPACE}"
-    whole = re.sub(r"(?<=\S) (?=[/·(])|(?<=[/·]) |(?<=· learning) ", held, text)
+    whole = re.sub(r"(?<=\S) (?=[/·(])|(?<=[/·]) |(?<=· learning) |(?<=\bin) | (?=in\b)", held, text)
     lines = textwrap.wrap(whole, max(20, int(width)), break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines).replace(held, " ")
 

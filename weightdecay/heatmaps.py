@@ -80,7 +80,7 @@ def heatmap(
         if place is not None:
             _ring(ax, found, y, place, f"chosen: {chosen.decay}", scheduled=scheduled)
     bar = ax.figure.colorbar(image, ax=ax, pad=0.09 if labelled else 0.03, extend="max" if clipped else "neither")
-    bar.set_label(drawing.wrapped(units.axis_of_metric(metric, loss), 45))
+    bar.set_label(drawing.wrapped(units.axis_of_metric(metric, loss), 45.0))
     notes = [f"best over {', '.join(name.replace('_', ' ') for name in found.best_over)}"] if found.best_over else []
     if (own[found.column].to_numpy(float) == 0).any():
         notes.append("coefficient 0 is left out")
@@ -207,7 +207,7 @@ def _draw_time_scales(ax: Any, decay: str) -> bool:
     ends = (1 / (top * right), 1 / min(top * left, bottom * right))
     if decay in _BY_STEP:
         ends = (1 / right, 1 / left)
-    powers = range(math.floor(math.log10(ends[0])) + 1, math.ceil(math.log10(ends[1])))
+    powers = range(math.floor(math.log10(ends[0]) + 1e-6) + 1, math.ceil(math.log10(ends[1]) - 1e-6))
     scales = [10.0**power for power in powers][:: math.ceil(max(1, len(powers)) / _MOST_SCALES)]
     if not scales:
         scales = [10 ** float(np.mean(np.log10(ends)))]

@@ -68,7 +68,7 @@ def norm_curves(dataset: Any, shown: Mapping[str, Sequence[int]], *, ax: Any = N
     """Plot the norm of each layer along training, averaged over seeds, bands of one standard error.
 
     Args:
-      dataset: As ``result.dataset``, with ``layer_norm``.
+      dataset: As ``result.dataset``, with ``layer_weight_norm``.
       shown: Members to average by the label of their lines; each label has its own dashes, each layer its own colour.
       ax: Matplotlib axes; None makes new ones.
 
@@ -76,11 +76,11 @@ def norm_curves(dataset: Any, shown: Mapping[str, Sequence[int]], *, ax: Any = N
       The axes.
 
     Raises:
-      ValueError: A dataset without ``layer_norm``.
+      ValueError: A dataset without ``layer_weight_norm``.
     """
-    check_variable(dataset, "layer_norm")
+    check_variable(dataset, "layer_weight_norm")
     ax = drawing.axes(ax)
-    drawn = _along_training(ax, dataset, "layer_norm", shown)
+    drawn = _along_training(ax, dataset, "layer_weight_norm", shown)
     drawing.logarithmic_y(ax, drawn)
     return drawing.finish(ax, "training step, number of updates", _NORM)
 
@@ -244,15 +244,17 @@ def _along_training(ax: Any, dataset: Any, name: str, shown: Mapping[str, Sequen
     """Draw a variable of each layer along training, and return what was drawn."""
     steps, layers = dataset["step"].values, [str(layer) for layer in dataset["layer"].values]
     looks, drawn = _looks(len(layers)), []
-    for dash, (label, members) in enumerate(shown.items()):
+    for dash, members in enumerate(shown.values()):
         for place, layer in enumerate(layers):
             each = dataset[name].values[list(members), :, place].astype(float)
             mean, error = np.array([mean_and_error(values, lines.folds(dataset, members)) for values in each.T]).T
             own = looks[place] | {"linestyle": drawing.DASHES[dash % len(drawing.DASHES)]}
-            said = f"{label}, {layer}" if len(shown) > 1 else layer
-            ax.plot(steps, mean, label=said, markevery=max(1, len(steps) // 8), **own)
+            ax.plot(steps, mean, label="" if dash else layer, markevery=max(1, len(steps) // 8), **own)
             drawing.band(ax, steps, mean, error, own["color"])
             drawn.append(mean)
+    if len(shown) > 1:
+        for dash, label in enumerate(shown):
+            ax.plot([], [], color=drawing.GREY, linestyle=drawing.DASHES[dash % len(drawing.DASHES)], label=label)
     values = np.concatenate(drawn or [np.zeros(0)])
     drawing.say_nothing_there(ax, values)
     return values

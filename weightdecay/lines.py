@@ -90,7 +90,7 @@ def through(table: pd.DataFrame, metric: str, *, split: str | None = "learning_r
     """
     axes, rows = hyperparameters(table), _rows(table)
     values = list(dict.fromkeys(_value(row, split) for row in rows)) if split in axes else []
-    if len({(row["decay"], _value(row, split)) for row in rows if values}) > MOST_LINES:
+    if len({(row["decay"], _value(row, split)) for row in rows if values and row["decay"] != "NoDecay"}) > MOST_LINES:
         values = []
     lines, varying = [], set()
     for rule in dict.fromkeys(row["decay"] for row in rows):

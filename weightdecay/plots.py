@@ -159,7 +159,9 @@ def sparsity(table: pd.DataFrame, *, split: str | None = "learning_rate", ax: An
 
     notes = _draw(ax, drawn, table, "zero_fraction", told, without=dense)
     if dense:
-        shown = [line.label for line in dense[:4]] + ([f"{len(dense) - 4} others"] if len(dense) > 4 else [])
+        rules = {line.rule for line in drawn.lines} - {line.rule for line in drawn.lines if line not in dense}
+        names = list(dict.fromkeys(_plainly(line.rule) if line.rule in rules else line.label for line in dense))
+        shown = names[:4] + ([f"{len(names) - 4} others"] if len(names) > 4 else [])
         ax.axhline(0, color=drawing.GREY, linestyle="--", linewidth=1, label="none: " + ", ".join(shown))
     ax.set_ylim(-0.03, 1.03)
     return drawing.finish(ax, _coefficients(drawn.lines), units.axis_of_metric("zero_fraction"), notes)
@@ -235,7 +237,7 @@ def page(panels: Sequence[Callable[[Any], Any]], title: str = "") -> Any:
         ax = figure.add_subplot(rows, 2, place + 1)
         panel(ax)
     if title:
-        figure.suptitle(drawing.wrapped(title, 140), x=0.01, ha="left", fontsize="medium")
+        figure.suptitle(drawing.wrapped(title, 140.0), x=0.01, ha="left", fontsize="medium")
     return figure
 
 
@@ -291,6 +293,10 @@ def _draw(
     notes = [f"best over {_listed(drawn.best_over)}"] if drawn.best_over else []
     notes += [f"each point has its own {_listed(own)}"] if own else []
     return notes + ([_BARS if bars or own else _BANDS] if shaded else [])
+
+
+def _plainly(rule: str) -> str:
+    return "no decay" if rule == "NoDecay" else rule
 
 
 def _listed(names: Iterable[str]) -> str:

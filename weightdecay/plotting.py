@@ -161,8 +161,8 @@ def _shown(result: Any, numbers: Sequence[int] | None) -> dict[str, Sequence[int
 
 def _layer_norm(result: Any) -> xarray.DataArray:
     """Norm of each layer at the last step, dimensions ``member`` and ``layer``."""
-    if "layer_norm" in result.dataset:
-        return result.dataset["layer_norm"].isel(step=-1)
+    if "layer_weight_norm" in result.dataset:
+        return result.dataset["layer_weight_norm"].isel(step=-1)
     rows = pd.DataFrame([layer_plots.kernel_norms(result.params(member)) for member in range(len(result))])
     coordinates = {"candidate": ("member", result.dataset["candidate"].values), "layer": list(rows.columns)}
     return xarray.DataArray(rows.to_numpy(), dims=("member", "layer"), coords=coordinates)

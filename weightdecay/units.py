@@ -29,7 +29,7 @@ COEFFICIENTS: dict[str, dict[str, str]] = {
     "Lp": {"coefficient": "weight^(2 - p) / (step · learning rate)", "p": "no unit"},
     "MaxNorm": {"bound": "weight"},
     "NormControl": {"coefficient": "1 / step", "ratio": "no unit"},
-    "Constrained": {"bound": "weight²", "update_rate": "1 / weight²"},
+    "Constrained": {"bound": "weight²", "update_rate": "1 / weight²", "warm_start": "step"},
     "SelectiveProjection": {"coefficient": "no unit"},
 }
 """Unit of each coefficient, by the rule's name and the coefficient's."""
@@ -106,7 +106,7 @@ def axis_of_coefficients(rules: Iterable[tuple[str, str]]) -> str:
         name = rule if column == "coefficient" else f"{rule} by {column}"
         by_unit.setdefault(of_coefficient(rule, column), []).append(name)
     if not by_unit:
-        return "coefficient c (no rule here has one)"
+        return "coefficient c, no unit (no rule here has one)"
     if len(by_unit) == 1:
         ((unit, names),) = by_unit.items()
         return f"coefficient c{f' of {names[0]}' if len(names) == 1 else ''}, {unit}"
