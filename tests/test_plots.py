@@ -367,8 +367,8 @@ def test_plot_heatmap_rings_the_chosen_cell(rates):
     (ring,) = [one for one in ax.patches if one.get_label() == f"chosen: {chosen.decay}"]
     (left, bottom), (right, top) = ring.get_bbox().get_points()
     coefficient, rate = chosen.decay.coefficient, chosen.hyperparameters["learning_rate"]
-    assert left < coefficient < right < 10 * coefficient
-    assert bottom < rate < top < 10 * rate
+    assert coefficient / 10 < left < coefficient < right < 10 * coefficient
+    assert rate / 10 < bottom < rate < top < 10 * rate
     other = "Decoupled" if chosen.decay.name == "L2" else "L2"
     assert not [one for one in rates.plot_heatmap(decay=other).patches if str(one.get_label()).startswith("chosen")]
 
@@ -377,8 +377,8 @@ def test_plot_heatmap_hatches_what_diverged(rates):
     ax = rates.plot_heatmap(decay="L2")
     (hatched,) = [one for one in ax.patches if one.get_hatch()]
     (left, bottom), (right, top) = hatched.get_bbox().get_points()
-    assert left < 1.0 < right
-    assert bottom < 0.1 < top
+    assert 0.1 < left < 1.0 < right < 10
+    assert 0.01 < bottom < 0.1 < top < 1
     assert "diverged, or not finite" in [one.get_text() for one in ax.get_legend().get_texts()]
     assert np.ma.getmaskarray(cells(ax)).sum() == 1
 
