@@ -116,6 +116,35 @@ def test_write_keeps_weights_in_fortran_order(contents, tmp_path):
         np.testing.assert_array_equal(params["kernel"], expected["kernel"])
 
 
+@pytest.fixture
+def mixed(contents):
+    """Members whose weights differ in names, in shapes and in dtypes."""
+    wider, half = ({"Dense_0": {"kernel": np.full((2, 5), 3.0, dtype)}} for dtype in (np.float32, np.float16))
+    state = {"batch_stats": {"mean": np.arange(3, dtype=np.float32)}}
+    return contents._replace(weights=[(TREE, {}), (wider, {}), (TREE, state), (half, {})])
+
+
+def test_write_keeps_members_of_several_structures(mixed, tmp_path):
+    run = folders.write(tmp_path / "run", mixed)
+    same(folders.read(run), mixed)
+    stored = json.loads((run / "settings.json").read_text())
+    assert (stored["version"], stored["structures"]) == (3, [0, 1, 2, 3])
+    arrays = load_file(run / "weights.safetensors")
+    np.testing.assert_array_equal(arrays["2/model_state/batch_stats/mean"], [[0, 1, 2]])
+    alternating = mixed._replace(weights=[mixed.weights[number % 2] for number in range(4)])
+    same(folders.read(folders.write(tmp_path / "other", alternating)), alternating)
+
+
+@pytest.mark.parametrize(
+    "structures", [None, [0, 1, 2], [0, 1, 2, 4], [0, 1, 2, -1], [0, 1, 2, True], [0, 0, 1, 2], [0] * 4]
+)
+def test_read_refuses_structures_that_do_not_fit_the_weights(structures, mixed, tmp_path):
+    run = folders.write(tmp_path / "run", mixed)
+    sign(run, version=3, structures=structures)
+    with pytest.raises(ValueError, match=r"is missing, damaged or altered"):
+        folders.read(run)
+
+
 def test_write_refuses_two_weights_of_one_name(contents, tmp_path):
     twice = [({"a": {"b": np.zeros(2)}, "a/b": np.ones(2)}, {})] * 4
     with pytest.raises(ValueError, match="two weights have the name 'params/a/b'; name them apart, without slashes"):
@@ -236,7 +265,7 @@ def test_one_changed_number_is_told(run, name):
             b'{"format": "weightdecay result", "version": 1, "members": [{"decay": {"rule": "os.system"}}]}',
             "is no rule of",
         ),
-        (b'{"format": "weightdecay result", "version": 3}', "format version 3, this library reads up to 2; upgrade"),
+        (b'{"format": "weightdecay result", "version": 4}', "format version 4, this library reads up to 3; upgrade"),
         (b'{"format": "weightdecay result", "version": ' + b"9" * 5000 + b"}", "damaged or altered"),
         (b"\xff\xfe{}", "damaged or altered .*utf-8"),
     ],

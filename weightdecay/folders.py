@@ -2,13 +2,16 @@
 
 - ``dataset.nc``: every metric and coordinate, netCDF 3.
 - ``weights.safetensors``: every weight array, all members stacked along the first dimension, under its name
-  (``params/Dense_0/kernel``; what the model carries beside its weights under ``model_state/...``).
+  (``params/Dense_0/kernel``; what the model carries beside its weights under ``model_state/...``). Where members have
+  arrays of other names, shapes or dtypes, each such structure has its number before the names
+  (``1/params/Dense_0/kernel``), and its members are stacked apart.
 - ``settings.json``: an object with
 
-  - ``format``: ``"weightdecay result"``, and ``version``: 2, of this layout;
+  - ``format``: ``"weightdecay result"``, and ``version``: 2, of this layout; 3 where there are several structures;
   - ``versions``: of the packages that wrote it, by name;
   - ``settings``: of the run; ``test``: scores on the test examples, or null;
   - ``members``: hyperparameters of each member by name, in the order of the arrays;
+  - ``structures``: in version 3 alone, the number of each member's structure, from 0;
   - ``sha256``: in hexadecimal by file name. ``dataset.nc`` and ``weights.safetensors``: of the file's bytes.
     ``settings.json``: of this object without that entry, written as Python's ``json.dumps(..., sort_keys=True,
     separators=(",", ":"))`` writes it.
@@ -38,7 +41,7 @@ from weightdecay import tree
 from weightdecay.types import Params
 
 _FORMAT = "weightdecay result"
-_VERSION = 2
+_VERSION = 3
 _DATASET, _WEIGHTS, _SETTINGS = "dataset.nc", "weights.safetensors", "settings.json"
 _LARGEST_SETTINGS = 2**28  # bytes
 _LARGEST_DEPTH = 100  # of a tree of weights
@@ -130,14 +133,16 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         contents.dataset.to_netcdf(unfinished / _DATASET, engine="scipy")
-        save_file(_stack(contents.weights), unfinished / _WEIGHTS)
+        arrays, structures = _stack(contents.weights)
+        save_file(arrays, unfinished / _WEIGHTS)
         settings: dict[str, Any] = {
             "format": _FORMAT,
-            "version": _VERSION,
+            "version": 3 if structures else 2,
             "versions": versions(),
             "settings": contents.settings,
             "test": contents.test,
             "members": [grids.encode(member) for member in contents.members],
+            **({"structures": structures} if structures else {}),
             "sha256": {file: file_sum(unfinished / file) for file in (_DATASET, _WEIGHTS)},
         }
         settings["sha256"][_SETTINGS] = _settings_sum(settings)
@@ -206,7 +211,8 @@ def read(path: str | os.PathLike[str]) -> Contents:
             raise ValueError(f"it has {dataset.sizes['member']} members, {_SETTINGS} has {len(members)}")
         file = _WEIGHTS
         _check_file(folder / file, sums)
-        weights = _Weights(_read_arrays(folder / file), len(members))
+        structures = stored["structures"] if version > 2 else [0] * len(members)
+        weights = _Weights(_read_arrays(folder / file), _checked_structures(structures, len(members)))
     except Exception as error:
         raise _damaged(folder / file, error) from error
     return Contents(dataset, members, weights, settings, test)
@@ -280,20 +286,31 @@ def load_params(path: str | os.PathLike[str]) -> Params:
 class _Weights(Sequence[tuple[Any, Any]]):
     """``(params, model_state)`` of each member, taken from the stacked arrays when asked for."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], num_members: int) -> None:
+    def __init__(self, arrays: Mapping[str, np.ndarray], structures: Sequence[int]) -> None:
+        sizes = np.bincount(structures)
+        apart: list[dict[str, np.ndarray]] = [{} for _ in sizes]
         for name, stacked in arrays.items():
-            if stacked.shape[:1] != (num_members,):
-                raise ValueError(f"{name} has shape {stacked.shape}, {_SETTINGS} has {num_members} members")
-        if set(_nested(arrays)) - {"model_state"} != {"params"}:
-            raise ValueError("its arrays are not all of params/... and model_state/...")
-        self._arrays, self._num_members = arrays, num_members
+            number, own = name.split("/", 1) if len(sizes) > 1 else ("0", name)
+            if number not in map(str, range(len(sizes))):
+                raise ValueError(f"{name} is of no structure that {_SETTINGS} has")
+            if stacked.shape[:1] != (sizes[int(number)],):
+                raise ValueError(f"{name} has shape {stacked.shape}, {_SETTINGS} has {sizes[int(number)]} members")
+            apart[int(number)][own] = stacked
+        for own in apart:
+            if set(_nested(own)) - {"model_state"} != {"params"}:
+                raise ValueError("its arrays are not all of params/... and model_state/...")
+        places = [0] * len(sizes)
+        self._arrays: list[tuple[dict[str, np.ndarray], int]] = []  # of each member, with its place in them
+        for structure in structures:
+            self._arrays.append((apart[structure], places[structure]))
+            places[structure] += 1
 
     def __len__(self) -> int:
-        return self._num_members
+        return len(self._arrays)
 
     def __getitem__(self, index: Any) -> Any:
-        number = range(self._num_members)[index]
-        nested = _nested({name: stacked[number, ...] for name, stacked in self._arrays.items()})
+        arrays, place = self._arrays[index]
+        nested = _nested({name: stacked[place, ...] for name, stacked in arrays.items()})
         return nested["params"], nested.get("model_state", {})
 
 
@@ -453,12 +470,33 @@ def _by_name(params: Params) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _stack(weights: Sequence[tuple[Any, Any]]) -> dict[str, np.ndarray]:
-    arrays: dict[str, list[np.ndarray]] = {}
+def _stack(weights: Sequence[tuple[Any, Any]]) -> tuple[dict[str, np.ndarray], list[int]]:
+    """Arrays by name, members stacked; and the number of each member's structure, empty where all have one."""
+    apart: dict[Any, dict[str, list[np.ndarray]]] = {}
+    of_members = []
     for params, model_state in weights:
-        for name, array in _by_name({"params": params, "model_state": model_state}).items():
-            arrays.setdefault(name, []).append(array)
-    return {name: np.stack(members) for name, members in arrays.items()}
+        arrays = _by_name({"params": params, "model_state": model_state})
+        structure = frozenset((name, array.shape, array.dtype.str) for name, array in arrays.items())
+        own = apart.setdefault(structure, {name: [] for name in arrays})
+        for name, array in arrays.items():
+            own[name].append(array)
+        of_members.append(structure)
+    numbers = {structure: number for number, structure in enumerate(apart)}
+    stacked = {
+        f"{numbers[structure]}/{name}" if len(apart) > 1 else name: np.stack(members)
+        for structure, own in apart.items()
+        for name, members in own.items()
+    }
+    return stacked, [numbers[structure] for structure in of_members] if len(apart) > 1 else []
+
+
+def _checked_structures(structures: Any, num_members: int) -> list[int]:
+    is_list = isinstance(structures, list) and all(type(one) is int for one in structures)
+    if not is_list or len(structures) != num_members:
+        raise ValueError(f"{_SETTINGS} does not have the structure of each of {num_members} members")
+    if sorted(set(structures)) != list(range(len(set(structures)))):
+        raise ValueError(f"{_SETTINGS} has structures that are not numbered 0, 1, 2, ...")
+    return structures
 
 
 def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
