@@ -28,8 +28,8 @@ FLOORS = [
     ["uncertainty", "candidates", "edges", "selection", "labels", "tables", "joining"],
     ["units", "lines", "drawing", "heatmaps", "layer_plots", "plots", "plotting", "results"],
     ["axes", "batches", "groups", "workers", "lanes", "expectations"],
-    ["progressing", "running", "mapping"],
-    ["comparing", "printing", "jobs", "cli"],
+    ["progressing", "running", "hoisting", "mapping"],
+    ["comparing", "printing", "jobs", "timing", "verdicts", "article_tables", "article", "cli"],
 ]
 ORDER = [name for floor in FLOORS for name in floor]
 

@@ -22,6 +22,7 @@ app = typer.Typer(
 
 # Options by the name that the library's messages begin with, and by command where commands differ.
 _OPTIONS = {
+    "article learning_rate": "learning-rate",
     "batch_size": "batch-size",
     "convert learning_rate": "learning-rate",
     "convert num_steps": "num-steps",
@@ -225,6 +226,37 @@ def compare(
     compared.table().to_csv(folder / "comparison.csv")
     _save_plots(folder, comparison=compared.plot)
     typer.echo(f"\n{compared}\n\nAll trials, comparison.csv and comparison.png written to {folder}")
+
+
+@app.command()
+@_told
+def article(
+    dataset: _Dataset = "digits",
+    widths: _Widths = "64,64",
+    seeds: _Seeds = 5,
+    steps: _Steps = 2000,
+    batch_size: _BatchSize = 32,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam, the same for all.")] = 1e-3,
+    output: _Output = None,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Make every table of a popular article on weight decay from real data, each beside what it claims."""
+    from weightdecay import article as articles
+
+    folder = jobs.folder(f"{dataset}-article") if output is None else output
+    articles.check_folder(folder, overwrite=overwrite)
+    protocol = articles.Protocol.of(
+        jobs.data_set(dataset, train_size=None),
+        hidden=jobs.numbers("widths", widths, int),
+        seeds=seeds,
+        num_steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+    )
+    typer.echo(f"{protocol}\n")
+    made = protocol.run()
+    made.save(folder, overwrite=overwrite)
+    typer.echo(f"\n{made.told()}\n\narticle.md, tables and results written to {folder}; {made.seconds:.0f} seconds.")
 
 
 @app.command()
