@@ -39,6 +39,12 @@ _FORMAT, _VERSION = "weightdecay run", 1
 _RUN, _LOCK, _OWNER, _CHECKPOINTS, _RESULT = "run.json", "lock", "owner.json", "checkpoints", "result"
 _OURS = {_RUN, _LOCK, _OWNER, _CHECKPOINTS, _RESULT}
 _CONTENTS, _STATE = "contents.json", "state"
+_BY_STRUCTURE = {  # of what a run depends on, that which each structure in a grid has by itself; and what a change says
+    "programs": "the program of a training step (model, loss, optimizer or mask) is another one",
+    "functions": "train_fn is another one",
+    "closed_over": "the arrays that train_fn uses are others",
+    "lane_widths": "the lanes are of another width",
+}
 _KEPT = 2  # checkpoints of a member that is not done: the last, and the one before it
 _WAITING_BYTES = 256 * 2**20  # of members that are done and not saved yet
 
@@ -111,7 +117,8 @@ class Run:
         """Write down what a new run depends on; refuse what differs from an earlier call.
 
         Args:
-          depends_on: Values of JSON by name; ``programs`` and ``data`` are dictionaries of digests.
+          depends_on: Values of JSON by name; ``data`` is a dictionary of digests, and so are those that a grid has by
+            structure: ``programs``, or ``functions``, ``closed_over`` and ``lane_widths``.
           num_steps: Steps that are wanted now.
           patient: Whether any member has patience.
 
@@ -137,8 +144,11 @@ class Run:
                     f"directory {self.path} holds a run with patience whose last step, {before}, is no multiple of "
                     f"eval_every, {depends_on['eval_every']}, so that it cannot grow in steps; give another directory."
                 )
-            programs = {**self.stored["depends_on"]["programs"], **depends_on["programs"]}
-            depends_on = {**depends_on, "programs": programs}
+            earlier = self.stored["depends_on"]
+            depends_on = {
+                name: {**earlier[name], **value} if name in _BY_STRUCTURE else value
+                for name, value in depends_on.items()
+            }
         self.stored = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -443,13 +453,16 @@ def _enter(path: Path) -> None:
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    if before.get("kind") != now.get("kind"):
+        kinds = [one.get("kind", "fit_grid") for one in (before, now)]
+        return [f"it was trained by wd.{kinds[0]}, and this is wd.{kinds[1]}"]
     told = []
     now = json.loads(json.dumps(now))
     for name in before:
-        if name == "programs":
+        if name in _BY_STRUCTURE:
             common = before[name].keys() & now[name].keys()
             if any(before[name][kind] != now[name][kind] for kind in common):
-                told.append("the program of a training step (model, loss, optimizer or mask) is another one")
+                told.append(_BY_STRUCTURE[name])
         elif name == "data":
             changed = [
                 split for split in {**before[name], **now[name]} if before[name].get(split) != now[name].get(split)

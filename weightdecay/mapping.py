@@ -7,10 +7,12 @@ The function is traced for one member; everything about many of them, lanes, dev
 import contextlib
 import hashlib
 import os
+import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +30,7 @@ from weightdecay import (
     checkpoints,
     diagnostics,
     folders,
+    hoisting,
     labels,
     planning,
     progressing,
@@ -42,6 +45,12 @@ from weightdecay.selection import Choice
 from weightdecay.types import Device, Integer
 
 TrainFn = Callable[[dict[str, Any]], Any]
+_NAMES = ("member", "finite", "candidate")  # that a dataset gives to something of its own
+_NEEDS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 _WHOLE = (*REPLICATES, "patience")  # the numbers that stay whole; all others are real
 
 
@@ -51,7 +60,7 @@ class MapResult:
     Attributes:
       members: Hyperparameters of each member by name.
       finite: Whether every number that a member gave is finite, bool, shape ``(members,)``.
-      plan: Lanes and devices.
+      plan: Lanes and devices; of several programs whose lanes were chosen, the widest lane.
     """
 
     def __init__(self, members: Sequence[dict[str, Any]], outputs: Sequence[Any], plan: Plan) -> None:
@@ -93,11 +102,16 @@ class MapResult:
     @property
     def dataset(self) -> xarray.Dataset:
         """The outputs by name along ``member``, with the hyperparameters as coordinates, as ``GridResult.dataset``."""
+        along = {name: ("member", values) for name, values in labels.coordinates(self.members).items()}
         variables = {}
         for name, leaf in tree.named_leaves(self.outputs):
             told = name.replace("/", ".") or "output"
+            if told in _NAMES or told in along:
+                raise ValueError(
+                    f"train_fn gives an output {told!r}, under which a dataset has something else; give it another "
+                    "name, or take the arrays from result.outputs."
+                )
             variables[told] = (("member", *(f"{told}_{axis}" for axis in range(leaf.ndim - 1))), leaf)
-        along = {name: ("member", values) for name, values in labels.coordinates(self.members).items()}
         return xarray.Dataset(
             {**variables, "finite": ("member", self.finite)},
             coords={"member": np.arange(len(self), dtype=np.int32), **along},
@@ -110,15 +124,18 @@ class MapResult:
           Index ``candidate``; means with a ``..._standard_error`` over the replicates (nan for one alone), and
           ``seeds``, how many there are.
         """
-        dataset = self.dataset
+        dataset, folds = self.dataset, [member.get("fold") for member in self.members]
         scalars = [str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name != "finite"]
         along = [name for name in dataset.coords if name not in ("member", "candidate", *REPLICATES)]
         rows = []
         for number in np.unique(dataset["candidate"].values):
-            here = dataset.isel(member=dataset["candidate"].values == number)
+            members = np.flatnonzero(dataset["candidate"].values == number)
+            here = dataset.isel(member=members)
             row: dict[Any, Any] = {name: here[name].values[0] for name in along}
             for name in scalars:
-                row[name], row[f"{name}_standard_error"] = selection.mean_and_error(here[name].values)
+                row[name], row[f"{name}_standard_error"] = selection.mean_and_error(
+                    here[name].values, [folds[member] for member in members]
+                )
             rows.append({**row, "seeds": len(here["member"])})
         return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
 
@@ -173,14 +190,15 @@ def map_grid(
       directory: Where members that are done are saved; the same call goes on where an earlier one was cut off, and
         with more members runs only those that are new. None: nothing is saved.
       save_every: Seconds between two saves, > 0.
-      plan: Lanes and devices; None = chosen by what the function's arrays take.
+      plan: Lanes and devices; None = chosen by what the function's arrays take, for each program by itself, so that a
+        member's lane is as wide in every grid.
       progress: Whether to show a bar.
 
     Returns:
       What each member gave, in the order of the grid.
 
     Raises:
-      TypeError: No function, no grid, outputs that are no arrays, or a function that cannot be traced.
+      TypeError: No function, no grid, outputs that are no arrays, or a function that needs a traced number's value.
       ValueError: A name in ``static`` that is no axis; a directory that holds a run of something else.
 
     Examples:
@@ -204,21 +222,22 @@ def map_grid(
         raise TypeError(f"train_fn is {train_fn!r}; give a function of a dictionary of hyperparameters.")
     if not isinstance(grid, Grid):
         raise TypeError(f"grid is of type {type(grid).__name__}; give wd.Grid(decay=[...], seed=range(3)).")
+    if isinstance(static, str):
+        raise TypeError(f"static is {static!r}; give the names of axes in a list: static=[{static!r}].")
     unknown = [name for name in static if name not in grid.axes]
     if unknown:
         raise ValueError(f"static names {unknown[0]!r}, which is no axis of the grid; it has {', '.join(grid.axes)}.")
     checkpoints.check_save_every(save_every)
     backend.prepare()
-    groups = _divide(train_fn, grid, frozenset(static))
-    if plan is None:
-        plan = _choose(groups)
-    else:
+    if plan is not None:
         planning.check(plan, batch_size=None)
+    groups = _divide(train_fn, grid, frozenset(static))
     with contextlib.ExitStack() as stack:
         run = None if directory is None else stack.enter_context(checkpoints.opened(directory, save_every=save_every))
+        groups, plan = _laid_out(groups, plan, {} if run is None else run.stored.get("depends_on", {}))
         outputs: list[Any] = [None] * len(grid)
         if run is not None:
-            groups = _found(groups, grid, plan, run, outputs)
+            groups = _found(groups, grid, run, outputs)
         missing = sum(len(group.places) for group in groups)
         with progressing.bar(len(grid), "members", shown=progress, done=len(grid) - missing) as bar:
             try:
@@ -238,10 +257,12 @@ def map_grid(
 class _Group(NamedTuple):
     """Members of one structure."""
 
+    name: str  # that it has in every grid
     traced: Any  # a closed jaxpr of one member
     structure: Any  # of its outputs
     places: np.ndarray  # in the grid
     numbers: list[np.ndarray]  # what is traced, each (members,)
+    lane_width: int = 1
     keys: tuple[str, ...] = ()
 
     def program(self) -> Callable[..., Any]:
@@ -271,13 +292,15 @@ def _divide(train_fn: TrainFn, grid: Grid, static: frozenset[str]) -> list[_Grou
     for kind, members in structures.items():
 
         def one(*leaves: Any, kind: Any = kind) -> Any:
-            return train_fn({**jax.tree.unflatten(kind[0], leaves), **fixed[kind]})
+            return _checked(train_fn({**jax.tree.unflatten(kind[0], leaves), **fixed[kind]}))
 
-        traced, shapes = jax.make_jaxpr(one, return_shape=True)(*members[0][1])
+        traced, shapes = _traced(one, members[0][1], kind[0])
         if not jax.tree.leaves(shapes):
             raise TypeError("train_fn gives no array; return a number or a tree of arrays, such as {'loss': loss}.")
+        words = " ".join(f"{name}={value}" for name, value in kind[1])
         groups.append(
             _Group(
+                re.sub(r" at 0x\w+", "", f"{words} {kind[0]}".strip()),
                 traced,
                 jax.tree.structure(shapes),
                 np.array([place for place, _ in members]),
@@ -285,6 +308,33 @@ def _divide(train_fn: TrainFn, grid: Grid, static: frozenset[str]) -> list[_Grou
             )
         )
     return groups
+
+
+def _traced(one: Callable[..., Any], numbers: Sequence[np.ndarray], structure: Any) -> tuple[Any, Any]:
+    """One member's program and the shapes of what it gives."""
+    try:
+        traced, shapes = jax.make_jaxpr(one, return_shape=True)(*numbers)
+    except TypeError as error:
+        if not isinstance(error, _NEEDS_VALUES) and "concrete values" not in str(error):
+            raise
+        named = jax.tree.unflatten(structure, numbers)
+        raise TypeError(
+            "train_fn needs the value of a number that is traced: members that differ in numbers run as one program, "
+            "so compute with jax.numpy and jax.lax in place of float(), if and NumPy (an array of NumPy's is indexed as "
+            "jnp.asarray(array)[rows]); or, where a number sets a shape, name its axis in static. Axes that are "
+            "traced: "
+            f"{', '.join(name for name, value in named.items() if jax.tree.leaves(value))}. JAX says: {error}"
+        ) from error
+    return hoisting.hoist(traced), shapes
+
+
+def _checked(outputs: Any) -> Any:
+    for leaf in jax.tree.leaves(outputs):
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float):
+            raise TypeError(
+                f"train_fn gives {leaf!r}, of type {type(leaf).__name__}; return a tree of numbers or arrays."
+            )
+    return outputs
 
 
 def _is_traced(value: Any) -> bool:
@@ -295,12 +345,25 @@ def _numbers(name: str, value: Any) -> Any:
     return np.asarray(value, np.int32) if name in _WHOLE else jax.tree.map(axes.real, value)
 
 
-def _choose(groups: Sequence[_Group]) -> Plan:
+def _laid_out(groups: Sequence[_Group], plan: Plan | None, before: Mapping[str, Any]) -> tuple[list[_Group], Plan]:
+    """Groups with the width of their lanes, and the plan; an earlier call in the directory has chosen for this one."""
+    if plan is not None:
+        return [group._replace(lane_width=plan.lane_width) for group in groups], plan
+    plans = [_choose(group) for group in groups]
+    chosen = before.get("lane_widths", {})
+    widths = [chosen.get(group.name, plan.lane_width) for group, plan in zip(groups, plans, strict=True)]
+    widest = replace(
+        plans[int(np.argmax(widths))], lane_width=max(widths), num_devices=min(plan.num_devices for plan in plans)
+    )
+    return [group._replace(lane_width=width) for group, width in zip(groups, widths, strict=True)], widest
+
+
+def _choose(group: _Group) -> Plan:
     return planning.choose(
         params_bytes=0,
-        forward_bytes=max(_working_bytes(group.traced.jaxpr) for group in groups),
+        forward_bytes=_working_bytes(group.traced.jaxpr),
         state_bytes=0,
-        data_bytes=max(sum(np.asarray(one).nbytes for one in group.traced.consts) for group in groups),
+        data_bytes=sum(np.asarray(one).nbytes for one in group.traced.consts),
         batch_bytes=None,
         memory_budget=None,
     )
@@ -317,29 +380,25 @@ def _working_bytes(jaxpr: Any) -> int:
     return max([level, *map(_working_bytes, subjaxprs(jaxpr))])
 
 
-def _found(groups: Sequence[_Group], grid: Grid, plan: Plan, run: Run, outputs: list[Any]) -> list[_Group]:
+def _found(groups: Sequence[_Group], grid: Grid, run: Run, outputs: list[Any]) -> list[_Group]:
     """Settle that the directory is of this run, take from it what is done, and return what is not."""
-    programs = {group.digest()[:16]: group.digest() for group in groups}
-    constants = hashlib.sha256()
-    for group in groups:
-        for one in group.traced.consts:
-            constants.update(np.ascontiguousarray(one).data)
     run.settle(
         {
             "kind": "map_grid",
-            "lane_width": plan.lane_width,
+            "lane_widths": {group.name: group.lane_width for group in groups},
             "float64": backend.setting("enable_x64"),
             "matmul_precision": backend.setting("default_matmul_precision"),
             "device": f"{jax.default_backend()} {jax.local_devices()[0].device_kind}",
-            "data": {"closed-over": constants.hexdigest()},
+            "closed_over": {group.name: _digest_of(group.traced.consts) for group in groups},
             "versions": folders.versions(),
-            "programs": programs,
+            "functions": {group.name: group.digest() for group in groups},
         },
         num_steps=1,
     )
     left = []
     for group in groups:
-        keys = [checkpoints.key(grid[place], group.digest()) for place in group.places]
+        program = group.digest()
+        keys = [checkpoints.key(grid[place], program) for place in group.places]
         done = run.in_order(keys)
         if done:
             snapshot = run.read([keys[member] for member in done])
@@ -357,6 +416,14 @@ def _found(groups: Sequence[_Group], grid: Grid, plan: Plan, run: Run, outputs: 
     return [group for group in left if len(group.places)]
 
 
+def _digest_of(arrays: Sequence[Any]) -> str:
+    digest = hashlib.sha256()
+    for one in map(np.asarray, arrays):
+        digest.update(f"{one.dtype} {one.shape}".encode())
+        digest.update(np.ascontiguousarray(one).data)
+    return digest.hexdigest()
+
+
 def _run(
     groups: Sequence[_Group], plan: Plan, outputs: list[Any], advanced: Callable[[int], Any], run: Run | None
 ) -> None:
@@ -369,7 +436,7 @@ def _run(
         def do(job: tuple[_Group, np.ndarray, list[Future[Any]]]) -> None:
             group, members, programs = job
             program, constants = programs[index].result()
-            lane = np.resize(members, plan.lane_width)
+            lane = np.resize(members, group.lane_width)
             made = jax.device_get(program(constants, [column[lane] for column in group.numbers]))
             leaves = [np.asarray(leaf)[: len(members)] for leaf in made]
             for slot, member in enumerate(members):
@@ -384,29 +451,29 @@ def _run(
         return do
 
     with ThreadPoolExecutor(backend.num_cores()) as compilers:
-        jobs = _jobs(groups, plan, devices, compilers)
+        jobs = _jobs(groups, devices, compilers)
         workers.share_out(jobs, len(devices), begin, threading.Event())
 
 
 def _jobs(
-    groups: Sequence[_Group], plan: Plan, devices: Sequence[Device], compilers: ThreadPoolExecutor
+    groups: Sequence[_Group], devices: Sequence[Device], compilers: ThreadPoolExecutor
 ) -> Iterator[tuple[_Group, np.ndarray, list[Future[Any]]]]:
     """Every lane with its programs, compiled in the background for each device."""
     with backend.kept_programs():
         compiling = []
         for group in groups:
-            programs = [_compiled(group, plan.lane_width, device, compilers) for device in devices]
+            programs = [_compiled(group, device, compilers) for device in devices]
             compiling += programs
-            for first in range(0, len(group.places), plan.lane_width):
-                yield group, np.arange(len(group.places))[first : first + plan.lane_width], programs
+            for first in range(0, len(group.places), group.lane_width):
+                yield group, np.arange(len(group.places))[first : first + group.lane_width], programs
         for program in compiling:
             program.exception()
 
 
-def _compiled(group: _Group, width: int, device: Device, compilers: ThreadPoolExecutor) -> "Future[Any]":
+def _compiled(group: _Group, device: Device, compilers: ThreadPoolExecutor) -> "Future[Any]":
     on_device = SingleDeviceSharding(device)
     constants = jax.device_put(group.traced.consts, device)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_device), constants)
-    numbers = [jax.ShapeDtypeStruct((width,), column.dtype, sharding=on_device) for column in group.numbers]
+    numbers = [jax.ShapeDtypeStruct((group.lane_width,), column.dtype, sharding=on_device) for column in group.numbers]
     lowered = jax.jit(group.program()).lower(shapes, numbers)
     return compilers.submit(lambda: (lowered.compile(), constants))
