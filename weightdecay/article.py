@@ -23,6 +23,7 @@ from weightdecay.decay import L1 as SubgradientL1
 from weightdecay.decay import L2 as CoupledL2
 from weightdecay.decay import Decoupled, Independent, NoDecay, ProximalL1, Rule
 from weightdecay.grid import Grid, logspace
+from weightdecay.planning import Plan
 from weightdecay.results import GridResult
 from weightdecay.types import Integer, Scalar
 
@@ -165,10 +166,11 @@ class Protocol:
             )
         return lines
 
-    def run(self, *, progress: bool = True) -> "Article":
+    def run(self, *, plan: Plan | None = None, progress: bool = True) -> "Article":
         """Train all candidates in every setting, and make the tables.
 
         Args:
+          plan: Lanes and devices; None has them chosen for the model and the backend.
           progress: Whether to show a bar for each setting.
 
         Returns:
@@ -178,7 +180,7 @@ class Protocol:
           ValueError: A method of which every candidate diverged.
         """
         started = time.perf_counter()
-        trained = {name: self._train(name, progress=progress) for name in self.settings}
+        trained = {name: self._train(name, plan, progress=progress) for name in self.settings}
         first = next(iter(trained.values()))
         times = {
             method: timing.parts_of_a_step(
@@ -217,7 +219,7 @@ class Protocol:
     def _metric(self) -> str:
         return "validation_accuracy" if self.has_classes else "validation_loss"
 
-    def _train(self, name: str, *, progress: bool) -> Setting:
+    def _train(self, name: str, plan: Plan | None, *, progress: bool) -> Setting:
         examples = self.settings[name]
         num = len(examples.train[0])
         epoch = _epoch(num, self.batch_size)
@@ -229,6 +231,7 @@ class Protocol:
             batch_size=self.batch_size,
             eval_every=epoch,
             mask=masks.kernels,
+            plan=plan,
             progress=progress,
         )
         kinds = {kind: method for method, (kind, _, _) in _RANGES.items()}
@@ -346,6 +349,7 @@ def tables(
     num_steps: Integer = 2000,
     batch_size: Integer = 32,
     learning_rate: Scalar = 1e-3,
+    plan: Plan | None = None,
     progress: bool = True,
 ) -> Article:
     """Make every table of a popular article on weight decay from real data, each beside what it claims.
@@ -357,6 +361,7 @@ def tables(
       num_steps: Training steps of each member, at least four epochs.
       batch_size: Examples a step.
       learning_rate: Of Adam, > 0.
+      plan: Lanes and devices; None has them chosen for the model and the backend.
       progress: Whether to show a bar for each setting.
 
     Returns:
@@ -374,7 +379,7 @@ def tables(
         batch_size=batch_size,
         learning_rate=learning_rate,
     )
-    return protocol.run(progress=progress)
+    return protocol.run(plan=plan, progress=progress)
 
 
 def check_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:

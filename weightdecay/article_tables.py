@@ -264,7 +264,12 @@ def training_time(trained: Trained) -> ArticleTable:
     """Table 2: how long it takes to come to a loss that both reach."""
     rows, checks = {}, []
     for setting in trained.settings:
-        steps = {name: steps_to_level(setting, f"{name}_loss") for name in ("training", "validation")}
+        evaluated = setting.comparison.result.dataset["step"].values
+        pair = [setting.choice(method).members for method in _PAIR.values()]
+        steps = {
+            loss: steps_to_level(evaluated, *(setting.along(name, members) for members in pair))
+            for loss, name in {"training": "train_loss", "validation": "validation_loss"}.items()
+        }
         for which, (name, method) in enumerate(_PAIR.items()):
             seconds = float(np.median(trained.times[method].seconds[timing.WHOLE]))
             rows[setting.name, name] = {
@@ -287,24 +292,26 @@ def training_time(trained: Trained) -> ArticleTable:
     )
 
 
-def steps_to_level(setting: Setting, loss: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps that the runs without and with decay take to a loss that both reach, seed by seed.
+def steps_to_level(
+    steps: Sequence[int] | np.ndarray,
+    without: Float[np.ndarray, "seeds evaluations"],
+    with_decay: Float[np.ndarray, "seeds evaluations"],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps that two runs take to a loss that both reach, seed by seed.
 
     Args:
-      setting: Of the runs.
-      loss: ``"training_loss"`` or ``"validation_loss"``.
+      steps: Of the evaluations.
+      without: Losses without decay.
+      with_decay: Losses with decay.
 
     Returns:
       Steps without and with decay, each of shape ``(seeds,)``: those of the first evaluation at which the loss is at
       most `SLACK` times the lowest loss of the worse of the two. nan where a run diverged.
     """
-    name = loss.replace("training", "train")
-    curves = [setting.along(name, setting.choice(method).members) for method in _PAIR.values()]
-    level = SLACK * np.maximum(*(curve.min(axis=1) for curve in curves))
-    steps = setting.comparison.result.dataset["step"].values
-    first = [np.argmax(curve <= level[:, None], axis=1) for curve in curves]
-    without, with_decay = (np.where(np.isnan(level), np.nan, steps[places]) for places in first)
-    return without, with_decay
+    level = SLACK * np.maximum(without.min(axis=1), with_decay.min(axis=1))
+    first = [np.argmax(curve <= level[:, None], axis=1) for curve in (without, with_decay)]
+    one, other = (np.where(np.isnan(level), np.nan, np.asarray(steps)[places]) for places in first)
+    return one, other
 
 
 def parts_of_a_step(trained: Trained) -> ArticleTable:

@@ -18,7 +18,7 @@ from weightdecay import masks, optimizers, training
 from weightdecay.data import Data
 from weightdecay.decay import Rule
 from weightdecay.training import Hyperparameters, State, Task
-from weightdecay.types import Batch, Integer, Scalar
+from weightdecay.types import Batch, Integer, Params, Scalar
 
 PARTS = ("initialize", "forward", "loss", "backward", "update")
 """Parts of a training step, in order; initialize comes once a run."""
@@ -35,11 +35,15 @@ class StepTimes:
       seconds: By part, and of the `WHOLE`; the median over the calls of each round, shape ``(rounds,)``.
       difference: Largest absolute difference between a weight after the parts and after the whole step.
       learning_rate: Of that step; with Adam no weight moves by much more.
+      before: Weights before the step.
+      after: Weights after the parts.
     """
 
     seconds: dict[str, Float[np.ndarray, " rounds"]]
     difference: float
     learning_rate: float
+    before: Params
+    after: Params
 
 
 def parts_of_a_step(
@@ -92,7 +96,7 @@ def parts_of_a_step(
         network={},
     )
     batch = jax.tree.map(lambda array: jnp.asarray(array[: int(batch_size)]), splits["train"])
-    programs, after = _programs(task, hyperparameters, batch)
+    programs, before, after = _programs(task, hyperparameters, batch)
     after_whole = programs[WHOLE]()
     differences = jax.tree.map(lambda one, other: jnp.abs(one - other).max(), after, after_whole.params)
     seconds: dict[str, list[float]] = {name: [] for name in programs}
@@ -103,11 +107,15 @@ def parts_of_a_step(
         {name: np.array(values) for name, values in seconds.items()},
         float(max(jax.tree.leaves(differences))),
         float(learning_rate),
+        before,
+        after,
     )
 
 
-def _programs(task: Task, hyperparameters: Hyperparameters, batch: Batch) -> tuple[dict[str, Callable[[], Any]], Any]:
-    """Each part, compiled and given what the part before it made; and the weights after the last of them."""
+def _programs(
+    task: Task, hyperparameters: Hyperparameters, batch: Batch
+) -> tuple[dict[str, Callable[[], Any]], Params, Params]:
+    """Each part, compiled and given what the part before it made; and the weights before and after them."""
     network, key = task.network(), jax.random.key(0)
 
     @jax.jit
@@ -154,7 +162,7 @@ def _programs(task: Task, hyperparameters: Hyperparameters, batch: Batch) -> tup
         "update": lambda: update(hyperparameters, gradients, state),
         WHOLE: lambda: whole(hyperparameters, state, batch),
     }
-    return programs, params
+    return programs, state.params, params
 
 
 def _seconds(program: Callable[[], Any]) -> float:
