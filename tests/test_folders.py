@@ -131,7 +131,9 @@ def test_write_keeps_members_of_several_structures(mixed, tmp_path):
     assert (stored["version"], stored["structures"]) == (3, [0, 1, 2, 3])
     arrays = load_file(run / "weights.safetensors")
     np.testing.assert_array_equal(arrays["2/model_state/batch_stats/mean"], [[0, 1, 2]])
-    alternating = mixed._replace(weights=[mixed.weights[number % 2] for number in range(4)])
+    sizes = (2, 5, 2, 5)
+    apart = [({"kernel": np.full((2, size), member, np.float32)}, {}) for member, size in enumerate(sizes)]
+    alternating = mixed._replace(weights=apart)
     same(folders.read(folders.write(tmp_path / "other", alternating)), alternating)
 
 
