@@ -7,7 +7,6 @@ from tests.compare import same_bits
 from weightdecay.batches import FromHost, OnDevice, Orders
 from weightdecay.types import Batch
 
-
 ALONE = -1  # the fold of a member of data without folds
 
 

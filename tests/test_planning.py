@@ -251,6 +251,15 @@ def test_fit_grid_out_of_memory_twice_is_told(monkeypatch):
         short(plan=wd.Plan(2, 2))
 
 
+def test_fit_grid_out_of_memory_does_not_stream_folds(monkeypatch):
+    exhausted(monkeypatch, 1)
+    folded = wd.data.folds(*DATA.train, num_folds=2)
+    with pytest.raises(MemoryError, match=r"ran out of memory with lanes of 2 on 1 device"):
+        wd.fit_grid(
+            MODEL, folded, wd.Grid(learning_rate=[1e-3], fold=range(2)), plan=wd.Plan(2, 1), progress=False, **SHORT
+        )
+
+
 def test_fit_grid_keeps_the_width_of_members_that_are_saved(monkeypatch, tmp_path):
     short(plan=None, directory=tmp_path)
     width = short(plan=None, directory=tmp_path).settings["plan"]["lane_width"]

@@ -439,7 +439,8 @@ def with_train(inputs=None, targets=None):
 BAD = {
     "grid": (bad(grid=[wd.L2(0.1)]), TypeError, "grid is of type list; give wd.Grid"),
     "no learning rate": (bad(grid=wd.Grid(decay=[wd.L2(0.1)])), ValueError, "no axis learning_rate; add one"),
-    "axis": (bad(grid=wd.Grid(learning_rate=1e-3, beta=[0.9])), ValueError, "axis 'beta', which nobody takes.*the optimizer .*b1"),
+    "axis": (bad(grid=wd.Grid(learning_rate=1e-3, beta=[0.9])), ValueError,
+        "axis 'beta', which nobody takes.*the optimizer .*b1"),
     "model": (bad(model="MLP"), TypeError, "model is 'MLP', of type str; give a flax linen module"),
     "model class": (bad(model=wd.models.MLP), TypeError, "it is a class: make an instance"),
     "data": (bad(data=DATA.train), TypeError, "data is of type tuple; give wd.data.digits"),

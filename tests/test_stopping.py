@@ -15,7 +15,6 @@ from tests.compare import same_bits
 from weightdecay import lanes, training
 from weightdecay.planning import Plan
 from weightdecay.training import Examples, Hyperparameters
-from weightdecay.types import Batch
 
 DATA = wd.data.digits(num_train=100)
 MODEL = wd.models.MLP((8,))

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from weightdecay import tree
 from weightdecay.types import Params, PyTree
 
-
 NEAR_ZERO = 1e-3
 """Absolute value below which a weight counts as near zero."""
 
@@ -66,8 +65,10 @@ def by_layer(params: Params, previous: Params, decays: list[bool]) -> dict[str, 
       decays: One bool a leaf of ``params``.
 
     Returns:
-      Each of shape ``(layers,)``: ``layer_weight_norm``, Euclidean; ``layer_zero_fraction``, of exact zeros; ``rotation``,
-      the angle of the step in radians; and ``effective_learning_rate``, the length of the step over the norm before it.
+      Each of shape ``(layers,)``: ``layer_weight_norm``, Euclidean; ``layer_zero_fraction``, of exact zeros;
+      ``rotation``, the angle of the step in radians; and ``effective_learning_rate``, the length of the step over the
+      norm before it. The rotation is nan where the weights are or were all zero; the effective learning rate is nan
+      or infinite where they were.
     """
     pairs = list(zip(_chosen(params, decays), _chosen(previous, decays), strict=True))
 

@@ -320,7 +320,7 @@ def _traced(one: Callable[..., Any], numbers: Sequence[np.ndarray], structure: A
         named = jax.tree.unflatten(structure, numbers)
         raise TypeError(
             "train_fn needs the value of a number that is traced: members that differ in numbers run as one program, "
-            "so compute with jax.numpy and jax.lax in place of float(), if and NumPy (an array of NumPy's is indexed as "
+            "so compute with jax.numpy and jax.lax in place of float(), if and NumPy (NumPy's arrays are indexed as "
             "jnp.asarray(array)[rows]); or, where a number sets a shape, name its axis in static. Axes that are "
             "traced: "
             f"{', '.join(name for name, value in named.items() if jax.tree.leaves(value))}. JAX says: {error}"

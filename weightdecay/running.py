@@ -41,6 +41,7 @@ from weightdecay.lanes import Work
 from weightdecay.planning import Forecast, Plan
 from weightdecay.records import Records
 from weightdecay.results import GridResult
+from weightdecay.schedules import Parametric
 from weightdecay.training import Task
 from weightdecay.types import Batch, Integer, LossFn, Mask, MaskFn, Scalar
 
@@ -224,7 +225,9 @@ def _trained(
             raise
         holds_members = run is not None and run.holds_members()
         free = width_is_free and not holds_members
-        smaller = planning.lowered(work.plan, batch_size=work.batch_size, width_is_free=free)
+        may_stream = work.splits["validation"] is not work.splits["train"]
+        batch_size = work.batch_size if may_stream else None
+        smaller = planning.lowered(work.plan, batch_size=batch_size, width_is_free=free)
         lanes_on = f"lanes of {work.plan.lane_width} on {work.plan.num_devices} device(s)"
         if again or smaller is None:
             raise MemoryError(
@@ -314,7 +317,13 @@ def _found(work: Work, grid: Grid, names: Mapping[str, Any], run: Run, records: 
 
 
 def fit(
-    model: Any, data: Data, *, decay: Rule | Sequence[Rule], learning_rate: Scalar, seed: Integer = 0, **settings: Any
+    model: Any,
+    data: Data,
+    *,
+    decay: Rule | Sequence[Rule],
+    learning_rate: Scalar | Parametric,
+    seed: Integer = 0,
+    **settings: Any,
 ) -> GridResult:
     """Train one member alone; its numbers are, bit for bit, those that it has in any grid.
 
@@ -322,10 +331,10 @@ def fit(
       model: As in `fit_grid`.
       data: As in `fit_grid`.
       decay: The rule, or several in a tuple.
-      learning_rate: > 0.
+      learning_rate: > 0, or a schedule of `weightdecay.schedules`.
       seed: Of the first weights, the batches and the dropout.
-      **settings: ``num_steps``, ``batch_size`` and the other arguments of `fit_grid`; every further one is an argument
-        of the optimizer, such as ``momentum=0.9``.
+      **settings: ``num_steps``, ``batch_size`` and the other arguments of `fit_grid`; every further one is the value of
+        an axis, such as ``momentum=0.9`` or ``label_smoothing=0.1``.
 
     Returns:
       A result of one member: ``result.params()`` are its weights.

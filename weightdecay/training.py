@@ -397,7 +397,8 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
     (loss, model_state), gradients = jax.value_and_grad(data_loss, has_aux=True)(state.params)
     made = loss, gradients
     if "clip_norm" in strengths:
-        shrink = jnp.minimum(1, strengths["clip_norm"] / tree.norm(gradients))
+        norm, most = tree.norm(gradients), strengths["clip_norm"]
+        shrink = jnp.where(norm > most, most / norm, 1)
         gradients = jax.tree.map(lambda gradient: gradient * shrink.astype(gradient.dtype), gradients)
     updates, optimizer_state = task.transformation(hyperparameters).update(
         gradients, state.optimizer_state, state.params

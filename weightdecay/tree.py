@@ -237,7 +237,7 @@ def norm(tree: PyTree) -> Any:
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     precise = (leaf.astype(jnp.promote_types(jnp.float32, leaf.dtype)) for leaf in leaves)
     square = sum((jnp.sum(jnp.square(leaf)) for leaf in precise), start=jnp.zeros(()))
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    return jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
 
 
 def _joined(path: tuple[Any, ...]) -> str:
