@@ -67,7 +67,10 @@ def updated(transform, params=PARAMS, gradients=None):
         ({"learning_rate": HUGE}, ValueError, r"learning_rate\[0\] is 10+; give a finite number"),
         ({"learning_rate": 1e39}, ValueError, "give a finite number"),  # infinite in float32
         ({"learning_rate": 1e-50}, ValueError, "a learning rate is a number above 0"),  # 0 in float32
-        ({"learning_rate": schedules.Cosine(0.1, 9)}, TypeError, r"learning_rate\[0\] is Cosine.*, of type Cosine"),
+        ({"learning_rate": schedules.Cosine}, TypeError, r"learning_rate\[0\] is .*Cosine.*, of type type; a learning"),
+        ({"learning_rate": schedules.Cosine(NAN, 9)}, ValueError, r"learning_rate\[0\].*nan"),
+        ({"learning_rate": schedules.Cosine(0.1, "9")}, TypeError, r"learning_rate\[0\].*'9'"),
+        ({"learning_rate": abs}, TypeError, r"learning_rate\[0\] is <built-in .*; a learning rate is a number"),
         ({"learning_rate": [1, 1.0]}, ValueError, "learning_rate holds 1.0 twice"),
         ({"learning_rate": [0.1, np.float32(0.1)]}, ValueError, "twice, as JAX rounds numbers"),
         ({"momentum": [0.0, -0.0]}, ValueError, "momentum holds -0.0 twice"),
@@ -79,7 +82,7 @@ def updated(transform, params=PARAMS, gradients=None):
         ({"eps": -1e-8}, ValueError, r"eps\[0\] is -1e-08; give a number >= 0"),
         ({"peak_learning_rate": -1.0}, ValueError, r"peak_learning_rate\[0\] is -1.0; give a number above 0"),
         ({"size": b"small"}, TypeError, r"size\[0\] is b'small', of type bytes"),
-        ({"size": np.array([0.1, None], object)}, TypeError, r"size\[1\] is None"),
+        ({"size": np.array([0.1, {}], object)}, TypeError, r"size\[1\] is {}, of type dict; give a number"),
         ({"decay": None}, TypeError, r"decay\[0\] is None, of type NoneType, which is no decay rule"),
         ({"decay": 0.1}, TypeError, r"decay\[0\] is 0.1, of type float, which is no decay rule"),
         ({"decay": wd.L2}, TypeError, r"decay\[0\] is the kind L2 without its coefficient"),
