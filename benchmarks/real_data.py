@@ -28,8 +28,8 @@ worse, or within noise where the 95 % interval by Student's t holds 0; each alon
     python benchmarks/real_data.py PATH --sets concrete,yacht --splits 3
     python benchmarks/real_data.py PATH --first-weights flax
 
-scikit-learn draws first biases at random, flax takes 0, and their kernels differ in scale. On a small set that alone can
-be worth more than any decay: with `wd.models.MLP` (``--first-weights flax``) it is first weights that are compared.
+scikit-learn draws first biases at random, flax takes 0, and their kernels differ in scale. On a small set that alone
+can be worth more than any decay: with `wd.models.MLP` (``--first-weights flax``) it is first weights that are compared.
 """
 
 import argparse
