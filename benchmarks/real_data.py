@@ -104,6 +104,7 @@ class Split(NamedTuple):
     test: tuple[np.ndarray, np.ndarray]
     seed: int
     num_epochs: int
+    drawn_from: int  # rows; more than those of ``train`` where there were too many
 
 
 class Outcome(NamedTuple):
@@ -200,7 +201,7 @@ def _splits(name: str, num_splits: int, options: argparse.Namespace) -> Iterator
         fold = np.repeat([-1, 0], [len(train[1]), len(validation[1])])
         num_epochs = _num_epochs(task, len(train[1]))
         for seed in range(num_splits):
-            yield Split(wd.Data(train, validation), fold, both, test, seed, num_epochs)
+            yield Split(wd.Data(train, validation), fold, both, test, seed, num_epochs, len(both[1]))
         return
     inputs, targets = wd.data.read_csv(options.path / "uci" / f"{name}-data.csv.gz", target=-1, header=False)
     targets = targets.astype(np.float32)  # Whole numbers come as integers.
@@ -211,9 +212,8 @@ def _splits(name: str, num_splits: int, options: argparse.Namespace) -> Iterator
             rows = np.random.default_rng(seed).choice(rows, options.rows, replace=False)
         search = wd.data.folds(inputs[rows], targets[rows], num_folds=options.folds, seed=seed)
         num_epochs = _num_epochs(task, len(rows) * (1 - 1 / options.folds))
-        yield Split(
-            search, search.fold, (inputs[rows], targets[rows]), (inputs[is_test], targets[is_test]), seed, num_epochs
-        )
+        train, test = (inputs[rows], targets[rows]), (inputs[is_test], targets[is_test])
+        yield Split(search, search.fold, train, test, seed, num_epochs, int((~is_test).sum()))
 
 
 def _num_epochs(task: Task, num_rows: float) -> int:
@@ -397,9 +397,10 @@ def _kind(choice: Any) -> str:
 def _told(name: str, split: Split, found: Sequence[Found]) -> str:
     """What came of a set, in words."""
     times = "seeds" if name == MNIST else "splits"
+    drawn = f" (drawn from {split.drawn_from})" if split.drawn_from > len(split.train[1]) else ""
     lines = [
-        f"{name}: {len(split.train[1])} rows to train on and to choose by, {len(split.test[1])} to test, {len(found)} "
-        f"{times}, {split.num_epochs} epochs",
+        f"{name}: {len(split.train[1])} rows{drawn} to train on and to choose by, {len(split.test[1])} to test, "
+        f"{len(found)} {times}, {split.num_epochs} epochs",
         f"  test error, {'%' if name == MNIST else 'RMSE'}: with decay {_shown(found, 'decay')}, without "
         f"{_shown(found, 'no_decay')}, scikit-learn {_shown(found, 'scikit_learn')}, in scikit-learn's time "
         f"{_shown(found, 'in_its_time')}",
