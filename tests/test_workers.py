@@ -62,6 +62,21 @@ def test_share_out_raises_what_a_job_raised_and_takes_no_more():
     assert begun == [0]
 
 
+def test_share_out_that_failed_leaves_the_other_jobs_alone():
+    begun, both, stop = [], threading.Barrier(2, timeout=60), threading.Event()
+
+    def do(job):
+        begun.append(job)
+        both.wait()
+        if job == 0:
+            raise OSError("disk full")
+        assert stop.wait(60)  # as a lane does, which leaves at the end of its stretch
+
+    with pytest.raises(OSError, match="disk full"):
+        workers.share_out(range(1000), 2, lambda index, stack: do, stop)
+    assert sorted(begun) == [0, 1]
+
+
 def test_share_out_raises_what_the_making_of_jobs_raised():
     def jobs():
         yield 1
