@@ -54,7 +54,7 @@ from peers import CORES
 import weightdecay as wd
 from weightdecay import uncertainty
 
-UCI_SPLITS = 10
+NUM_SPLITS = 10
 MNIST = "mnist-10k"
 _L2 = (1e-5, 1e-1)
 _DECOUPLED = (1e-2, 1e1)
@@ -76,7 +76,6 @@ class Task:
       learning_rate: Of both sides; the library goes on to others in scikit-learn's time.
       batch_size: Examples a step.
       num_steps: Of a member in the search, about: both sides take whole epochs.
-      repeats: Splits, or seeds of MNIST, unless fewer are asked for.
       regresses: Whether targets are real numbers.
       first_weights: Of the library's networks: drawn as ``"scikit-learn"`` or as ``"flax"`` draws them.
     """
@@ -85,13 +84,12 @@ class Task:
     learning_rate: float = 3e-3
     batch_size: int = 32
     num_steps: int = 1500
-    repeats: int = UCI_SPLITS
     regresses: bool = True
     first_weights: str = "scikit-learn"
 
 
 TASKS = {name: Task() for name in ("concrete", "energy", "yacht", "wine", "airfoil", "protein")} | {
-    MNIST: Task(hidden=100, learning_rate=1e-3, batch_size=64, num_steps=1000, repeats=5, regresses=False)
+    MNIST: Task(hidden=100, learning_rate=1e-3, batch_size=64, num_steps=1000, regresses=False)
 }
 
 
@@ -134,8 +132,7 @@ def main() -> None:
     rows, lines = [], []
     for name in options.sets:
         task = replace(TASKS[name], first_weights=options.first_weights)
-        num_splits = min(options.splits or task.repeats, task.repeats)
-        splits = list(_splits(name, num_splits, options))
+        splits = list(_splits(name, options.splits, options))
         found = [_compare(split, task, options.trials) for split in splits]
         print(f"\n{_told(name, splits[0], found)}", flush=True)
         rows.append(_row(name, found))
@@ -152,7 +149,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--sets", type=lambda names: names.split(","), default=list(TASKS), help=f"of {','.join(TASKS)} (default: all)"
     )
-    parser.add_argument("--splits", type=int, help=f"at most (default: {UCI_SPLITS}, and 5 seeds of MNIST)")
+    parser.add_argument(
+        "--splits", type=int, choices=range(1, NUM_SPLITS + 1), default=NUM_SPLITS, help=f"default: {NUM_SPLITS}, all"
+    )
     parser.add_argument("--trials", type=int, default=13, help="candidates of each side, an odd number (default: 13)")
     parser.add_argument("--folds", type=int, default=3, help="of the training rows of a UCI set (default: 3)")
     parser.add_argument("--rows", type=int, default=4000, help="most training rows of a UCI set (default: 4000)")
@@ -164,8 +163,8 @@ def _options() -> argparse.Namespace:
     for name in options.sets:
         if name not in TASKS:
             parser.error(f"--sets: {name!r} is none of {', '.join(TASKS)}")
-    for name, least in {"splits": 1, "trials": 3, "folds": 2, "rows": 100}.items():
-        if getattr(options, name) is not None and getattr(options, name) < least:
+    for name, least in {"trials": 3, "folds": 2, "rows": 100}.items():
+        if getattr(options, name) < least:
             parser.error(f"--{name}: give at least {least}")
     if options.trials % 2 == 0:
         parser.error("--trials: give an odd number: no decay, and equally many coefficients of two rules")
@@ -427,7 +426,7 @@ def _difference(name: str, found: Sequence[Found], one: str, other: str) -> str:
     differences = [getattr(both, one).error - getattr(both, other).error for both in found]
     # The splits of UCI are the folds of a cross-validation: the training rows of two are nearly the same.
     folds = None if name == MNIST else range(len(found))
-    told = uncertainty.estimate(differences, folds=folds, num_folds=UCI_SPLITS)
+    told = uncertainty.estimate(differences, folds=folds, num_folds=NUM_SPLITS)
     if len(found) == 1:
         return f"{told}, one split cannot tell"
     if told.upper < 0:
