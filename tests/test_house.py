@@ -26,7 +26,7 @@ FLOORS = [
     ["training", "evaluation"],
     ["distributions", "grid", "backend", "planning", "records", "folders", "checkpoints"],
     ["uncertainty", "candidates", "edges", "selection", "labels", "tables", "joining"],
-    ["units", "lines", "drawing", "heatmaps", "layer_plots", "plots", "plotting", "results"],
+    ["units", "lines", "drawing", "heatmaps", "layer_plots", "rankings", "plots", "plotting", "results"],
     ["axes", "batches", "groups", "workers", "lanes", "expectations"],
     ["progressing", "running", "hoisting", "mapping"],
     ["comparing", "printing", "jobs", "timing", "verdicts", "article_tables", "article", "cli"],

@@ -13,6 +13,7 @@ from weightdecay import drawing, lines, units
 from weightdecay.heatmaps import heatmap
 from weightdecay.heatmaps import rules as mapped_rules
 from weightdecay.layer_plots import norm_curves, norms, rotation, weights
+from weightdecay.rankings import ranking
 from weightdecay.selection import Choice
 from weightdecay.uncertainty import mean_and_error
 
@@ -25,6 +26,7 @@ __all__ = [
     "norms",
     "page",
     "path",
+    "ranking",
     "rotation",
     "sparsity",
     "weights",

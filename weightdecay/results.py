@@ -550,7 +550,7 @@ class GridResult(Plots):
             return 0
         if not isinstance(member, int | np.integer) or not -len(self) <= member < len(self):
             raise IndexError(f"member is {member}; give 0 to {len(self) - 1}.")
-        return int(member)
+        return range(len(self))[member]
 
 
 def load(path: str | os.PathLike[str]) -> GridResult:

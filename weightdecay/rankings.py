@@ -1,0 +1,45 @@
+"""Methods beside each other, each with its score and the error of that."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from weightdecay import drawing, units
+
+
+def ranking(table: pd.DataFrame, score: str, *, reference: str = "no regularization", ax: Any = None) -> Any:
+    """Plot a score a method, the best above, with bars of one standard error.
+
+    Args:
+      table: As ``Comparison.table()`` makes it: a row a method, with the score, its ``..._standard_error`` and
+        ``within_noise``.
+      score: Column of the score, such as ``"test_accuracy"``.
+      reference: Method at whose score a line stands, if it is among them.
+      ax: Matplotlib axes; None makes new ones.
+
+    Returns:
+      The axes.
+    """
+    ax = drawing.axes(ax)
+    places = np.arange(len(table))
+    means, errors = table[score].to_numpy(float), np.nan_to_num(table[f"{score}_standard_error"].to_numpy(float))
+    noise = table["within_noise"].to_numpy(bool)
+    looks = {
+        "not to be told from the best": (noise, {"color": drawing.COLOURS[0], "marker": "o"}),
+        "behind by more than noise": (~noise, {"color": drawing.COLOURS[1], "marker": "s", "markerfacecolor": "white"}),
+    }
+    for label, (shown, look) in looks.items():
+        if shown.any():
+            ax.errorbar(
+                means[shown], places[shown], xerr=errors[shown], linestyle="none", capsize=3, label=label, **look
+            )
+    if reference in table.index:
+        ax.axvline(table.loc[reference, score], color=drawing.GREY, linestyle="--", linewidth=1, label=reference)
+    ax.set_yticks(places, [str(name) for name in table.index])
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.grid(axis="x", color="0.9", linewidth=0.8)
+    ax.set_axisbelow(True)
+    return drawing.finish(
+        ax, units.axis_of_metric(score), "", ["bars: one standard error over seeds and test examples"]
+    )
