@@ -291,10 +291,12 @@ def test_fit_grid_dataset_has_the_promised_schema(result):
     dims = {name: values.dims for name, values in dataset.data_vars.items()}
     told = (
         "train_loss", "penalty", "train_accuracy", "validation_loss", "validation_accuracy", "weight_norm",
-        "zero_fraction", "near_zero_fraction",
+        "zero_fraction", "near_zero_fraction", "time_scale_epochs",
     )  # fmt: skip
-    by_layer = ("layer_weight_norm", "layer_zero_fraction", "rotation", "effective_learning_rate")
-    marks = ("diverged_at", "stopped_at", "best_step")
+    by_layer = (
+        "layer_weight_norm", "layer_zero_fraction", "rotation", "effective_learning_rate", "predicted_rotation",
+    )  # fmt: skip
+    marks = ("diverged_at", "stopped_at", "best_step", "decaying_fraction", "degrees_of_freedom")
     assert dims == {
         **dict.fromkeys(told, ("member", "step")),
         **dict.fromkeys(by_layer, ("member", "step", "layer")),
