@@ -35,7 +35,7 @@ def enter(work: Work, grid: Grid, records: Records) -> None:
             told = theory.decayed(grid[place], group.task.optimizer, work.steps)
             time_scale[place], rotation[place] = told.time_scale / steps_per_epoch, told.rotation
             if inputs is not None:
-                zeros = float(records.metrics["zero_fraction"][place, -1])
+                zeros = float(records.metrics["zero_fraction"][place, -1]) if records.metrics else math.nan
                 nonzero = None if math.isnan(zeros) else round((1 - zeros) * inputs.shape[1])
                 freedom[place] = theory.degrees_of_freedom(
                     inputs, grid[place]["decay"], num_nonzero=nonzero, intercept=len(sizes) > 1
