@@ -6,6 +6,7 @@ import threading
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -30,7 +31,7 @@ def test_sweep_prints_a_table_and_a_choice_and_writes_a_folder(here):
     shown = run("digits", *QUICK)
     assert shown.exit_code == 0, shown.output
     assert "100 training, 359 validation, 359 test examples. 9 candidates x 2 seeds = 18 members" in shown.stdout
-    table = [line for line in shown.stdout.splitlines() if "%" in line]
+    table = [line for line in shown.stdout.splitlines() if line.endswith("%")]
     assert len(table) == 9
     assert [line[3:].split("(")[0] for line in table] == ["NoDecay"] + [
         kind for kind in ("L2", "L1", "ProximalL1", "Decoupled") for _ in range(2)
@@ -39,6 +40,7 @@ def test_sweep_prints_a_table_and_a_choice_and_writes_a_folder(here):
     best = result.best()
     assert sum(line.startswith("*") for line in table) == 1
     assert f"* best mean:          {best}" in shown.stdout
+    assert f"\n\n{best.sentence}\n\n" in shown.stdout
     assert "one standard error: " in shown.stdout
     assert re.search(r"test accuracy: +\S+ 0\.\d{4} ± 0\.\d{4}, NoDecay\(\) 0\.\d{4} ± ", shown.stdout)
     assert ("Warning: " in shown.stdout) == (best.edge is not None)
@@ -70,6 +72,21 @@ def test_sweep_options_reach_the_grid(here):
     assert result.params(0)["Dense_1"]["kernel"].shape == (4, 3)
     assert "one standard error: not to be told from one seed" in shown.stdout
     assert "learning rate" in shown.stdout
+
+
+def test_compare_prints_a_ranking_and_writes_a_folder(here):
+    arguments = ["digits", "--widths", "8", "--steps", "20", "--trials", "2", "--seeds", "2", "--train-size", "100"]
+    shown = CliRunner().invoke(cli.app, ["compare", *arguments])
+    assert shown.exit_code == 0, shown.output
+    table = pd.read_csv("runs/digits-compared/comparison.csv", index_col=0)
+    lines = [line for line in shown.stdout.splitlines() if "%" in line]
+    assert len(lines) == len(table) == 12
+    for line, (name, row) in zip(lines, table.iterrows(), strict=True):
+        assert line.startswith(f"{name}  ")
+        assert row["trials"] == 2
+    assert f"\nBest test accuracy: {table.index[0]}, " in shown.stdout
+    assert len(wd.load("runs/digits-compared")) == 12 * 2 * 2
+    assert (here / "runs" / "digits-compared" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_sweep_of_a_regression_has_a_loss_and_no_accuracy(here):

@@ -103,7 +103,7 @@ def data_set(name: str, *, train_size: int | None, label_noise: float = 0.0) -> 
     if not is_regression(name):
         return make(num_train=train_size, label_noise=label_noise)
     if label_noise:
-        raise ValueError(f"label_noise is {label_noise}, but dataset {name} is a regression, without labels; leave it.")
+        raise ValueError(f"dataset {name} is a regression: it has no labels to falsify; leave label_noise.")
     return make(num_train=train_size)
 
 

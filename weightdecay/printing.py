@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from weightdecay import selection
 from weightdecay.results import GridResult
 
 
@@ -17,7 +18,7 @@ def show(result: GridResult, metric: str) -> None:
         marks.setdefault(choice.number, "+")
         cautious = str(choice)
     typer.echo("\n" + "\n".join(_table(result, marks)))
-    typer.echo(f"\n* best mean:          {best}")
+    typer.echo(f"\n{best.sentence}\n\n* best mean:          {best}")
     typer.echo(f"{'+' if '+' in marks.values() else '*'} one standard error: {cautious}")
     none = result.no_decay(metric=metric)
     if none is not None and none.number != best.number:
@@ -26,8 +27,9 @@ def show(result: GridResult, metric: str) -> None:
     name = "test_loss" if scores[0]["test_accuracy"] != scores[0]["test_accuracy"] else "test_accuracy"
     told = [f"{row['decay']} {_mean(row, name)}" for row in scores]
     typer.echo(f"  {name.replace('_', ' ') + ':':<20}{', '.join(told)}")
-    if best.advice:
-        typer.echo(f"\nWarning: {best.advice}")
+    advice = selection.choose(result.candidates(metric), metric=metric).advice  # without a word of Python
+    if advice:
+        typer.echo(f"\nWarning: {advice}")
 
 
 def _table(result: GridResult, marks: dict[int, str]) -> list[str]:
