@@ -1,0 +1,69 @@
+"""What do the diagnostics cost that every run carries along?
+
+Trains the same grid as it is, and with norms, sparsity, rotation and step length by layer cut out of its evaluations.
+Both programs are compiled before anything is timed, and run in turn in one process. Prints a line of JSON a side, and
+the ratio.
+
+    python benchmarks/watching.py
+"""
+
+import json
+import statistics
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+
+import weightdecay as wd
+from weightdecay import diagnostics, training
+
+_REPEATS = 9
+
+
+class _Watched(wd.models.MLP):
+    """A network of its own name, so that each side has its own compiled program."""
+
+
+class _Unwatched(wd.models.MLP):
+    """The same."""
+
+
+def _nothing(params: Any, previous: Any, decays: list[bool]) -> dict[str, Any]:
+    return {name: jnp.zeros((sum(decays),)) for name in training.LAYER_METRICS}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    data = wd.data.digits()
+    grid = wd.Grid(decay=[wd.NoDecay(), *wd.logspace(wd.Decoupled, 1e-3, 1e1, 15)], learning_rate=1e-3, seed=range(4))
+
+    def run(model: Any) -> float:
+        return wd.fit_grid(model, data, grid, num_steps=1000, batch_size=64, progress=False).settings["seconds"]
+
+    def watched() -> float:
+        return run(_Watched((64, 64)))
+
+    def unwatched() -> float:
+        with (
+            mock.patch.object(diagnostics, "by_layer", _nothing),
+            mock.patch.object(diagnostics, "near_zero_fraction", return_value=0.0),
+        ):
+            return run(_Unwatched((64, 64)))
+
+    sides = {"with diagnostics": watched, "without": unwatched}
+    for side in sides.values():
+        side()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(_REPEATS):
+        for name, side in sides.items():
+            seconds[name].append(side())
+    print(f"jax {jax.__version__}, {jax.default_backend()}, {len(jax.local_devices())} devices, n = {_REPEATS}")
+    for name, times in seconds.items():
+        print(json.dumps({"benchmark": "watching", "side": name, "members": len(grid), "seconds": times}))
+    first, second = (statistics.median(seconds[name]) for name in sides)
+    print(f"median {first:.2f} s with diagnostics, {second:.2f} s without: ratio {first / second:.3f}")
+
+
+if __name__ == "__main__":
+    main()
