@@ -17,10 +17,10 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), flags=re.S | re.M)
 
 
-@pytest.mark.parametrize("index", range(3))
+@pytest.mark.parametrize("index", range(4))
 def test_readme_python_runs_as_written(index, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert len(blocks("python")) == 3
+    assert len(blocks("python")) == 4
     exec(compile(blocks("python")[index], "README.md", "exec"), {})
     assert capsys.readouterr().out in ("", *blocks("text"))
 
@@ -43,6 +43,18 @@ def test_readme_has_each_rule_with_its_own_formula(name):
         assert part in docstring
 
 
+def test_readme_names_files_that_are_there():
+    text = README.read_text(encoding="utf-8")
+    named = re.findall(r"`(?:python )?((?:tests|benchmarks|weightdecay)/\w+\.py)", text) + re.findall(r"\]\((.*?)\)", text)
+    assert len(named) > 40
+    assert [name for name in named if not (README.parent / name).is_file()] == []
+
+
+def test_readme_names_every_command():
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert set(re.findall(r"^\| `weightdecay (\w+) ", README.read_text(encoding="utf-8"), flags=re.M)) == commands
+
+
 def test_readme_begins_with_the_command_and_its_plot():
     assert "weightdecay sweep digits" in blocks("console")[0]
-    assert (README.parent / "notebooks" / "figures" / "digits.png").read_bytes().startswith(b"\x89PNG")
+    assert (README.parent / "notebooks" / "figures" / "noisy-digits.png").read_bytes().startswith(b"\x89PNG")
