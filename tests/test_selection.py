@@ -129,6 +129,8 @@ def test_choose_refuses(metric, kwargs, message):
 def test_choice_reads_as_a_sentence():
     chosen = choose([[0.5, 0.5], [0.1, 0.2], [0.4, 0.4], [0.6, 0.6]], decay=PATH)
     assert str(chosen) == "L2(0.01), learning_rate 0.001: validation loss 0.1500 ± 0.0500"
+    third = choose([[0.1, 0.2], [0.3, 0.4]], decay=PATH[1:3], learning_rate=[10**-1.5])
+    assert str(third) == "L2(0.01), learning_rate 0.03162: validation loss 0.1500 ± 0.0500"
 
 
 def test_choose_orders_a_rule_of_several_coefficients_by_the_one_of_that_name():

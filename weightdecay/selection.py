@@ -69,7 +69,7 @@ class Choice(Candidate):
 
     def __str__(self) -> str:
         """Return the candidate with its metric."""
-        others = "".join(f", {name} {value}" for name, value in self.others.items())
+        others = "".join(f", {name} {_short(value)}" for name, value in self.others.items())
         error = "" if math.isnan(self.standard_error) else f" ± {self.standard_error:.4f}"
         return f"{self.decay}{others}: {self.metric.replace('_', ' ')} {self.mean:.4f}{error}"
 
