@@ -35,7 +35,7 @@ def contents():
     result = wd.fit_grid(wd.models.MLP((4,)), data, grid, num_steps=4, batch_size=10, eval_every=2, progress=False)
     result.test()
     weights = [(result.params(member), result.model_state(member)) for member in range(len(result))]
-    return folders.Contents(result.dataset, result.members, weights, result.settings, result._test)
+    return folders.Contents(result.dataset, result.members, weights, result.settings, result._test, result.versions)
 
 
 @pytest.fixture(scope="module")

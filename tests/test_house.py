@@ -13,7 +13,7 @@ PACKAGE = Path(weightdecay.__file__).parent
 # From the ground up; a file imports from the floors below its own, and from its own only what stands before it.
 FLOORS = [
     ["types"],
-    ["tree"],
+    ["tree", "markup"],
     ["penalties", "proximal", "losses", "augment", "schedules", "conventions"],
     ["rule", "terms", "placement"],
     ["layers", "masks"],
@@ -26,7 +26,8 @@ FLOORS = [
     ["training", "evaluation"],
     ["distributions", "grid", "backend", "planning", "records", "folders", "checkpoints"],
     ["uncertainty", "candidates", "edges", "selection", "labels", "tables", "joining"],
-    ["units", "lines", "drawing", "heatmaps", "layer_plots", "rankings", "plots", "plotting", "results"],
+    ["units", "lines", "drawing", "heatmaps", "layer_plots", "rankings", "plots", "plotting"],
+    ["illustrations", "report", "results"],
     ["axes", "batches", "groups", "workers", "lanes", "expectations"],
     ["progressing", "running", "hoisting", "mapping"],
     ["comparing", "printing", "jobs", "timing", "verdicts", "article_tables", "article", "cli"],

@@ -41,6 +41,8 @@ _OPTIONS = {
     "num_steps": "steps",
     "num_train": "train-size",
     "optimizer": "optimizer",
+    "report folder": "",
+    "report path": "output",
     "rules": "rules",
     "seeds": "seeds",
     "source": "from",
@@ -168,9 +170,10 @@ def sweep(
         result.test(metric=metric)
     finally:  # Where nothing can be chosen, what was trained is kept all the same.
         result.save(folder, overwrite=overwrite)
+        page = result.report(folder / "report.html", metric=metric)
     _save_plots(folder, validation_path=lambda: result.plot_path(metric), sparsity=result.plot_sparsity)
     printing.show(result, metric)
-    typer.echo(f"\nResult, validation-path.png and sparsity.png written to {folder}")
+    typer.echo(f"\nResult, validation-path.png and sparsity.png written to {folder}\nRead {page} in a browser.")
 
 
 @app.command()
@@ -257,6 +260,22 @@ def article(
     made = protocol.run()
     made.save(folder, overwrite=overwrite)
     typer.echo(f"\n{made.told()}\n\narticle.md, tables and results written to {folder}; {made.seconds:.0f} seconds.")
+
+
+@app.command()
+@_told
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a result, or directory of a run that is finished.")],
+    output: Annotated[Path | None, typer.Option(help="File to write.", show_default="FOLDER/report.html")] = None,
+    metric: Annotated[
+        str, typer.Option(help="Choose by validation_loss, validation_accuracy or a metric of your own.")
+    ] = "validation_loss",
+) -> None:
+    """Write one page for a browser: the decision, candidates, pictures, and how it was run."""
+    from weightdecay import results
+
+    page = results.load(folder).report(folder / "report.html" if output is None else output, metric=metric)
+    typer.echo(f"Read {page} in a browser.")
 
 
 @app.command()

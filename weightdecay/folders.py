@@ -8,7 +8,7 @@
 - ``settings.json``: an object with
 
   - ``format``: ``"weightdecay result"``, and ``version``: 2, of this layout; 3 where there are several structures;
-  - ``versions``: of the packages that wrote it, by name;
+  - ``versions``: of the packages that trained its members, by name;
   - ``settings``: of the run; ``test``: scores on the test examples, or null;
   - ``members``: hyperparameters of each member by name, in the order of the arrays;
   - ``structures``: in version 3 alone, the number of each member's structure, from 0;
@@ -57,6 +57,7 @@ class Contents(NamedTuple):
     weights: Sequence[tuple[Any, Any]]  # (params, model_state) of each member
     settings: dict[str, Any]
     test: dict[str, Any] | None
+    versions: dict[str, str]  # of the packages that trained the members, by name
 
 
 def check_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -138,7 +139,7 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
         settings: dict[str, Any] = {
             "format": _FORMAT,
             "version": 3 if structures else 2,
-            "versions": versions(),
+            "versions": contents.versions,
             "settings": contents.settings,
             "test": contents.test,
             "members": [grids.encode(member) for member in contents.members],
@@ -201,7 +202,9 @@ def read(path: str | os.PathLike[str]) -> Contents:
     try:
         sums = _checked_sums(stored) if version > 1 or "sha256" in stored else None
         members = [grids.decode(member) for member in stored["members"]]
-        settings, test = stored["settings"], stored["test"]
+        settings, test, trained_by = stored["settings"], stored["test"], stored["versions"]
+        if not isinstance(trained_by, dict) or not all(isinstance(one, str) for one in trained_by.values()):
+            raise ValueError("its versions are no object of words")
         if not isinstance(settings, dict) or not isinstance(test, dict | None):
             raise ValueError("its settings or its test are no objects")
         file = _DATASET
@@ -215,7 +218,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
         weights = _Weights(_read_arrays(folder / file), _checked_structures(structures, len(members)))
     except Exception as error:
         raise _damaged(folder / file, error) from error
-    return Contents(dataset, members, weights, settings, test)
+    return Contents(dataset, members, weights, settings, test, trained_by)
 
 
 def write_params(path: str | os.PathLike[str], params: Params, *, overwrite: bool = False) -> Path:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from weightdecay import decay, distributions, masks, schedules, tree
+from weightdecay import decay, distributions, markup, masks, schedules, tree
 from weightdecay.decay import Masked, PerLayer, Rule
 from weightdecay.distributions import Distribution
 from weightdecay.types import Integer, Scalar
@@ -25,6 +25,7 @@ REPLICATES = ("seed", "fold")
 """Axes that make no candidates of their own: members that differ in these alone share one."""
 
 _LARGEST_WHOLE = 2**31 - 1
+_SHOWN = 10  # members in a notebook
 
 
 class _Domain(NamedTuple):
@@ -323,6 +324,15 @@ class Grid(Sequence[dict[str, Any]]):
         )
         axes = (" x " if is_product else ", ").join(f"{name} ({len(values)})" for name, values in self.axes.items())
         return f"Grid of {len(self)} members: {axes}"
+
+    def _repr_html_(self) -> str:
+        """Return the axes and, folded, the first members in tables, as a notebook shows them."""
+        first = self[:_SHOWN]
+        columns = {"member": range(len(first))}
+        columns |= {name: [markup.said(one[name]) if name in one else "" for one in first] for name in self.axes}
+        members = markup.table(columns, words=list(self.axes))
+        title = f"The first {len(first)} of {len(self)} members" if len(first) < len(self) else "The members"
+        return "\n".join([markup.paragraph(repr(self)), markup.axes(self.axes), markup.folded(title, members)])
 
     @classmethod
     def _of(cls, members: Iterable[Mapping[str, Any]]) -> "Grid":

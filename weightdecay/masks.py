@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from typing_extensions import override
 
-from weightdecay import layers, tree
+from weightdecay import layers, markup, tree
 from weightdecay.placement import Combined, Masked, PerLayer
 from weightdecay.rule import Rule
 from weightdecay.types import Mask, MaskFn, Params
@@ -198,7 +198,25 @@ def resolve(mask: Mask | MaskFn, params: Params) -> list[bool]:
     return [bool(leaf) for leaf in decays]
 
 
-def describe(params: Params, mask: Mask | MaskFn = kernels, decay: Rule | Sequence[Rule] | None = None) -> str:
+class Description(str):
+    """The table that `describe` gives: a string, which a notebook shows as a table.
+
+    Attributes:
+      rows: The cells of each line, the titles first.
+      total: The last line.
+    """
+
+    rows: Sequence[Sequence[str]]
+    total: str
+
+    def _repr_html_(self) -> str:
+        titles, *rows = self.rows
+        columns = {title: [row[place] for row in rows] for place, title in enumerate(titles)}
+        words = [title for title in titles if title != "weights"]
+        return f"{markup.table(columns, words=words)}\n{markup.paragraph(self.total)}"
+
+
+def describe(params: Params, mask: Mask | MaskFn = kernels, decay: Rule | Sequence[Rule] | None = None) -> Description:
     """Table of every weight array: name, shape, whether it decays, and what share of all weights decays.
 
     Args:
@@ -208,7 +226,7 @@ def describe(params: Params, mask: Mask | MaskFn = kernels, decay: Rule | Sequen
         acts there.
 
     Returns:
-      The table, a line an array and a last line with the totals.
+      The table, a line an array and a last line with the totals; a string, which a notebook shows as a table.
 
     Raises:
       TypeError: ``decay`` is no rule; a coefficient is no number; ``params`` holds no arrays.
@@ -246,7 +264,10 @@ def describe(params: Params, mask: Mask | MaskFn = kernels, decay: Rule | Sequen
     ]
     total = sum(sizes)
     chosen = sum(size for size, row in zip(sizes, rows, strict=True) if row[0] == "yes")
-    return "\n".join([*lines, f"{chosen:,} of {total:,} weights decay ({100 * chosen / max(total, 1):.1f} %)"])
+    last = f"{chosen:,} of {total:,} weights decay ({100 * chosen / max(total, 1):.1f} %)"
+    described = Description("\n".join([*lines, last]))
+    described.rows, described.total = table, last
+    return described
 
 
 _NO_KERNEL = re.compile(r"(?:^|[/_])(?:bias|scale|embedding)$")

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from weightdecay import backend
+from weightdecay import backend, markup
 
 # What a lane reads and writes in each step stays in a core's cache; elsewhere it fills the device.
 _LANE_BYTES = {"cpu": 2 * 2**20}
@@ -82,15 +82,21 @@ class Plan:
     def __str__(self) -> str:
         """Return the plan, the reasons and the forecast in words."""
         batches = "from the host" if self.streamed else "on each device"
-        lines = [
+        head = (
             f"lanes of {self.lane_width} on {self.num_devices} {jax.default_backend()} device(s), at most "
             f"{self.steps_per_call} steps a call, training examples {batches}, convolutions "
-            + ("left to XLA" if self.lowering == "plain" else "by slices"),
-            *(f"  {reason}" for reason in self.reasons),
-        ]
-        if self.forecast is not None:
-            lines += [f"  {line}" for line in _told(self.forecast, self.lane_width)]
-        return "\n".join(lines)
+            + ("left to XLA" if self.lowering == "plain" else "by slices")
+        )
+        return "\n".join([head, *(f"  {line}" for line in self._reasons())])
+
+    def _repr_html_(self) -> str:
+        """Return the layout in a table, the reasons and the forecast below it, as a notebook shows them."""
+        layout = {name.replace("_", " "): value for name, value in self.layout().items()}
+        return "\n".join([markup.facts(layout), *map(markup.paragraph, self._reasons())])
+
+    def _reasons(self) -> list[str]:
+        forecast = [] if self.forecast is None else _told(self.forecast, self.lane_width)
+        return [*self.reasons, *forecast]
 
 
 def choose(

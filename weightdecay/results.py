@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray
 
-from weightdecay import checkpoints, folders, joining, selection, tables, uncertainty
+from weightdecay import checkpoints, folders, joining, report, selection, tables, uncertainty
 from weightdecay import grid as grids
 from weightdecay.grid import Grid
 from weightdecay.joining import ScoreTest
@@ -42,6 +43,7 @@ class GridResult(Plots):
         metrics are nan, and so are those that an interrupted run did not reach.
       members: Hyperparameters of each member by name.
       settings: How the grid was run.
+      versions: Of the packages that trained it, by name.
       model: The model, completed with what came from the data; None in a result read from disk.
     """
 
@@ -57,11 +59,13 @@ class GridResult(Plots):
         score_test: ScoreTest | None = None,
         predict: Predict | None = None,
         extend: Extend | None = None,
+        versions: Mapping[str, str] | None = None,
     ) -> None:
         """Take the parts; users have `weightdecay.fit_grid` and `weightdecay.load` do it."""
         self.dataset = dataset
         self.members = list(members)
         self.settings = dict(settings)
+        self.versions = dict(folders.versions() if versions is None else versions)
         self.model = model
         self._weights = weights
         self._test = test
@@ -353,6 +357,7 @@ class GridResult(Plots):
             score_test=joining.renumbered(self._score_test, places),
             predict=joining.renumbered(self._predict, places),
             extend=self._extend,
+            versions=self.versions,
         )
 
     def test(self, criterion: str = "best_mean", *, metric: str = "validation_loss") -> pd.DataFrame:
@@ -461,7 +466,7 @@ class GridResult(Plots):
         Raises:
           FileExistsError: The folder holds something else, or a result without ``overwrite``.
         """
-        contents = folders.Contents(self.dataset, self.members, self._weights, self.settings, self._test)
+        contents = folders.Contents(self.dataset, self.members, self._weights, self.settings, self._test, self.versions)
         folders.write(path, contents, overwrite=overwrite)
 
     def save_params(
@@ -480,6 +485,26 @@ class GridResult(Plots):
           ValueError: Another ending of the path.
         """
         folders.write_params(path, self.params(member), overwrite=overwrite)
+
+    def report(self, path: str | os.PathLike[str], *, metric: str = "validation_loss") -> Path:
+        """Write a page for a browser, which begins with the decision; see `weightdecay.report`.
+
+        It stands alone: pictures are inside, and nothing is loaded from elsewhere. It lists candidates, data, model,
+        settings, plan, versions, seeds and failures. The test set is not looked at for it; scores are in it where
+        ``result.test()`` was called before.
+
+        Args:
+          path: An ``.html`` file. An earlier report there is replaced, anything else is left as it is.
+          metric: By which the choice is made, as in `best`.
+
+        Returns:
+          The path.
+
+        Raises:
+          FileExistsError: The file is there, and is no report.
+          ValueError: Another ending of the path, or an unknown metric.
+        """
+        return report.write(path, report.page(self, metric=metric, test=self._test))
 
     def __len__(self) -> int:
         """Return the number of members."""
@@ -567,7 +592,14 @@ def load(path: str | os.PathLike[str]) -> GridResult:
       ValueError: A damaged file, or one of a later version.
     """
     contents = folders.read(checkpoints.finished_result(path) or path)
-    return GridResult(contents.dataset, contents.members, contents.weights, contents.settings, test=contents.test)
+    return GridResult(
+        contents.dataset,
+        contents.members,
+        contents.weights,
+        contents.settings,
+        test=contents.test,
+        versions=contents.versions,
+    )
 
 
 def join(first: GridResult, second: GridResult) -> GridResult:
@@ -597,6 +629,7 @@ def join(first: GridResult, second: GridResult) -> GridResult:
         score_test=joining.by_member(first._score_test, second._score_test, len(first)),
         predict=joining.by_member(first._predict, second._predict, len(first)),
         extend=first._extend,
+        versions=first.versions,
     )
 
 
