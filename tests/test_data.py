@@ -292,3 +292,14 @@ def test_check_refuses_splits(split, error, message):
 def test_check_refuses_data_without_validation():
     with pytest.raises(TypeError, match=r"^data\.validation is of type NoneType; give a pair"):
         data.check(wd.Data(train=(IMAGES, LABELS)), None)
+
+
+def test_data_is_told_by_its_shapes():
+    data = wd.data.digits(num_train=100)
+    assert repr(data) == (
+        "Data(train: float32[100, 64] and int32[100]; validation: float32[359, 64] and int32[359]; "
+        "test: float32[359, 64] and int32[359])"
+    )
+    assert repr(wd.Data(train=([[1.0]], [0]))) == "Data(train: list and list)"
+    folds = wd.data.folds(*data.train, num_folds=4)
+    assert repr(folds) == "Data(train: float32[100, 64] and int32[100]; 4 folds)"

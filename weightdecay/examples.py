@@ -59,10 +59,21 @@ class Data:
             splits["train"] = splits["train"]._replace(fold=np.asarray(self.fold, np.int32))
         return splits
 
+    def __repr__(self) -> str:
+        """Return the shapes of the arrays, not their numbers."""
+        told = [f"{name}: {' and '.join(map(_shape, split))}" for name, split in self._splits()]
+        folds = [] if self.fold is None else [f"{self.num_folds} folds"]
+        return f"Data({'; '.join([*told, *folds])})"
+
     def _splits(self) -> Iterator[tuple[str, Any]]:
         for name in ("train", "validation", "test"):
             if (split := getattr(self, name)) is not None:
                 yield name, split
+
+
+def _shape(values: Any) -> str:
+    shape = getattr(values, "shape", None)
+    return f"{values.dtype}{list(shape)}" if shape is not None and hasattr(values, "dtype") else type(values).__name__
 
 
 def check(data: Any, batch_size: Integer | None) -> None:
