@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import weightdecay as wd
-from weightdecay import conventions, decay, grid, masks, models, penalties, proximal, schedules
+from weightdecay import conventions, decay, masks, member_json, models, penalties, proximal, schedules
 
 pytestmark = pytest.mark.usefixtures("without_beartype")
 sweep = settings(
@@ -629,14 +629,14 @@ def test_grid_is_its_product_and_is_stored(axes, form):
     given_axes = {name: form(values) if name != "decay" else values for name, values in axes.items()}
     ours = wd.Grid(**given_axes)
     assert len(ours) == math.prod(map(len, axes.values()))
-    stored = json.loads(json.dumps([grid.encode(member) for member in ours]))
-    again = [grid.decode(member) for member in stored]
+    stored = json.loads(json.dumps([member_json.encode(member) for member in ours]))
+    again = [member_json.decode(member) for member in stored]
     assert again == list(ours)
     # As trees too: a coefficient in a list fits other weights than one in a tuple.
     assert [jax.tree.structure(one["decay"]) for one in again] == [jax.tree.structure(one["decay"]) for one in ours]
-    numbers = grid.candidates(ours)
+    numbers = member_json.candidates(ours)
     assert sorted(set(numbers)) == list(range(len(ours) // len(axes.get("seed", [0]))))
-    assert grid.candidates(again) == numbers
+    assert member_json.candidates(again) == numbers
 
 
 NAMES = [one.name for one in conventions._TABLE]

@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.stats import qmc
 
 import weightdecay as wd
-from weightdecay import decay, grid, masks
+from weightdecay import decay, masks, member_json
 from weightdecay.distributions import Choice, IntUniform, LogUniform, Uniform
 
 sweep = settings(max_examples=25, deadline=None, derandomize=True)
@@ -49,18 +49,18 @@ def test_logspace_equals_numpy_and_holds_both_ends():
 
 def test_candidates_differ_in_more_than_the_seed():
     members = wd.Grid(seed=[3, 4], decay=[wd.L2(0.1), wd.L1(0.1)], learning_rate=[1.0])
-    assert grid.candidates(members) == [0, 1, 0, 1]
+    assert member_json.candidates(members) == [0, 1, 0, 1]
 
 
 def test_decode_inverts_encode():
     rules = [wd.NoDecay(), wd.L2(0.1), wd.ElasticNet(0.1, 1e-300), wd.L2({"Dense_0": jnp.float32(0.5), "out": 1})]
     for one in wd.Grid(decay=rules, learning_rate=[1e-3], nesterov=[True]):
-        assert grid.decode(grid.encode(one)) == one
+        assert member_json.decode(member_json.encode(one)) == one
 
 
 def test_decode_refuses_an_unknown_rule():
     with pytest.raises(ValueError, match="no rule of this version"):
-        grid.decode({"decay": {"rule": "__import__", "coefficient": 1}})
+        member_json.decode({"decay": {"rule": "__import__", "coefficient": 1}})
 
 
 @pytest.mark.usefixtures("without_beartype")
@@ -134,9 +134,9 @@ STORED = [
 @pytest.mark.parametrize("rule", STORED, ids=lambda one: str(decay.combined(one)))
 def test_grid_stores_every_decay_as_json_and_reads_it_again(rule):
     (member,) = wd.Grid(decay=[rule], learning_rate=0.1)
-    stored = json.loads(json.dumps(grid.encode(member)))
-    assert grid.decode(stored) == member
-    assert str(grid.decode(stored)["decay"]) == str(member["decay"])
+    stored = json.loads(json.dumps(member_json.encode(member)))
+    assert member_json.decode(stored) == member
+    assert str(member_json.decode(stored)["decay"]) == str(member["decay"])
 
 
 def test_grid_takes_a_tuple_in_a_list_as_several_rules_together():
@@ -148,7 +148,7 @@ def test_grid_takes_a_tuple_in_a_list_as_several_rules_together():
 def test_decode_refuses_what_is_no_rule():
     for stored in ({"rule": "L3"}, {"rule": "L2"}, {"mask": "mine"}, 3, {}, "L2"):
         with pytest.raises(ValueError, match=r"decay is stored as .* which is no rule of this version"):
-            grid.decode({"decay": stored})
+            member_json.decode({"decay": stored})
 
 
 # Replicates.
@@ -156,8 +156,8 @@ def test_decode_refuses_what_is_no_rule():
 
 def test_candidates_differ_in_more_than_seed_and_fold():
     members = wd.Grid(fold=range(2), decay=[wd.L2(0.1), wd.L1(0.1)], seed=[3, 4], learning_rate=1.0)
-    assert grid.REPLICATES == ("seed", "fold")
-    assert grid.candidates(members) == [0, 0, 1, 1, 0, 0, 1, 1]
+    assert member_json.REPLICATES == ("seed", "fold")
+    assert member_json.candidates(members) == [0, 0, 1, 1, 0, 0, 1, 1]
 
 
 # Side by side.
@@ -174,7 +174,7 @@ def test_zip_pairs_values_and_crosses_replicates():
         for fold in (0, 1, 2)
         for seed in (3, 4)
     ]
-    assert grid.candidates(ours) == [0] * 6 + [1] * 6
+    assert member_json.candidates(ours) == [0] * 6 + [1] * 6
     assert ours.axes == {
         "decay": [wd.L2(0.1), wd.L1(0.2)],
         "learning_rate": [0.1, 0.2],
@@ -299,7 +299,7 @@ def test_draws_are_replicated_over_seeds_and_folds(draw):
     ours = draw(3, 7, learning_rate=LogUniform(1e-4, 1), seeds=range(2), folds=[0, 3])
     plain = draw(3, 7, learning_rate=LogUniform(1e-4, 1))
     assert list(ours) == [{**one, "seed": s, "fold": f} for one in plain for s in range(2) for f in (0, 3)]
-    assert grid.candidates(ours) == [0] * 4 + [1] * 4 + [2] * 4
+    assert member_json.candidates(ours) == [0] * 4 + [1] * 4 + [2] * 4
     assert [one["seed"] for one in plain] == [0, 0, 0]
     assert all("fold" not in one for one in plain)
 
@@ -312,7 +312,7 @@ def test_draws_of_one_value_are_one_member(draw):
 @DRAWS
 def test_draws_are_stored_as_json_and_read_again(draw):
     for member in draw(8, 2, **spread(9), hidden=[(4,), (8, IntUniform(2, 9))]):
-        assert grid.decode(json.loads(json.dumps(grid.encode(member)))) == member
+        assert member_json.decode(json.loads(json.dumps(member_json.encode(member)))) == member
 
 
 @pytest.mark.usefixtures("without_beartype")
@@ -383,7 +383,7 @@ def test_sum_has_one_candidate_for_equal_numbers_of_other_kinds():
     ours = wd.Grid(learning_rate=0.1, decay=wd.L2(1), seed=0) + wd.Grid(
         learning_rate=np.float32(0.1), decay=wd.L2(1.0), seed=1
     )
-    assert (len(ours), grid.candidates(ours)) == (2, [0, 0])
+    assert (len(ours), member_json.candidates(ours)) == (2, [0, 0])
 
 
 def test_sum_with_other_axes_is_no_product():
@@ -458,7 +458,7 @@ def test_grid_stores_every_value_as_json_and_reads_it_again(name):
     members = [*wd.Grid(**{name: VALUES[name]}), *wd.Grid.zip(**{name: VALUES[name]})]
     assert [one[name] for one in members[: len(VALUES[name])]] == list(VALUES[name])
     for member in members:
-        again = grid.decode(json.loads(json.dumps(grid.encode(member))))
+        again = member_json.decode(json.loads(json.dumps(member_json.encode(member))))
         assert again == member
         assert type(again[name]) is type(member[name])
 
@@ -472,7 +472,7 @@ def test_grid_takes_numpys_numbers_in_tuples():
 def test_decode_refuses_what_is_no_schedule():
     for stored in ({"schedule": "Step"}, {"schedule": "Cosine"}, {"rule": "NoDecay"}, {"mask": "mine"}, {}):
         with pytest.raises(ValueError, match=r"learning_rate is stored as .* which is no schedule of this version"):
-            grid.decode({"learning_rate": stored})
+            member_json.decode({"learning_rate": stored})
 
 
 class Sawtooth(wd.schedules.Constant):

@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from weightdecay import augment, grid, networks
+from weightdecay import augment, grid, member_json, networks
 from weightdecay.data import Scaling
 from weightdecay.decay import Rule
 from weightdecay.placement import parts
 from weightdecay.training import REGULARIZERS, Hyperparameters, Task
 from weightdecay.types import Batch
 
-_OWN = ("decay", "learning_rate", *grid.REPLICATES)
+_OWN = ("decay", "learning_rate", *member_json.REPLICATES)
 
 
 @dataclass(frozen=True)

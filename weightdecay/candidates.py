@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from weightdecay import grid as grids
+from weightdecay import member_json
 from weightdecay.decay import NoDecay, Rule
 from weightdecay.uncertainty import Estimate, estimate, mean_and_error
 
@@ -81,12 +81,14 @@ def gather(
     """
     metric, weight_norm = np.asarray(metric, np.float64), np.asarray(weight_norm, np.float64)
     replicates: dict[int, list[int]] = {}
-    for index, number in enumerate(grids.candidates(members)):
+    for index, number in enumerate(member_json.candidates(members)):
         replicates.setdefault(number, []).append(index)
     found = []
     for number, indices in replicates.items():
         own = [Replicate(members[index].get("seed"), members[index].get("fold")) for index in indices]
-        hyperparameters = {name: value for name, value in members[indices[0]].items() if name not in grids.REPLICATES}
+        hyperparameters = {
+            name: value for name, value in members[indices[0]].items() if name not in member_json.REPLICATES
+        }
         folds = [replicate.fold for replicate in own]
         mean, error = mean_and_error(metric[indices], folds, num_folds)
         norm, _ = mean_and_error(weight_norm[indices], folds, num_folds)

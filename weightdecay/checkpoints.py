@@ -31,8 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from weightdecay import folders
-from weightdecay import grid as grids
+from weightdecay import folders, member_json
 from weightdecay.types import Batch
 
 _FORMAT, _VERSION = "weightdecay run", 1
@@ -365,7 +364,9 @@ def key(member: Mapping[str, Any], program: str) -> str:
     Returns:
       A hash.
     """
-    return hashlib.sha256(folders.canonical({"member": grids.encode(member), "program": program})).hexdigest()[:32]
+    return hashlib.sha256(folders.canonical({"member": member_json.encode(member), "program": program})).hexdigest()[
+        :32
+    ]
 
 
 def data_digests(splits: Mapping[str, Batch]) -> dict[str, str]:

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from weightdecay import axes, losses, running, selection
-from weightdecay import grid as grids
+from weightdecay import axes, losses, member_json, running, selection
 from weightdecay.data import Data
 from weightdecay.decay import L2, Decoupled, ProximalL1
 from weightdecay.distributions import LogUniform, Uniform
@@ -123,7 +122,7 @@ def compare(
     }
     whole = sum(list(drawn.values())[1:], start=next(iter(drawn.values())))
     result = running.fit_grid(model, data, whole, stopping_metric=metric, **settings)
-    numbers = {_key(member): number for member, number in zip(whole, grids.candidates(whole), strict=True)}
+    numbers = {_key(member): number for member, number in zip(whole, member_json.candidates(whole), strict=True)}
     trials = {name: sorted({numbers[_key(member)] for member in own}) for name, own in drawn.items()}
     return Comparison.of(result, data, trials, metric=metric)
 
@@ -361,4 +360,4 @@ def _holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def _key(member: Mapping[str, Any]) -> str:
-    return json.dumps(grids.encode(member), sort_keys=True)
+    return json.dumps(member_json.encode(member), sort_keys=True)

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from numbers import Real
 from typing import Any, NamedTuple
 
-from weightdecay import grid as grids
+from weightdecay import member_json
 from weightdecay.candidates import Candidate, coefficient, coefficient_name, shape
 from weightdecay.decay import KINDS, Masked, Rule, check
 from weightdecay.grid import Grid
@@ -167,4 +167,4 @@ def _grid(rows: Sequence[Mapping[str, Any]], chosen: Candidate) -> Grid:
 
 
 def _key(hyperparameters: Mapping[str, Any]) -> str:
-    return json.dumps(grids.encode(hyperparameters), sort_keys=True)
+    return json.dumps(member_json.encode(hyperparameters), sort_keys=True)

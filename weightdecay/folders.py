@@ -36,8 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from weightdecay import grid as grids
-from weightdecay import tree
+from weightdecay import member_json, tree
 from weightdecay.types import Params
 
 _FORMAT = "weightdecay result"
@@ -142,7 +141,7 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
             "versions": contents.versions,
             "settings": contents.settings,
             "test": contents.test,
-            "members": [grids.encode(member) for member in contents.members],
+            "members": [member_json.encode(member) for member in contents.members],
             **({"structures": structures} if structures else {}),
             "sha256": {file: file_sum(unfinished / file) for file in (_DATASET, _WEIGHTS)},
         }
@@ -201,7 +200,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
         )
     try:
         sums = _checked_sums(stored) if version > 1 or "sha256" in stored else None
-        members = [grids.decode(member) for member in stored["members"]]
+        members = [member_json.decode(member) for member in stored["members"]]
         settings, test, trained_by = stored["settings"], stored["test"], stored["versions"]
         if not isinstance(trained_by, dict) or not all(isinstance(one, str) for one in trained_by.values()):
             raise ValueError("its versions are no object of words")

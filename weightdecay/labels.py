@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from weightdecay import grid as grids
-from weightdecay import tree
+from weightdecay import member_json, tree
 from weightdecay.schedules import Parametric
 
 
@@ -22,7 +21,7 @@ def coordinates(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     by_member = [dict(_numbers(member)) for member in members]
     names = dict.fromkeys(["decay", "coefficient", *(name for row in by_member for name in row)])
     columns = {name: _column([row.get(name) for row in by_member]) for name in names}
-    return columns | {"candidate": np.array(grids.candidates(members), np.int32)}
+    return columns | {"candidate": np.array(member_json.candidates(members), np.int32)}
 
 
 def _column(values: Sequence[Any]) -> np.ndarray:
@@ -47,5 +46,5 @@ def _numbers(member: Mapping[str, Any]) -> list[tuple[str, Any]]:
         if isinstance(value, Parametric):
             row += [(name, float(value(0))), (f"{name}_schedule", str(value))]
         elif name != "decay":
-            row.append((name, np.int32(value) if name in grids.REPLICATES else value))
+            row.append((name, np.int32(value) if name in member_json.REPLICATES else value))
     return row

@@ -39,7 +39,8 @@ from weightdecay import (
     workers,
 )
 from weightdecay.checkpoints import Run, Snapshot
-from weightdecay.grid import REPLICATES, Grid
+from weightdecay.grid import Grid
+from weightdecay.member_json import REPLICATES
 from weightdecay.planning import Plan
 from weightdecay.selection import Choice
 from weightdecay.types import Device, Integer

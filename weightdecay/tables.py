@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from weightdecay import grid as grids
+from weightdecay import member_json
 from weightdecay.candidates import Candidate, difference
 from weightdecay.losses import lower_is_better
 from weightdecay.uncertainty import estimate, mean_and_error, rounded
@@ -47,7 +47,7 @@ def means(
     """
     last = dataset.isel(step=-1)
     along = [name for name, values in dataset.coords.items() if values.dims == ("member",)]
-    hyperparameters = [name for name in along if name not in ("member", "candidate", *grids.REPLICATES)]
+    hyperparameters = [name for name in along if name not in ("member", "candidate", *member_json.REPLICATES)]
     own = [str(name) for name in dataset.data_vars if dataset[name].dims == ("member", "step")]
     averaged = dict.fromkeys([*_AVERAGED, *own])
     columns = {name: last[name].values for name in (*hyperparameters, *averaged, "diverged_at")}
