@@ -218,8 +218,12 @@ class _Report:
             said.append("One replicate has no standard error, so that nothing can be said to lie within one.")
         else:
             best = functools.partial(self.result.best, metric=self.metric)
-            ways["most decayed within one standard error"] = best("one_standard_error")
-            ways["the same, by differences seed by seed"] = best("one_standard_error_paired")
+            ways["one standard error"] = best("one_standard_error")
+            ways["one standard error, paired"] = best("one_standard_error_paired")
+            said.append(
+                "One standard error: the most decayed candidate that is not told apart from the best, by its mean or "
+                "by its differences to the best, replicate by replicate."
+            )
         if self.none is None:
             there = any(one.is_without_decay for one in self.candidates)
             reason = "No candidate without decay has a finite value" if there else "The grid has none without decay"
@@ -259,8 +263,8 @@ class _Report:
         if fixed:
             same = ", ".join(f"{name} {value}" for name, value in fixed.items())
             said += f" All have {same}."
-        if "epochs kept" in columns:
-            said += " Epochs kept: the time scale over which decay forgets updates."
+        if "time scale" in columns:
+            said += " Time scale: epochs over which decay forgets updates."
         return markup.paragraph(said) + "\n" + _long(columns, ["role", "decay"], marked, "candidates")
 
     def _others(self, numbers: Sequence[int]) -> dict[str, list[str]]:
@@ -297,12 +301,12 @@ class _Report:
                 columns["its 95 % interval"] = [_ends(one["lower"], one["upper"], digits) for one in told]
         columns["gap"] = [_fixed(row["generalization_gap"], "+.4f") for row in rows]
         columns["weight norm"] = [_fixed(row["weight_norm"], ".2f") for row in rows]
-        if any(row["zero_fraction"] > 0 for row in self.rows):
+        if any(row["zero_fraction"] > 0 for row in rows):
             columns["zeros"] = [_share(row["zero_fraction"]) for row in rows]
         epochs = self._time_scale(numbers)
         if any(cell != _NOTHING for cell in epochs):
-            columns["epochs kept"] = epochs
-        if self.died.any():
+            columns["time scale"] = epochs
+        if any(row["diverged"] for row in rows):
             columns["diverged"] = [_of(row["diverged"], row["seeds"]) for row in rows]
         return columns
 
@@ -461,11 +465,12 @@ def _fixed(value: float, how: str) -> str:
 
 
 def _digits(errors: Iterable[float]) -> int | None:
-    """Digits behind the point that a column of means has, so that one is left of a small error; None = no errors."""
-    found = [error for error in errors if math.isfinite(error) and error > 0]
-    if not found:
-        return None
-    return min(max(-math.floor(math.log10(np.quantile(found, 0.1, method="lower"))), 0), 8)
+    """Digits behind the point that a column of means has, so that one is left of the smallest error; None = no errors.
+
+    An error far below the others does not count.
+    """
+    found = [-math.floor(math.log10(error)) for error in errors if math.isfinite(error) and error > 0]
+    return min(max(min(max(found), int(np.median(found)) + 2), 0), 8) if found else None
 
 
 def _mean(mean: float, error: float, digits: int | None) -> str:
