@@ -146,7 +146,7 @@ def test_sweep_refuses_with_one_message_and_touches_nothing(here, arguments, mes
     def compiled(*_):
         raise AssertionError("something was compiled")
 
-    monkeypatch.setattr("weightdecay.lanes.compiled", compiled)
+    monkeypatch.setattr("weightdecay.lane_programs.compiled", compiled)
     (here / "taken").mkdir()
     (here / "taken" / "notes.txt").write_text("mine")
     shown = run(*arguments)

@@ -29,7 +29,7 @@ FLOORS = [
     ["uncertainty", "candidates", "edges", "selection", "labels", "tables", "joining"],
     ["units", "lines", "drawing", "heatmaps", "layer_plots", "rankings", "plots", "plotting"],
     ["illustrations", "report", "results"],
-    ["axes", "batches", "groups", "workers", "lanes", "expectations"],
+    ["axes", "batches", "groups", "preparing", "workers", "lane_programs", "lanes", "expectations"],
     ["progressing", "running", "hoisting", "mapping"],
     ["comparing", "printing", "jobs", "timing", "verdicts", "article_tables", "article", "cli"],
 ]
@@ -59,7 +59,7 @@ def test_imports_go_down(name):
 def test_members_are_batched_in_two_places_alone():
     batching = [path.stem for path in PACKAGE.glob("*.py") if "vmap" in path.read_text()]
     # A module of equinox sees one example, so that its batch of examples is mapped.
-    assert sorted(batching) == ["equinox_networks", "lanes", "mapping"]
+    assert sorted(batching) == ["equinox_networks", "lane_programs", "mapping"]
 
 
 def test_face_loads_every_name_that_it_lists():

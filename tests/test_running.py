@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import weightdecay as wd
-from weightdecay import batches, lanes, masks, progressing
+from weightdecay import batches, lane_programs, masks, progressing
 from weightdecay.planning import Plan
 
 DATA = wd.data.digits(num_train=150)
@@ -498,7 +498,7 @@ def test_fit_grid_refuses_before_anything_is_compiled(name, monkeypatch):
     def compiled(*_):
         raise AssertionError("something was compiled")
 
-    monkeypatch.setattr(lanes, "compiled", compiled)
+    monkeypatch.setattr(lane_programs, "compiled", compiled)
     arguments, error, message = BAD[name]
     with pytest.raises(error, match=message):
         wd.fit_grid(arguments.pop("model"), arguments.pop("data"), arguments.pop("grid"), **arguments)

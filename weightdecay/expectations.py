@@ -8,7 +8,7 @@ import numpy as np
 from weightdecay import masks, theory
 from weightdecay.grid import Grid
 from weightdecay.groups import Group
-from weightdecay.lanes import Work
+from weightdecay.preparing import Work
 from weightdecay.records import Records
 
 

@@ -25,6 +25,7 @@ from weightdecay import (
     expectations,
     folders,
     groups,
+    lane_programs,
     lanes,
     masks,
     optimizers,
@@ -37,8 +38,8 @@ from weightdecay.checkpoints import Run
 from weightdecay.data import Data
 from weightdecay.decay import Rule
 from weightdecay.grid import Grid
-from weightdecay.lanes import Work
 from weightdecay.planning import Forecast, Plan
+from weightdecay.preparing import Work
 from weightdecay.records import Records
 from weightdecay.results import GridResult
 from weightdecay.schedules import Parametric
@@ -377,7 +378,7 @@ def plan(model: Any, data: Data, grid: Grid, *, calibrate: bool = True, **settin
         del arguments.arguments[name]
     work = _prepare(**arguments.arguments)
     started = time.perf_counter()
-    device_bytes = lanes.compile_first(work)
+    device_bytes = lane_programs.compile_first(work)
     compile_seconds = time.perf_counter() - started
     state, task = work.groups[0].state, work.groups[0].task
     numbers = len(task.metric_names()) + len(task.layers(state.params)) * len(training.LAYER_METRICS)
@@ -510,7 +511,7 @@ def _timed(forecast: Forecast, work: Work) -> Forecast:
     gain = None
     if width > 1:
         alone = work._replace(plan=replace(work.plan, lane_width=1))
-        lanes.compile_first(alone)
+        lane_programs.compile_first(alone)
         gain = lanes.measure(alone)[0] * width / step
     return replace(
         forecast,
