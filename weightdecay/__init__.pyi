@@ -33,6 +33,7 @@ from .decay import (
 )
 from .distributions import Choice, IntUniform, LogUniform, Uniform
 from .folders import load_params
+from .forecasting import plan
 from .grid import Grid, logspace
 from .mapping import map_grid
 from .networks import Model
@@ -40,7 +41,7 @@ from .optimizers import adam, lamb, lion, muon, optimizer, rmsprop, sgd
 from .penalties import penalized
 from .planning import Plan
 from .results import GridResult, load
-from .running import fit, fit_grid, plan
+from .running import fit, fit_grid
 
 __all__ = [
     "L1",

@@ -192,10 +192,10 @@ def plan(
     train_size: _TrainSize = None,
 ) -> None:
     """Say what a sweep would run, where, and how much memory and time it takes."""
-    from weightdecay import running
+    from weightdecay import forecasting
 
     job = jobs.job(dataset, widths, rules, coefficients, num_coefficients, learning_rates, optimizer, seeds, train_size)
-    typer.echo(running.plan(**job, num_steps=steps, batch_size=batch_size))
+    typer.echo(forecasting.plan(**job, num_steps=steps, batch_size=batch_size))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Training grids: `fit_grid`, one member alone, and what a run would take."""
+"""Training grids: `fit_grid`, and one member alone."""
 
 import contextlib
 import functools
@@ -10,41 +10,34 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 import jax
 import numpy as np
 
 from weightdecay import (
-    axes,
     backend,
     checkpoints,
-    evaluation,
     expectations,
     folders,
-    groups,
-    lane_programs,
     lanes,
     masks,
     optimizers,
     planning,
+    preparing,
     progressing,
-    training,
+    scoring,
 )
-from weightdecay import data as datasets
 from weightdecay.checkpoints import Run
 from weightdecay.data import Data
 from weightdecay.decay import Rule
 from weightdecay.grid import Grid
-from weightdecay.planning import Forecast, Plan
+from weightdecay.planning import Plan
 from weightdecay.preparing import Work
 from weightdecay.records import Records
 from weightdecay.results import GridResult
 from weightdecay.schedules import Parametric
-from weightdecay.training import Task
-from weightdecay.types import Batch, Integer, LossFn, Mask, MaskFn, Scalar
+from weightdecay.types import Integer, LossFn, Mask, MaskFn, Scalar
 
 _READ_AT_ONCE = 256  # saved members
 
@@ -143,7 +136,7 @@ def fit_grid(
         "memory_budget": memory_budget,
         "dtype": dtype,
     }
-    work = _prepare(model, data, grid, **asked, before=before.get("depends_on", {}))
+    work = preparing.settle(model, data, grid, **asked, before=before.get("depends_on", {}))
     task = work.groups[0].task
     names = {
         "model": " ".join(re.sub(r" at 0x\w+", "", repr(work.model)).split()),
@@ -178,8 +171,8 @@ def fit_grid(
             records,
             settings,
             model=work.model,
-            score_test=_test_scorer(work),
-            predict=_predictor(work),
+            score_test=scoring.scorer(work),
+            predict=scoring.predictor(work),
             extend=functools.partial(
                 _extend,
                 [grid],
@@ -349,226 +342,6 @@ def fit(
     rules = decay if isinstance(decay, Rule) else tuple(decay)
     grid = Grid(decay=[rules], learning_rate=[learning_rate], seed=[seed], **others)
     return fit_grid(model, data, grid, **{name: value for name, value in settings.items() if name in for_grid})
-
-
-def plan(model: Any, data: Data, grid: Grid, *, calibrate: bool = True, **settings: Any) -> Plan:
-    """What `fit_grid` would run with these arguments, where, and what that takes.
-
-    Compiles the programs of the first structural group, reads its memory from them and, to calibrate, trains one lane
-    on every device for about a second. `fit_grid` takes the plan as it is, and finds the programs compiled.
-
-    Args:
-      model: As in `fit_grid`.
-      data: As in `fit_grid`.
-      grid: As in `fit_grid`.
-      calibrate: Whether to measure the time.
-      **settings: ``num_steps``, ``batch_size`` and the other arguments of `fit_grid`; ``plan`` is one to be judged.
-
-    Returns:
-      The plan with its reasons and a forecast; ``print`` it. Other groups are taken to cost what the first costs.
-
-    Raises:
-      TypeError: As `fit_grid`.
-      ValueError: As `fit_grid`.
-      MemoryError: As `fit_grid`.
-    """
-    arguments = inspect.signature(fit_grid).bind(model, data, grid, **settings)
-    arguments.apply_defaults()
-    for name in ("directory", "save_every", "progress"):
-        del arguments.arguments[name]
-    work = _prepare(**arguments.arguments)
-    started = time.perf_counter()
-    device_bytes = lane_programs.compile_first(work)
-    compile_seconds = time.perf_counter() - started
-    state, task = work.groups[0].state, work.groups[0].task
-    numbers = len(task.metric_names()) + len(task.layers(state.params)) * len(training.LAYER_METRICS)
-    forecast = Forecast(
-        members=len(grid),
-        programs=len(work.groups),
-        device_bytes=device_bytes,
-        total_bytes=device_bytes * work.plan.num_devices,
-        disk_bytes=len(grid) * (planning.bytes_of((state.params, state.model_state)) + 4 * numbers * len(work.steps)),
-        free_bytes=backend.free_memory(work.devices[0]),
-        compile_seconds=compile_seconds,
-    )
-    if calibrate:
-        forecast = _timed(forecast, work)
-    return replace(work.plan, forecast=forecast)
-
-
-def _prepare(
-    model: Any,
-    data: Data,
-    grid: Grid,
-    *,
-    optimizer: Callable[..., Any],
-    loss: str | LossFn | None,
-    num_steps: Integer,
-    batch_size: Integer | None,
-    eval_every: Integer | None,
-    patience: Integer | None,
-    stopping_metric: str,
-    metrics: Mapping[str, LossFn] | None,
-    mask: Mask | MaskFn,
-    plan: Plan | None,
-    memory_budget: Integer | None,
-    dtype: Any,
-    before: Mapping[str, Any] = MappingProxyType({}),
-) -> Work:
-    """Check everything, and settle what is run and how, before anything is compiled.
-
-    What an earlier call in the same directory chose (``before``) is chosen again.
-    """
-    backend.prepare()
-    if eval_every is None:
-        eval_every = before.get("eval_every")
-    eval_every = _check_steps(num_steps, eval_every)
-    datasets.check(data, batch_size)
-    num_steps, batch_size = int(num_steps), None if batch_size is None else int(batch_size)
-    if plan is not None:
-        planning.check(plan, batch_size=batch_size)
-    is_size = isinstance(memory_budget, int | np.integer) and not isinstance(memory_budget, bool)
-    if memory_budget is not None and not (is_size and memory_budget >= 0):
-        raise ValueError(f"memory_budget is {memory_budget!r}; give a number of bytes, or None.")
-    if patience is not None and (
-        isinstance(patience, bool) or not isinstance(patience, int | np.integer) or patience < 1
-    ):
-        raise ValueError(f"patience is {patience!r}; give a number of evaluations of at least 1, or None.")
-    if not isinstance(grid, Grid):
-        raise TypeError(
-            f"grid is of type {type(grid).__name__}; give wd.Grid(decay=[...], learning_rate=[...], seed=range(3))."
-        )
-    axes.check_optimizer(optimizer)
-    splits = data.batches()
-    folds = data.num_folds is not None
-    if folds:
-        splits["validation"] = splits["train"]
-        if batch_size is None or (plan is not None and plan.streamed):
-            raise ValueError(
-                "data has folds: give batch_size a number (all training examples of a fold at once are its size), and "
-                "no plan that streams the examples."
-            )
-    task = training.prepare(
-        model,
-        splits,
-        loss=loss,
-        optimizer=optimizer,
-        mask=mask,
-        batch_size=batch_size,
-        dtype=dtype,
-        stopping_metric=stopping_metric,
-        metrics=metrics,
-    )
-    validated = [name for name in task.metric_names() if name.startswith("validation_")]
-    if stopping_metric not in validated:
-        raise ValueError(f"stopping_metric is {stopping_metric!r}; give one of {', '.join(validated)}.")
-    patience = None if patience is None else int(patience)
-    axes.check(grid, task, splits, num_folds=data.num_folds, patience=patience)
-    if plan is not None:
-        task = replace(task, by_slices=plan.lowering == "slices")
-    divided = groups.divide(task, grid, splits, patience=patience, scaling=data.scaling)
-    if plan is None:
-        plan = _choose(task, divided, splits, batch_size, memory_budget, may_stream=not folds)
-        if "lane_width" in before:
-            plan = replace(plan, lane_width=before["lane_width"], reasons=("as the first call in this directory",))
-    steps = [*range(eval_every, num_steps, eval_every), num_steps]
-    return Work(divided, splits, steps, batch_size, plan, task.model)
-
-
-def _choose(
-    task: Task,
-    divided: list[groups.Group],
-    splits: Mapping[str, Batch],
-    batch_size: int | None,
-    memory_budget: Integer | None,
-    *,
-    may_stream: bool,
-) -> Plan:
-    train = splits["train"]
-    one_batch = jax.tree.map(
-        lambda array: jax.ShapeDtypeStruct((batch_size or len(array), *array.shape[1:]), array.dtype), train
-    )
-    try:  # The model as it is given, so that the width does not follow from what stands in the grid.
-        params_bytes, forward_bytes = training.sizes(task, {}, one_batch)
-    except TypeError:  # It is not whole without an axis.
-        params_bytes, forward_bytes = training.sizes(divided[0].task, divided[0].one().network, one_batch)
-    return planning.choose(
-        params_bytes=params_bytes,
-        forward_bytes=forward_bytes,
-        state_bytes=max(planning.bytes_of(group.state) for group in divided),
-        data_bytes=planning.bytes_of(train),
-        batch_bytes=planning.bytes_of(one_batch) if batch_size is not None and may_stream else None,
-        memory_budget=None if memory_budget is None else int(memory_budget),
-    )
-
-
-def _timed(forecast: Forecast, work: Work) -> Forecast:
-    """Forecast with the time, from one lane a device."""
-    step, evaluation = lanes.measure(work)
-    width, num_steps, num_devices = work.plan.lane_width, work.steps[-1], work.plan.num_devices
-    num_lanes = sum(len(list(work.lanes(group))) for group in work.groups)
-    rounds = -(-num_lanes // num_devices)
-    gain = None
-    if width > 1:
-        alone = work._replace(plan=replace(work.plan, lane_width=1))
-        lane_programs.compile_first(alone)
-        gain = lanes.measure(alone)[0] * width / step
-    return replace(
-        forecast,
-        seconds=rounds * (num_steps * step + len(work.steps) * evaluation),
-        member_steps_per_second=width * num_devices / step,
-        batching_gain=gain,
-    )
-
-
-def _test_scorer(work: Work) -> Callable[[int, Any, Any], dict[str, float | None]] | None:
-    if "test" not in work.splits:
-        return None
-    scored = _of_a_member(
-        work,
-        lambda task, one, params, model_state: evaluation.score(task, one, params, model_state, work.splits["test"]),
-    )
-
-    def score(member: int, params: Any, model_state: Any) -> dict[str, float | None]:
-        scores = scored(member, params, model_state)
-        return {name: float(value) if np.isfinite(value) else None for name, value in scores.items()}
-
-    return score
-
-
-def _predictor(work: Work) -> Callable[[int, Any, Any, Any], np.ndarray]:
-    outputs = _of_a_member(work, evaluation.predict)
-    return lambda member, params, model_state, inputs: np.asarray(outputs(member, params, model_state, inputs))
-
-
-def _of_a_member(work: Work, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Function of a member's number, compiled once a group, from ``function(task, hyperparameters, *others)``."""
-
-    @functools.cache
-    def compiled(number: int) -> Callable[..., Any]:
-        return jax.jit(functools.partial(function, work.groups[number].task))
-
-    where = {
-        int(place): (number, slot)
-        for number, group in enumerate(work.groups)
-        for slot, place in enumerate(group.places)
-    }
-
-    def of_member(member: int, *others: Any) -> Any:
-        number, slot = where[member]
-        one = jax.tree.map(lambda leaf: leaf[slot], work.groups[number].hyperparameters)
-        return compiled(number)(one, *others)
-
-    return of_member
-
-
-def _check_steps(num_steps: Any, eval_every: Any) -> int:
-    for name, value in {"num_steps": num_steps, "eval_every": eval_every}.items():
-        if value is None and name == "eval_every":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} is {value!r}; give a whole number of at least 1.")
-    return int(eval_every or max(1, num_steps // 20))
 
 
 def _name(function: Any) -> str:
