@@ -30,7 +30,7 @@ FLOORS = [
     ["units", "lines", "drawing", "heatmaps", "layer_plots", "rankings", "plots", "plotting"],
     ["illustrations", "report", "results"],
     ["axes", "batches", "groups", "preparing", "workers", "lane_programs", "lanes", "expectations"],
-    ["progressing", "scoring", "running", "forecasting", "hoisting", "mapping"],
+    ["progressing", "scoring", "running", "forecasting", "hoisting", "map_results", "mapping"],
     ["comparing", "printing", "jobs", "timing", "verdicts", "article_tables", "article", "cli"],
 ]
 ORDER = [name for floor in FLOORS for name in floor]
