@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import weightdecay as wd
 from compare import same_bits
-from weightdecay import folders
+from weightdecay import folders, weight_files
 
 FILES = ["dataset.nc", "weights.safetensors", "settings.json"]
 TREE = {
@@ -434,46 +434,48 @@ def test_weights_below_another_array_are_refused(run):
 
 
 def test_params_come_back_from_a_file(tmp_path):
-    path = folders.write_params(tmp_path / "deep" / "member.safetensors", TREE)
+    path = weight_files.write_params(tmp_path / "deep" / "member.safetensors", TREE)
     assert sorted(load_file(path)) == ["Dense_0/bias", "Dense_0/kernel", "scale"]
-    same_bits(folders.load_params(path), TREE)
+    same_bits(weight_files.load_params(path), TREE)
     assert os.listdir(path.parent) == ["member.safetensors"]
 
 
 def test_params_that_are_one_array_come_back(tmp_path):
-    same_bits(folders.load_params(folders.write_params(tmp_path / "w.safetensors", np.arange(3.0))), np.arange(3.0))
+    same_bits(
+        weight_files.load_params(weight_files.write_params(tmp_path / "w.safetensors", np.arange(3.0))), np.arange(3.0)
+    )
 
 
 def test_params_keep_their_order_in_memory_apart(tmp_path):
     turned = {"kernel": np.asfortranarray(np.arange(6.0).reshape(2, 3)), "strided": np.arange(10)[::3]}
-    read = folders.load_params(folders.write_params(tmp_path / "w.safetensors", turned))
+    read = weight_files.load_params(weight_files.write_params(tmp_path / "w.safetensors", turned))
     for name, array in turned.items():
         np.testing.assert_array_equal(read[name], array)
 
 
 def test_load_params_takes_files_of_other_programs(tmp_path):
     save_file({"layer.0.weight": np.ones((2, 2), np.float32)}, tmp_path / "torch.safetensors")
-    assert list(folders.load_params(tmp_path / "torch.safetensors")) == ["layer.0.weight"]
+    assert list(weight_files.load_params(tmp_path / "torch.safetensors")) == ["layer.0.weight"]
 
 
 def test_write_params_replaces_a_file_only_when_told(tmp_path):
-    path = folders.write_params(tmp_path / "w.safetensors", TREE)
+    path = weight_files.write_params(tmp_path / "w.safetensors", TREE)
     before = path.read_bytes()
     other = {"w": np.zeros(2)}
     with pytest.raises(FileExistsError, match=r"is there already; nothing was touched. Give another .* overwrite=True"):
-        folders.write_params(path, other)
+        weight_files.write_params(path, other)
     assert path.read_bytes() == before
-    folders.write_params(path, other, overwrite=True)
-    same_bits(folders.load_params(path), other)
+    weight_files.write_params(path, other, overwrite=True)
+    same_bits(weight_files.load_params(path), other)
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(
         FileExistsError, match=r"folder.safetensors is there already; nothing was touched. Give another path\.$"
     ):
-        folders.write_params(tmp_path / "folder.safetensors", other, overwrite=True)
+        weight_files.write_params(tmp_path / "folder.safetensors", other, overwrite=True)
 
 
 def test_write_params_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch):
-    path = folders.write_params(tmp_path / "w.safetensors", TREE)
+    path = weight_files.write_params(tmp_path / "w.safetensors", TREE)
 
     def fail(arrays, file):
         file.write_bytes(b"half")
@@ -481,8 +483,8 @@ def test_write_params_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr("safetensors.numpy.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
-        folders.write_params(path, {"w": np.zeros(2)}, overwrite=True)
-    same_bits(folders.load_params(path), TREE)
+        weight_files.write_params(path, {"w": np.zeros(2)}, overwrite=True)
+    same_bits(weight_files.load_params(path), TREE)
     assert os.listdir(tmp_path) == ["w.safetensors"]
 
 
@@ -500,7 +502,7 @@ def test_write_params_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch):
 )
 def test_write_params_refuses(name, params, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        folders.write_params(tmp_path / name, params)
+        weight_files.write_params(tmp_path / name, params)
     assert not list(tmp_path.iterdir())
 
 
@@ -508,16 +510,16 @@ def test_write_params_refuses(name, params, message, tmp_path):
 def test_load_params_refuses(name, tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(BAD_WEIGHTS[name][0])
-    told, peak = peak_of(folders.load_params, path)
+    told, peak = peak_of(weight_files.load_params, path)
     assert told.startswith(f"file {path} is missing, damaged or altered (")
     assert peak < 4 * 2**20  # the modules' own
 
 
 def test_load_params_leaves_errors_of_the_file_system_alone(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        folders.load_params(tmp_path / "nowhere")
+        weight_files.load_params(tmp_path / "nowhere")
     with pytest.raises(IsADirectoryError, match="is a folder; give a safetensors file"):
-        folders.load_params(tmp_path)
+        weight_files.load_params(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="it is no ordinary file"):
-        folders.load_params(tmp_path / "pipe")
+        weight_files.load_params(tmp_path / "pipe")

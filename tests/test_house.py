@@ -25,7 +25,7 @@ FLOORS = [
     ["examples", "splits", "builtin", "synthetic", "data"],
     ["training", "evaluation"],
     ["distributions", "member_json", "domains", "sampling", "grid"],
-    ["backend", "planning", "records", "folders", "checkpoints"],
+    ["backend", "planning", "records", "files", "netcdf", "weight_files", "folders", "checkpoints"],
     ["uncertainty", "candidates", "edges", "selection", "labels", "tables", "joining"],
     ["units", "lines", "drawing", "heatmaps", "layer_plots", "rankings", "plots", "plotting"],
     ["illustrations", "report", "results"],

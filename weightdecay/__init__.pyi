@@ -32,7 +32,6 @@ from .decay import (
     TowardAnchor,
 )
 from .distributions import Choice, IntUniform, LogUniform, Uniform
-from .folders import load_params
 from .forecasting import plan
 from .grid import Grid, logspace
 from .mapping import map_grid
@@ -42,6 +41,7 @@ from .penalties import penalized
 from .planning import Plan
 from .results import GridResult, load
 from .running import fit, fit_grid
+from .weight_files import load_params
 
 __all__ = [
     "L1",

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from weightdecay import folders, member_json
+from weightdecay import files, folders, member_json
 from weightdecay.types import Batch
 
 _FORMAT, _VERSION = "weightdecay run", 1
@@ -364,9 +364,7 @@ def key(member: Mapping[str, Any], program: str) -> str:
     Returns:
       A hash.
     """
-    return hashlib.sha256(folders.canonical({"member": member_json.encode(member), "program": program})).hexdigest()[
-        :32
-    ]
+    return hashlib.sha256(files.canonical({"member": member_json.encode(member), "program": program})).hexdigest()[:32]
 
 
 def data_digests(splits: Mapping[str, Batch]) -> dict[str, str]:
@@ -533,7 +531,7 @@ def _read_contents(folder: Path) -> dict[str, Any]:
     """Contents of a checkpoint whose files are all as they were written."""
     contents = _read_json(folder / _CONTENTS)
     for name, digest in contents["sha256"].items():
-        if folders.file_sum(folder / name) != digest:
+        if files.file_sum(folder / name) != digest:
             raise ValueError(f"{name} was altered")
     return contents
 
@@ -565,7 +563,7 @@ def _kept_sum(path: Path) -> str:
     """SHA-256 of a file that is on the disk for good."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return folders.file_sum(path)
+    return files.file_sum(path)
 
 
 def _numbers(folder: Path) -> list[int]:
@@ -575,7 +573,7 @@ def _numbers(folder: Path) -> list[int]:
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file that appears whole or not at all, with a checksum of its own."""
     content = json.loads(json.dumps(content))
-    digest = hashlib.sha256(folders.canonical(content)).hexdigest()
+    digest = hashlib.sha256(files.canonical(content)).hexdigest()
     unfinished = path.with_name(f".{path.name}")
     with unfinished.open("w", encoding="utf-8") as file:
         json.dump({**content, "checksum": digest}, file, indent=1)
@@ -589,7 +587,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} is no description")
     digest = content.pop("checksum", None)
-    if hashlib.sha256(folders.canonical(content)).hexdigest() != digest:
+    if hashlib.sha256(files.canonical(content)).hexdigest() != digest:
         raise ValueError(f"{path.name} was altered")
     return content
 

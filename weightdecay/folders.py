@@ -16,16 +16,15 @@
     ``settings.json``: of this object without that entry, written as Python's ``json.dumps(..., sort_keys=True,
     separators=(",", ":"))`` writes it.
 
-Version 1 is the same without ``sha256``. The weights of one member alone are a file of their own: `write_params`.
+Version 1 is the same without ``sha256``. The weights of one member alone are a file of their own:
+`weightdecay.weight_files`.
 
 Reading runs no code from the files, holds them against their sums, and takes no more memory than their sizes account
 for.
 """
 
 import hashlib
-import io
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -36,16 +35,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from weightdecay import member_json, tree
-from weightdecay.types import Params
+from weightdecay import files, member_json, netcdf, weight_files
 
 _FORMAT = "weightdecay result"
 _VERSION = 3
 _DATASET, _WEIGHTS, _SETTINGS = "dataset.nc", "weights.safetensors", "settings.json"
 _LARGEST_SETTINGS = 2**28  # bytes
-_LARGEST_DEPTH = 100  # of a tree of weights
-_LARGEST_RANK = 64  # of a NumPy array
-_NETCDF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8}  # bytes of a value by netCDF's number of its type
 
 
 class Contents(NamedTuple):
@@ -143,7 +138,7 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
             "test": contents.test,
             "members": [member_json.encode(member) for member in contents.members],
             **({"structures": structures} if structures else {}),
-            "sha256": {file: file_sum(unfinished / file) for file in (_DATASET, _WEIGHTS)},
+            "sha256": {file: files.file_sum(unfinished / file) for file in (_DATASET, _WEIGHTS)},
         }
         settings["sha256"][_SETTINGS] = _settings_sum(settings)
         text = json.dumps(settings, indent=1, allow_nan=False) + "\n"
@@ -191,7 +186,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
         if version is not None and (type(version) is not int or version < 1):
             raise ValueError(f"its version is {version!r}")
     except Exception as error:  # what parsers make of broken bytes is of many types
-        raise _damaged(folder / file, error) from error
+        raise files.damaged(folder / file, error) from error
     if version is None:
         raise _no_result(folder)
     if version > _VERSION:
@@ -208,81 +203,16 @@ def read(path: str | os.PathLike[str]) -> Contents:
             raise ValueError("its settings or its test are no objects")
         file = _DATASET
         _check_file(folder / file, sums)
-        dataset = _read_dataset(folder / file)
+        dataset = netcdf.read(folder / file)
         if dataset.sizes["member"] != len(members):
             raise ValueError(f"it has {dataset.sizes['member']} members, {_SETTINGS} has {len(members)}")
         file = _WEIGHTS
         _check_file(folder / file, sums)
         structures = stored["structures"] if version > 2 else [0] * len(members)
-        weights = _Weights(_read_arrays(folder / file), _checked_structures(structures, len(members)))
+        weights = _Weights(weight_files.read_arrays(folder / file), _checked_structures(structures, len(members)))
     except Exception as error:
-        raise _damaged(folder / file, error) from error
+        raise files.damaged(folder / file, error) from error
     return Contents(dataset, members, weights, settings, test, trained_by)
-
-
-def write_params(path: str | os.PathLike[str], params: Params, *, overwrite: bool = False) -> Path:
-    """Write the weights of one member as one safetensors file; it appears whole or not at all.
-
-    Args:
-      path: A new file, ``*.safetensors``; folders above it are made.
-      params: Weights, any pytree of arrays; each is stored under its name (``Dense_0/kernel``).
-      overwrite: Whether a file that is there may be replaced.
-
-    Returns:
-      The path.
-
-    Raises:
-      FileExistsError: The file is there, and ``overwrite`` was not given.
-      ValueError: Another ending than ``.safetensors``, no weights, or two of one name.
-    """
-    from safetensors.numpy import save_file
-
-    file = Path(path)
-    if file.suffix != ".safetensors":
-        raise ValueError(f"path is {file}; end it in .safetensors, which says what it is.")
-    if file.exists() and not (overwrite and file.is_file()):
-        raise FileExistsError(
-            f"path {file} is there already; nothing was touched. Give another path"
-            + (", or overwrite=True to replace the file." if file.is_file() else ".")
-        )
-    arrays = _by_name(params)
-    if not arrays:
-        raise ValueError("params hold no weights; give a tree with one array or more.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{file.name}-", dir=file.parent))
-    try:
-        save_file(arrays, unfinished / file.name)
-        (unfinished / file.name).chmod(0o644)
-        os.replace(unfinished / file.name, file)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return file
-
-
-def load_params(path: str | os.PathLike[str]) -> Params:
-    """Read a safetensors file of weights, such as `write_params` wrote.
-
-    Args:
-      path: The file.
-
-    Returns:
-      Nested dictionaries by the parts of the names, with NumPy arrays; or the one array of a file that has no names.
-
-    Raises:
-      FileNotFoundError: No such file.
-      IsADirectoryError: A folder.
-      ValueError: A file that is damaged or is no safetensors file.
-    """
-    file = Path(path)
-    try:
-        if file.is_dir():
-            raise IsADirectoryError(f"path {file} is a folder; give a safetensors file.")
-        arrays = _read_arrays(file)
-        return _nested({f"params/{name}" if name else "params": array for name, array in arrays.items()})["params"]
-    except (FileNotFoundError, IsADirectoryError):
-        raise
-    except Exception as error:  # what parsers make of broken bytes is of many types
-        raise _damaged(file, error) from error
 
 
 class _Weights(Sequence[tuple[Any, Any]]):
@@ -299,7 +229,7 @@ class _Weights(Sequence[tuple[Any, Any]]):
                 raise ValueError(f"{name} has shape {stacked.shape}, {_SETTINGS} has {sizes[int(number)]} members")
             apart[int(number)][own] = stacked
         for own in apart:
-            if set(_nested(own)) - {"model_state"} != {"params"}:
+            if set(weight_files.nested_by_name(own)) - {"model_state"} != {"params"}:
                 raise ValueError("its arrays are not all of params/... and model_state/...")
         places = [0] * len(sizes)
         self._arrays: list[tuple[dict[str, np.ndarray], int]] = []  # of each member, with its place in them
@@ -312,7 +242,7 @@ class _Weights(Sequence[tuple[Any, Any]]):
 
     def __getitem__(self, index: Any) -> Any:
         arrays, place = self._arrays[index]
-        nested = _nested({name: stacked[place, ...] for name, stacked in arrays.items()})
+        nested = weight_files.nested_by_name({name: stacked[place, ...] for name, stacked in arrays.items()})
         return nested["params"], nested.get("model_state", {})
 
 
@@ -321,35 +251,12 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("weightdecay", "jax", "jaxlib", "optax", "flax", "numpy")}
 
 
-def canonical(value: Any) -> bytes:
-    """Return a value of JSON as bytes that do not depend on the order of names, to be hashed."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
-
-
-def file_sum(file: Path) -> str:
-    """Return the SHA-256 of a file; a pipe or a device is refused."""
-    with _open(file) as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _no_result(folder: Path) -> FileNotFoundError:
     return FileNotFoundError(f"folder {folder} holds no weightdecay result; give a folder that result.save(...) wrote.")
 
 
-def _damaged(file: Path, error: Exception) -> ValueError:
-    told = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
-    return ValueError(f"file {file} is missing, damaged or altered ({told}); save it again.")
-
-
 def _is_ours(stored: Any) -> bool:
     return isinstance(stored, dict) and stored.get("format") == _FORMAT
-
-
-def _open(file: Path) -> io.BufferedReader:
-    """Open a file if it is one: a pipe or a device has no size and may have no end."""
-    if file.exists() and not file.is_file():
-        raise ValueError("it is no ordinary file")
-    return open(file, "rb")
 
 
 def _parse(file: Path) -> Any:
@@ -358,7 +265,7 @@ def _parse(file: Path) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"it holds {constant}")
 
-    with _open(file) as opened:
+    with files.opened_file(file) as opened:
         if os.fstat(opened.fileno()).st_size > _LARGEST_SETTINGS:
             raise ValueError(f"it has more than {_LARGEST_SETTINGS} bytes")
         content = opened.read()
@@ -370,7 +277,7 @@ def _parse(file: Path) -> Any:
 
 def _settings_sum(stored: dict[str, Any]) -> str:
     sums = {file: value for file, value in stored["sha256"].items() if file != _SETTINGS}
-    return hashlib.sha256(canonical(stored | {"sha256": sums})).hexdigest()
+    return hashlib.sha256(files.canonical(stored | {"sha256": sums})).hexdigest()
 
 
 def _checked_sums(stored: dict[str, Any]) -> dict[str, str]:
@@ -381,95 +288,8 @@ def _checked_sums(stored: dict[str, Any]) -> dict[str, str]:
 
 def _check_file(file: Path, sums: Mapping[str, str] | None) -> None:
     """Hold a file against its sum; version 1 has none."""
-    if sums is not None and sums[file.name] != (found := file_sum(file)):
+    if sums is not None and sums[file.name] != (found := files.file_sum(file)):
         raise ValueError(f"its sha256 is {found}, {_SETTINGS} says {sums[file.name]}")
-
-
-def _read_dataset(file: Path) -> Any:
-    import xarray
-
-    with _open(file) as opened:
-        _check_netcdf(opened)
-        opened.seek(0)
-        return xarray.load_dataset(opened, engine="scipy", decode_times=False)
-
-
-def _check_netcdf(file: io.BufferedReader) -> None:
-    """Refuse a netCDF 3 file whose arrays do not fit in it, before memory is taken for them.
-
-    See https://docs.unidata.ucar.edu/nug/current/file_format_specifications.html; record dimensions are never written.
-    """
-    length = os.fstat(file.fileno()).st_size
-
-    def take(size: int) -> bytes:
-        if not 0 <= size <= length - file.tell():
-            raise ValueError("it is cut off in its header")
-        return file.read(size)
-
-    def number(size: int = 4) -> int:
-        return int.from_bytes(take(size), "big", signed=True)
-
-    def padded(size: int) -> bytes:
-        return take(size + -size % 4)
-
-    def entries(tag: int) -> range:
-        found, count = number(), number()
-        if (found, count) != (0, 0) and found != tag:
-            raise ValueError("its header is no netCDF header")
-        return range(count)
-
-    def attributes() -> None:
-        for _ in entries(12):
-            padded(number())
-            size = _NETCDF_SIZES[number()]
-            padded(number() * size)
-
-    magic = take(4)
-    if magic not in (b"CDF\1", b"CDF\2"):
-        raise ValueError(f"it starts with {magic!r}, not as netCDF 3 does")
-    number()
-    dimensions: dict[bytes, int] = {}
-    for _ in entries(10):
-        name = padded(number())
-        if name in dimensions:
-            raise ValueError(f"two dimensions in it have the name {name!r}")
-        dimensions[name] = number()
-    sizes = list(dimensions.values())
-    attributes()
-    total = 0
-    for _ in entries(11):
-        padded(number())
-        rank = number()
-        if rank > _LARGEST_RANK:
-            raise ValueError(f"an array in it has {rank} dimensions")
-        shape = [sizes[number()] for _ in range(rank)]
-        attributes()
-        size = _NETCDF_SIZES[number()] * math.prod(shape)
-        number()
-        begin = number(4 * magic[3])
-        if min(shape, default=1) < 1 or not 0 <= begin <= length - size:
-            raise ValueError(f"an array of shape {tuple(shape)} does not fit in it")
-        total += size
-    if total > length:
-        raise ValueError("its arrays do not fit in it")
-
-
-def _read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """Arrays of a safetensors file by name; its parser holds their sizes against the file's."""
-    from safetensors.numpy import load_file
-
-    _open(file).close()
-    return load_file(file)
-
-
-def _by_name(params: Params) -> dict[str, np.ndarray]:
-    """Arrays by name, each in C order, which safetensors takes for granted."""
-    named = tree.named_leaves(params)
-    arrays = {name: np.asarray(leaf, order="C") for name, leaf in named}
-    if len(arrays) < len(named):
-        twice = next(name for name in arrays if [other for other, _ in named].count(name) > 1)
-        raise ValueError(f"two weights have the name {twice!r}; name them apart, without slashes in a key.")
-    return arrays
 
 
 def _stack(weights: Sequence[tuple[Any, Any]]) -> tuple[dict[str, np.ndarray], list[int]]:
@@ -477,7 +297,7 @@ def _stack(weights: Sequence[tuple[Any, Any]]) -> tuple[dict[str, np.ndarray], l
     apart: dict[Any, dict[str, list[np.ndarray]]] = {}
     of_members = []
     for params, model_state in weights:
-        arrays = _by_name({"params": params, "model_state": model_state})
+        arrays = weight_files.by_name({"params": params, "model_state": model_state})
         structure = frozenset((name, array.shape, array.dtype.str) for name, array in arrays.items())
         own = apart.setdefault(structure, {name: [] for name in arrays})
         for name, array in arrays.items():
@@ -499,21 +319,3 @@ def _checked_structures(structures: Any, num_members: int) -> list[int]:
     if sorted(set(structures)) != list(range(len(set(structures)))):
         raise ValueError(f"{_SETTINGS} has structures that are not numbered 0, 1, 2, ...")
     return structures
-
-
-def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Tree of dictionaries by the parts of the names."""
-    nested: dict[str, Any] = {}
-    for name, leaf in leaves.items():
-        *outer, last = name.split("/")
-        if len(outer) > _LARGEST_DEPTH:
-            raise ValueError(f"a name in it has {len(outer) + 1} parts")
-        place = nested
-        for key in outer:
-            place = place.setdefault(key, {})
-            if not isinstance(place, dict):
-                raise ValueError(f"{name} lies below another array")
-        if last in place:
-            raise ValueError(f"{name} lies above another array")
-        place[last] = leaf
-    return nested

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from weightdecay import checkpoints, folders, joining, report, selection, tables, uncertainty
+from weightdecay import checkpoints, folders, joining, report, selection, tables, uncertainty, weight_files
 from weightdecay import grid as grids
 from weightdecay.grid import Grid
 from weightdecay.joining import ScoreTest
@@ -484,7 +484,7 @@ class GridResult(Plots):
           FileExistsError: The file is there, without ``overwrite``.
           ValueError: Another ending of the path.
         """
-        folders.write_params(path, self.params(member), overwrite=overwrite)
+        weight_files.write_params(path, self.params(member), overwrite=overwrite)
 
     def report(self, path: str | os.PathLike[str], *, metric: str = "validation_loss") -> Path:
         """Write a page for a browser, which begins with the decision; see `weightdecay.report`.
