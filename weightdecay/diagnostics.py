@@ -52,7 +52,7 @@ def near_zero_fraction(params: Params, decays: list[bool]) -> Any:
       In [0, 1], shape ``()``, exact zeros among them; nan where no weight decays.
     """
     chosen = _chosen(params, decays)
-    small = sum((jnp.sum(jnp.abs(w) < NEAR_ZERO) for w in chosen), start=jnp.zeros((), jnp.int32))
+    small = sum((_sum(jnp.abs(w) < NEAR_ZERO) for w in chosen), start=jnp.zeros(()))
     return small / jnp.float32(sum(w.size for w in chosen))
 
 
@@ -76,10 +76,10 @@ def by_layer(params: Params, previous: Params, decays: list[bool]) -> dict[str, 
         return jnp.stack(values) if values else jnp.zeros((0,))
 
     return {
-        "layer_weight_norm": stack([tree.norm(now) for now, _ in pairs]),
-        "layer_zero_fraction": stack([jnp.mean(now == 0) for now, _ in pairs]),
+        "layer_weight_norm": stack([_norm(now) for now, _ in pairs]),
+        "layer_zero_fraction": stack([_sum(now == 0) / now.size for now, _ in pairs]),
         "rotation": stack([angle(before, now) for now, before in pairs]),
-        "effective_learning_rate": stack([tree.norm(now - before) / tree.norm(before) for now, before in pairs]),
+        "effective_learning_rate": stack([_norm(now - before) / _norm(before) for now, before in pairs]),
     }
 
 
@@ -99,8 +99,8 @@ def angle(one: Any, other: Any) -> Any:
     References:
       Kahan, How Futile are Mindless Assessments of Roundoff in Floating-Point Computation?, 2006.
     """
-    one, other = (w / tree.norm(w) for w in (one, other))
-    return 2 * jnp.arctan2(tree.norm(one - other), tree.norm(one + other))
+    one, other = (w / _norm(w) for w in (one, other))
+    return 2 * jnp.arctan2(_norm(one - other), _norm(one + other))
 
 
 def all_finite(values: PyTree) -> Any:
@@ -114,6 +114,17 @@ def all_finite(values: PyTree) -> Any:
     """
     floats = [leaf for leaf in jax.tree.leaves(values) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return functools.reduce(jnp.logical_and, (jnp.isfinite(leaf).all() for leaf in floats), jnp.ones((), bool))
+
+
+def _norm(weights: Any) -> Any:
+    precise = weights.astype(jnp.promote_types(jnp.float32, weights.dtype))
+    return jnp.sqrt(_sum(jnp.square(precise)))
+
+
+def _sum(values: Any) -> Any:
+    """Sum of an array, the last axis last: so far the processor adds many at a time, as it cannot in one long sum."""
+    floats = values.astype(jnp.promote_types(jnp.float32, values.dtype))
+    return floats.sum(axis=tuple(range(values.ndim - 1))).sum()
 
 
 def _chosen(params: Params, decays: list[bool]) -> list[Any]:
