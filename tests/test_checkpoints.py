@@ -21,7 +21,8 @@ import pytest
 
 import weightdecay as wd
 from tests.compare import same_bits
-from weightdecay import checkpoints, folders, lanes
+from weightdecay import checkpoints, directories, folders, lanes
+from weightdecay.files import read_json, write_json
 from weightdecay.planning import Plan
 
 DATA = wd.data.digits(num_train=100)
@@ -65,14 +66,14 @@ def trained(monkeypatch):
 @pytest.fixture(autouse=True)
 def _saved_at_once(monkeypatch):
     """Have every save done before training goes on, so that each stretch leaves a checkpoint."""
-    save = checkpoints.Run.save
+    save = directories.Run.save
 
     def wait(self, snapshot):
         save(self, snapshot)
         if self._writing is not None:
             self._writing.result()
 
-    monkeypatch.setattr(checkpoints.Run, "save", wait)
+    monkeypatch.setattr(directories.Run, "save", wait)
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def cut_off(monkeypatch):
     """Train until some checkpoints are written, and stop as if the process were gone: nothing more is written."""
 
     def until(directory, num_saves):
-        write, saves = checkpoints._write_checkpoint, []
+        write, saves = checkpoints.write, []
 
         def limited(folder, blocks):
             if len(saves) == num_saves:
@@ -89,7 +90,7 @@ def cut_off(monkeypatch):
             return write(folder, blocks)
 
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoints, "_write_checkpoint", limited)
+            patch.setattr(checkpoints, "write", limited)
             with (
                 pytest.warns(UserWarning, match="training goes on"),
                 pytest.warns(UserWarning, match="could not be saved"),
@@ -315,8 +316,8 @@ def test_a_damaged_description_of_the_run_is_told(tmp_path, damage):
 
 def test_a_later_format_is_refused(tmp_path):
     fit(tmp_path)
-    stored = checkpoints._read_json(tmp_path / "run.json")
-    checkpoints._write_json(tmp_path / "run.json", {**stored, "version": 99})
+    stored = read_json(tmp_path / "run.json")
+    write_json(tmp_path / "run.json", {**stored, "version": 99})
     with pytest.raises(ValueError, match="has format version 99, this library reads up to 1; upgrade weightdecay"):
         fit(tmp_path)
 
@@ -328,7 +329,7 @@ def test_the_last_checkpoints_are_kept_and_no_more(tmp_path, cut_off):
     fit(tmp_path)
     newest = {}
     for path in sorted((tmp_path / "checkpoints").iterdir()):
-        for block in checkpoints._read_json(path / "contents.json")["blocks"]:
+        for block in read_json(path / "contents.json")["blocks"]:
             newest |= dict.fromkeys(block["keys"], (path, block["done"]))
     assert len(newest) == len(wd.Grid(**GRID))
     assert all(done for _, done in newest.values())
@@ -336,7 +337,7 @@ def test_the_last_checkpoints_are_kept_and_no_more(tmp_path, cut_off):
 
 
 def hold(directory, held, let_go):
-    with checkpoints.opened(directory, save_every=1):
+    with directories.opened(directory, save_every=1):
         held.set()
         let_go.wait(60)
 
@@ -360,7 +361,7 @@ def test_a_second_process_is_refused(tmp_path, whole):
 
 def test_a_second_call_in_the_process_is_refused(tmp_path):
     with (
-        checkpoints.opened(tmp_path, save_every=1),
+        directories.opened(tmp_path, save_every=1),
         pytest.raises(RuntimeError, match=f"in use by process {os.getpid()}"),
     ):
         fit(tmp_path)
@@ -390,7 +391,7 @@ def test_a_directory_that_cannot_be_written_is_refused_before_training(tmp_path,
 
 
 def full(monkeypatch, num_failures):
-    write, failed = checkpoints._write_checkpoint, []
+    write, failed = checkpoints.write, []
 
     def limited(folder, blocks):
         if len(failed) < num_failures:
@@ -398,7 +399,7 @@ def full(monkeypatch, num_failures):
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(folder, blocks)
 
-    monkeypatch.setattr(checkpoints, "_write_checkpoint", limited)
+    monkeypatch.setattr(checkpoints, "write", limited)
 
 
 def test_a_disk_that_is_full_for_a_while_loses_nothing(tmp_path, whole, trained, monkeypatch):

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,48 @@ def file_sum(file: Path) -> str:
     """Return the SHA-256 of a file; a pipe or a device is refused."""
     with opened_file(file) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file of JSON that appears whole or not at all, with a checksum of its own.
+
+    Args:
+      path: The file.
+      content: An object of JSON, without ``checksum``.
+
+    Raises:
+      OSError: It cannot be written.
+    """
+    content = json.loads(json.dumps(content))
+    digest = hashlib.sha256(canonical(content)).hexdigest()
+    unfinished = path.with_name(f".{path.name}")
+    with unfinished.open("w", encoding="utf-8") as file:
+        json.dump({**content, "checksum": digest}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that `write_json` wrote.
+
+    Args:
+      path: The file.
+
+    Returns:
+      Its content.
+
+    Raises:
+      ValueError: It is no JSON, or was altered.
+      OSError: It cannot be read.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} is no description")
+    digest = content.pop("checksum", None)
+    if hashlib.sha256(canonical(content)).hexdigest() != digest:
+        raise ValueError(f"{path.name} was altered")
+    return content
 
 
 def opened_file(file: Path) -> io.BufferedReader:

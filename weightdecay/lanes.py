@@ -18,7 +18,8 @@ import numpy as np
 
 from weightdecay import backend, lane_programs, workers
 from weightdecay.batches import FromHost, OnDevice
-from weightdecay.checkpoints import Run, Snapshot
+from weightdecay.checkpoints import Snapshot
+from weightdecay.directories import Run
 from weightdecay.groups import Group
 from weightdecay.lane_programs import Programs
 from weightdecay.preparing import Job, Work

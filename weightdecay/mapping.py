@@ -22,8 +22,9 @@ from jax.core import eval_jaxpr
 from jax.extend.core import subjaxprs
 from jax.sharding import SingleDeviceSharding
 
-from weightdecay import axes, backend, checkpoints, folders, hoisting, planning, progressing, workers
-from weightdecay.checkpoints import Run, Snapshot
+from weightdecay import axes, backend, digests, directories, folders, hoisting, planning, progressing, workers
+from weightdecay.checkpoints import Snapshot
+from weightdecay.directories import Run
 from weightdecay.grid import Grid
 from weightdecay.map_results import MapResult
 from weightdecay.member_json import REPLICATES
@@ -101,13 +102,13 @@ def map_grid(
     unknown = [name for name in static if name not in grid.axes]
     if unknown:
         raise ValueError(f"static names {unknown[0]!r}, which is no axis of the grid; it has {', '.join(grid.axes)}.")
-    checkpoints.check_save_every(save_every)
+    directories.check_save_every(save_every)
     backend.prepare()
     if plan is not None:
         planning.check(plan, batch_size=None)
     groups = _divide(train_fn, grid, frozenset(static))
     with contextlib.ExitStack() as stack:
-        run = None if directory is None else stack.enter_context(checkpoints.opened(directory, save_every=save_every))
+        run = None if directory is None else stack.enter_context(directories.opened(directory, save_every=save_every))
         groups, plan = _laid_out(groups, plan, {} if run is None else run.stored.get("depends_on", {}))
         outputs: list[Any] = [None] * len(grid)
         if run is not None:
@@ -272,7 +273,7 @@ def _found(groups: Sequence[_Group], grid: Grid, run: Run, outputs: list[Any]) -
     left = []
     for group in groups:
         program = group.digest()
-        keys = [checkpoints.key(grid[place], program) for place in group.places]
+        keys = [digests.of_member(grid[place], program) for place in group.places]
         done = run.in_order(keys)
         if done:
             snapshot = run.read([keys[member] for member in done])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from weightdecay import checkpoints, folders, joining, report, selection, tables, uncertainty, weight_files
+from weightdecay import directories, folders, joining, report, selection, tables, uncertainty, weight_files
 from weightdecay import grid as grids
 from weightdecay.grid import Grid
 from weightdecay.joining import ScoreTest
@@ -591,7 +591,7 @@ def load(path: str | os.PathLike[str]) -> GridResult:
       FileNotFoundError: No result there, or a run that is not finished.
       ValueError: A damaged file, or one of a later version.
     """
-    contents = folders.read(checkpoints.finished_result(path) or path)
+    contents = folders.read(directories.finished_result(path) or path)
     return GridResult(
         contents.dataset,
         contents.members,

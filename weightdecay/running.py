@@ -17,7 +17,8 @@ import numpy as np
 
 from weightdecay import (
     backend,
-    checkpoints,
+    digests,
+    directories,
     expectations,
     folders,
     lanes,
@@ -28,9 +29,9 @@ from weightdecay import (
     progressing,
     scoring,
 )
-from weightdecay.checkpoints import Run
 from weightdecay.data import Data
 from weightdecay.decay import Rule
+from weightdecay.directories import Run
 from weightdecay.grid import Grid
 from weightdecay.planning import Plan
 from weightdecay.preparing import Work
@@ -114,14 +115,14 @@ def fit_grid(
       OSError: ``directory`` cannot be written, or holds something else.
 
     Examples:
-      >>> from weightdecay import decay, models
+      >>> from weightdecay import data, decay, models
       >>> grid = Grid(decay=[decay.NoDecay(), decay.L2(0.01)], learning_rate=1e-3, seed=range(2))
-      >>> result = fit_grid(models.MLP((16,)), datasets.digits(), grid, num_steps=20, batch_size=32, progress=False)
+      >>> result = fit_grid(models.MLP((16,)), data.digits(), grid, num_steps=20, batch_size=32, progress=False)
       >>> result.dataset.sizes["member"], result.dataset.sizes["step"]
       (4, 20)
     """
-    checkpoints.check_save_every(save_every)
-    before = {} if directory is None else checkpoints.stored(directory)
+    directories.check_save_every(save_every)
+    before = {} if directory is None else directories.stored(directory)
     asked: dict[str, Any] = {
         "optimizer": optimizer,
         "loss": loss,
@@ -150,7 +151,7 @@ def fit_grid(
     }
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        run = None if directory is None else stack.enter_context(checkpoints.opened(directory, save_every=save_every))
+        run = None if directory is None else stack.enter_context(directories.opened(directory, save_every=save_every))
         work, records, interrupted = _trained(work, grid, names, run, width_is_free=plan is None, progress=progress)
         settings = {
             **names,
@@ -273,7 +274,7 @@ def _found(work: Work, grid: Grid, names: Mapping[str, Any], run: Run, records: 
     for group in work.groups:
         program = group.program(work.splits)
         programs[group.name()] = program
-        keys = tuple(checkpoints.key(grid[place], program) for place in group.places)
+        keys = tuple(digests.of_member(grid[place], program) for place in group.places)
         known.append(group._replace(keys=keys))
     depends_on = {
         **names,
@@ -284,7 +285,7 @@ def _found(work: Work, grid: Grid, names: Mapping[str, Any], run: Run, records: 
         "float64": backend.setting("enable_x64"),
         "matmul_precision": backend.setting("default_matmul_precision"),
         "device": f"{jax.default_backend()} {work.devices[0].device_kind}",
-        "data": checkpoints.data_digests(work.splits),
+        "data": digests.of_data(work.splits),
         "versions": folders.versions(),
         "programs": programs,
     }
