@@ -45,7 +45,9 @@ def test_readme_has_each_rule_with_its_own_formula(name):
 
 def test_readme_names_files_that_are_there():
     text = README.read_text(encoding="utf-8")
-    named = re.findall(r"`(?:python )?((?:tests|benchmarks|weightdecay)/\w+\.py)", text) + re.findall(r"\]\((.*?)\)", text)
+    named = re.findall(r"`(?:python )?((?:tests|benchmarks|weightdecay)/\w+\.py)", text) + re.findall(
+        r"\]\((.*?)\)", text
+    )
     assert len(named) > 40
     assert [name for name in named if not (README.parent / name).is_file()] == []
 

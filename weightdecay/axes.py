@@ -1,8 +1,8 @@
 """Who takes an axis of a grid: training itself, the network, or the optimizer; and what of it is traced.
 
-A number is traced, so that members that differ in numbers share a compiled program. A word, a bool, None or a tuple changes the
-structure of the optimizer or of the network: each makes a program of its own. What a member's structure is follows from
-that member alone.
+A number is traced, so that members that differ in numbers share a compiled program. A word, a bool, None or a tuple
+changes the structure of the optimizer or of the network: each makes a program of its own. What a member's structure is
+follows from that member alone.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from weightdecay import augment, grid, member_json, networks
 from weightdecay.data import Scaling
 from weightdecay.decay import Rule
 from weightdecay.placement import parts
-from weightdecay.training import REGULARIZERS, Hyperparameters, Task
+from weightdecay.tasks import REGULARIZERS, Hyperparameters, Task
 from weightdecay.types import Batch
 
 _OWN = ("decay", "learning_rate", *member_json.REPLICATES)
@@ -180,7 +180,8 @@ def _check_taken(names: Mapping[str, Any], task: Task) -> None:
     for name in names:
         if name in known and name in network:
             raise ValueError(
-                f"grid has an axis {name!r}, which both the model and the optimizer take; give one of them another name."
+                f"grid has an axis {name!r}, which both the model and the optimizer take; give one of them another "
+                "name."
             )
         taken = name in _OWN or name in REGULARIZERS or name in network or name in known
         if not taken and not takes_any:

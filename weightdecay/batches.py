@@ -1,8 +1,8 @@
 """Which examples each step sees, and where they come from.
 
-The order is a stream of shuffled epochs, cut into batches; it follows from a member's seed, its fold and the step alone, and
-members with the same of these share it. The examples lie on each device once, or, where they are too many, come from the host a
-stretch of steps at a time: the same batches in the same order.
+The order is a stream of shuffled epochs, cut into batches; it follows from a member's seed, its fold and the step
+alone, and members with the same of these share it. The examples lie on each device once, or, where they are too many,
+come from the host a stretch of steps at a time: the same batches in the same order.
 """
 
 import functools

@@ -17,5 +17,6 @@ def bar(total: int, unit: str, *, shown: bool, done: int = 0) -> Any:
     """
     from tqdm import tqdm
 
-    shape = f"{{desc}} {{percentage:3.0f}}% |{{bar:30}}| {{n_fmt}}/{{total_fmt}} {unit}, {{elapsed}} gone, {{remaining}} left"
+    counted = f"{{n_fmt}}/{{total_fmt}} {unit}, {{elapsed}} gone, {{remaining}} left"
+    shape = f"{{desc}} {{percentage:3.0f}}% |{{bar:30}}| {counted}"
     return tqdm(total=total, initial=done, disable=not shown, desc="training", unit_scale=True, bar_format=shape)

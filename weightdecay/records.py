@@ -73,8 +73,8 @@ class Records:
     """Metrics and weights of the members of a grid.
 
     Attributes:
-      metrics: By name, float32 on disk, shape ``(members, steps)`` or ``(members, steps, layers)``; nan where nothing is
-        written.
+      metrics: By name, float32 on disk, shape ``(members, steps)`` or ``(members, steps, layers)``; nan where nothing
+        is written.
       layers: Names of the arrays of weights that decay, of all members.
       marks: By name, int32, shape ``(members,)``: ``diverged_at`` and ``stopped_at``, -1 for never, and ``best_step``,
         the evaluation that a member with patience is kept from, -1 where all steps count.
@@ -109,7 +109,7 @@ class Records:
                 if name not in self.metrics:
                     self.metrics[name] = _on_disk((*self._shape, len(self.layers)) if by_layer else self._shape)
                 if by_layer:
-                    self.metrics[name][np.ix_(places, [step], columns)] = values[: len(places), None]
+                    self.metrics[name][places[:, None], step, columns] = values[: len(places)]
                 else:
                     self.metrics[name][places, step] = values[: len(places)]
 
@@ -133,7 +133,7 @@ class Records:
 
         Args:
           places: Of the members, ``(some,)``.
-          states: `weightdecay.training.State` with NumPy arrays, each ``(at least some, ...)``.
+          states: `weightdecay.tasks.State` with NumPy arrays, each ``(at least some, ...)``.
           layers: Names of the members' layers.
           last: Whether they have all their steps behind them: of a member with patience, the last evaluation then is
             that of its best weights, which are kept.
