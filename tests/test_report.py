@@ -2,6 +2,7 @@
 
 import base64
 import html
+import json
 import math
 import re
 import shutil
@@ -26,8 +27,8 @@ SECTIONS = [
     "Settings",
     "Plan",
     "Seeds",
-    "Failures",
     "Versions",
+    "Failures",
 ]
 DATA = wd.data.digits(num_train=80)
 DECAY = [wd.NoDecay(), *wd.logspace(wd.L2, 1e-4, 1e-1, 2), wd.ProximalL1(1e-2)]
@@ -176,12 +177,13 @@ def test_choice_shows_the_criteria_beside_no_decay(result, page):
     }
 
 
-def test_test_set_is_not_looked_at_by_a_report(undrawn):
+def test_test_set_is_not_looked_at_by_a_report(tmp_path, undrawn):
     result = train(wd.Grid(decay=DECAY[:2], learning_rate=1e-2, seed=range(2)))
-    assert "not looked at yet" in Page(report.page(result)).sections["decision"]
+    file = tmp_path / "report.html"
+    assert "not looked at yet" in Page(result.report(file).read_text(encoding="utf-8")).sections["decision"]
     assert result._test is None
     scores = result.test()
-    read = Page(report.page(result, test=result._test))
+    read = Page(result.report(file).read_text(encoding="utf-8"))
     shown = float(re.search(r"Test accuracy\s*(0\.\d+)", read.sections["decision"]).group(1))
     assert shown == pytest.approx(scores.loc["chosen", "test_accuracy"], abs=6e-3)  # as many digits as its error leaves
     other = {**result._test, "candidates": {"chosen": 1 - result.best().number}}
@@ -218,6 +220,19 @@ def test_versions_are_those_that_trained_it(result, tmp_path, monkeypatch, undra
     loaded.save(tmp_path / "again")
     for one in (loaded, wd.load(tmp_path / "again"), loaded.part([0])):
         assert Page(report.page(one)).facts("versions") == result.versions != {"weightdecay": "99"}
+
+
+def test_versions_that_are_damaged_are_told(result, tmp_path):
+    result.save(tmp_path / "result")
+    file = tmp_path / "result" / "settings.json"
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    del stored["sha256"]
+    file.write_text(json.dumps({**stored, "version": 1}), encoding="utf-8")
+    assert wd.load(tmp_path / "result").versions == result.versions
+    for versions in (["jax"], {"jax": 1}):
+        file.write_text(json.dumps({**stored, "version": 1, "versions": versions}), encoding="utf-8")
+        with pytest.raises(ValueError, match="its versions are no object of words"):
+            wd.load(tmp_path / "result")
 
 
 def test_warnings_tell_what_is_doubtful(result, undrawn):
@@ -394,6 +409,18 @@ def test_command_takes_the_directory_of_a_run(tmp_path, undrawn):
     assert invoke(tmp_path / "run").exit_code == 0
     assert (tmp_path / "run" / "report.html").is_file()
     train(grid, directory=tmp_path / "run")
+
+
+def test_sweep_writes_a_report_even_where_all_diverges(tmp_path):
+    folder = tmp_path / "out"
+    quick = "digits --widths 8 --steps 20 --rules L2 --num-coefficients 1 --train-size 100 --seeds 2 --batch-size 50"
+    for rates, begins in (("1e-2", "Take "), ("1e30", "No choice: every one of the 4 members diverged")):
+        where = ["--learning-rates", rates, "--output", str(folder), "--overwrite"]
+        shown = CliRunner().invoke(cli.app, ["sweep", *quick.split(), *where])
+        read = Page((folder / "report.html").read_text(encoding="utf-8"))
+        assert re.match(f"{begins}|No decay is", read.sections["decision"].split("\n")[2])
+        assert ("No choice" in read.sections["decision"]) == (rates == "1e30")
+        assert (f"Read {folder / 'report.html'} in a browser." in shown.stdout) == (rates == "1e-2")
 
 
 def test_command_says_what_is_wrong(result, tmp_path, undrawn):

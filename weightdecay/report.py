@@ -129,8 +129,8 @@ class _Report:
                 _Section("settings", "Settings", self._settings()),
                 _Section("plan", "Plan", self._plan()),
                 _Section("seeds", "Seeds", self._seeds()),
-                _Section("failures", "Failures", self._failures()),
                 _Section("versions", "Versions", self._versions()),
+                _Section("failures", "Failures", self._failures()),
             ],
         }
 
