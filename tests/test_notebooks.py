@@ -15,7 +15,16 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 # What stands in the cell tagged "parameters" while a test runs the notebook: every name of it, with a smaller value.
 SMALL = {
+    "a_grid_of_thousands": {"NUM_CANDIDATES": 32, "SEEDS": 2, "NUM_STEPS": 20, "NUM_TRAIN": 100},
     "coupled_and_decoupled": {"NUM_STEPS": 20, "SEEDS": 2, "NUM_COEFFICIENTS": 4, "NUM_LEARNING_RATES": 3},
+    "dropout_and_normalization": {
+        "NUM_STEPS": 20,
+        "NUM_TRAIN": 100,
+        "NUM_COEFFICIENTS": 2,
+        "DROPOUT_RATES": (0.0, 0.5),
+        "NUM_TRIALS": 2,
+        "SEEDS": 2,
+    },
     "first_sweep": {"NUM_STEPS": 20, "SEEDS": 2, "NUM_COEFFICIENTS": 3, "LEARNING_RATES": [1e-3, 3e-3]},
     "l1_and_sparsity": {
         "NUM_LASSO_STEPS": 20,
@@ -24,7 +33,9 @@ SMALL = {
         "NUM_COEFFICIENTS": 3,
         "SEEDS": 2,
     },
+    "norms_and_rotation": {"NUM_STEPS": 40, "EVAL_EVERY": 10, "COEFFICIENTS": (0.3, 3.0), "SEEDS": 2},
     "what_a_coefficient_means": {"NUM_STEPS": 20, "ALPHAS": [1.0, 100.0], "NUM_FREE_STEPS": 10},
+    "your_own_network": {"NUM_STEPS": 20, "NUM_TRAIN": 100, "NUM_COEFFICIENTS": 2, "SEEDS": 2, "WIDTHS": (16,)},
 }
 
 
