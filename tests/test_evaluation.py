@@ -10,7 +10,7 @@ import pytest
 
 import weightdecay as wd
 from tests.compare import same_bits
-from weightdecay import evaluation, losses, masks, training
+from weightdecay import evaluation, losses, masks, tasks, training
 from weightdecay.types import Batch
 
 DATA = wd.data.digits(num_train=64)
@@ -37,7 +37,7 @@ def test_weights_do_not_depend_on_how_often_a_member_is_evaluated(result):
         seldom = wd.fit_grid(MODEL, DATA, GRID, eval_every=eval_every, **SHORT)
         for number in range(len(GRID)):
             same_bits(seldom.params(number), result.params(number))
-        for name in (*training.METRICS, *training.LAYER_METRICS):
+        for name in (*tasks.METRICS, *tasks.LAYER_METRICS):
             ours, theirs = (one.dataset[name].sel(step=seldom.dataset["step"]).values for one in (seldom, result))
             np.testing.assert_array_equal(ours, theirs)
 
@@ -67,7 +67,7 @@ def test_layer_metrics_are_those_of_two_runs_one_step_apart(result):
 def test_layer_metrics_of_a_dead_member_are_nan(result):
     dead = result.dataset["diverged_at"].values >= 0
     np.testing.assert_array_equal(dead, result.dataset["learning_rate"].values > 1)
-    for name in training.LAYER_METRICS:
+    for name in tasks.LAYER_METRICS:
         assert np.isnan(result.dataset[name].values[dead, 2:]).all()
         assert np.isfinite(result.dataset[name].values[~dead]).all()
 
@@ -81,7 +81,7 @@ def test_layer_metrics_of_a_stopped_member_are_of_its_best_evaluation():
     assert len(stopped)
     for number in stopped:
         best = int(stopping.dataset["best_step"][number])
-        for name in training.LAYER_METRICS:
+        for name in tasks.LAYER_METRICS:
             there = plain.dataset[name].sel(step=best).values[number]
             np.testing.assert_array_equal(stopping.dataset[name].values[number, -1], there)
 
@@ -122,7 +122,7 @@ def test_patience_looks_at_a_metric_of_ones_own(name):
 def linear_task(metrics=None):
     model = wd.Model(init=lambda key, x: {"w": jnp.ones(x.shape[1])}, apply=lambda params, x: x @ params["w"])
     loss = losses.resolve("squared_error", np.zeros(1, np.float32))
-    return training.Task(model, loss, wd.sgd, masks.everything, None, metrics=losses.metrics(metrics))
+    return tasks.Task(model, loss, wd.sgd, masks.everything, None, metrics=losses.metrics(metrics))
 
 
 @pytest.mark.parametrize("validation", [False, True])
@@ -136,7 +136,7 @@ def test_score_weighs_examples_and_counts_those_of_the_fold(validation, num_exam
         np.arange(num_examples, dtype=np.int32) % 2,
     )
     task = linear_task({"absolute_error": absolute_error})
-    one = training.Hyperparameters(wd.NoDecay(), np.float32(0.1), np.int32(0), {}, fold=np.int32(1))
+    one = tasks.Hyperparameters(wd.NoDecay(), np.float32(0.1), np.int32(0), {}, fold=np.int32(1))
     params = {"w": jnp.array([0.5, -1.0, 2.0])}
     told = evaluation.score(task, one, params, {}, data, validation=validation)
     errors = data.inputs.astype(np.float64) @ [0.5, -1.0, 2.0] - data.targets
@@ -158,14 +158,14 @@ def test_chunk_rows_count_every_example_once(num_examples):
 def test_report_is_nan_of_a_member_that_is_dead():
     task = linear_task()
     data = Batch(np.ones((4, 3), np.float32), np.zeros(4, np.float32))
-    one = training.Hyperparameters(wd.L2(jnp.float32(0.5)), jnp.float32(0.1), jnp.int32(0), {})
+    one = tasks.Hyperparameters(wd.L2(jnp.float32(0.5)), jnp.float32(0.1), jnp.int32(0), {})
     state = training.initialize(task, one, data.inputs)
     on_train = evaluation.score(task, one, state.params, {}, data)
     told = evaluation.report(task, one, state, {"w": jnp.zeros(3)}, on_train, data)
     np.testing.assert_allclose([told["train_loss"], told["validation_loss"]], 9.0, rtol=1e-6)
     np.testing.assert_allclose(told["penalty"], 0.5 * 3 / 2, rtol=1e-6)
     np.testing.assert_allclose(told["weight_norm"], np.sqrt(3), rtol=1e-6)
-    assert set(told) == {*task.metric_names(), *training.LAYER_METRICS}
+    assert set(told) == {*task.metric_names(), *tasks.LAYER_METRICS}
     dead = state._replace(diverged_at=jnp.int32(3))
     told = evaluation.report(task, one, dead, state.params, on_train, data)
     assert all(np.isnan(value).all() for value in jax.tree.leaves(told))

@@ -8,7 +8,8 @@ from sklearn.preprocessing import StandardScaler
 import weightdecay as wd
 from weightdecay import data
 from weightdecay.examples import Scaling
-from weightdecay.training import Hyperparameters, scaled
+from weightdecay.tasks import Hyperparameters
+from weightdecay.training import scaled
 
 RANDOM = np.random.default_rng(0)
 INPUTS = RANDOM.normal(3, 2, (90, 4)).astype(np.float32)

@@ -23,7 +23,7 @@ FLOORS = [
     ["dropout", "modes", "models", "linen_networks", "nnx_networks", "equinox_networks", "networks"],
     ["diagnostics", "lowering", "readers", "encoding", "sources"],
     ["examples", "splits", "builtin", "synthetic", "data"],
-    ["training", "evaluation"],
+    ["tasks", "training", "evaluation"],
     ["distributions", "member_json", "domains", "sampling", "grid"],
     ["backend", "planning", "records"],
     ["files", "netcdf", "weight_files", "folders", "digests", "checkpoints", "directories"],

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics
 
 import weightdecay as wd
-from weightdecay import losses, training
+from weightdecay import losses, tasks
 from weightdecay.types import Batch
 
 RANDOM = np.random.default_rng(0)
@@ -230,11 +230,11 @@ def test_metrics_refuses_names_and_what_is_no_function(given, error, words, with
         losses.metrics(given, taken=["penalty"])
 
 
-@pytest.mark.parametrize("name", training.METRICS)
+@pytest.mark.parametrize("name", tasks.METRICS)
 def test_metrics_refuses_the_names_that_training_tells(name):
     examples = Batch(np.zeros((4, 2), np.float32), np.zeros(4, np.int32))
     with pytest.raises(ValueError, match=f"metrics has the name {name!r}"):
-        training.prepare(
+        tasks.prepare(
             wd.models.MLP((3,)), {"train": examples}, loss=None, optimizer=wd.adam, mask=wd.masks.kernels,
             batch_size=None, metrics={name: absolute_error},
         )  # fmt: skip

@@ -12,9 +12,10 @@ import pytest
 
 import weightdecay as wd
 from tests.compare import same_bits
-from weightdecay import lanes, training
+from weightdecay import lanes, tasks, training
 from weightdecay.planning import Plan
-from weightdecay.training import Examples, Hyperparameters
+from weightdecay.tasks import Hyperparameters
+from weightdecay.training import Examples
 
 DATA = wd.data.digits(num_train=100)
 MODEL = wd.models.MLP((8,))
@@ -51,7 +52,7 @@ def loop(task, hyperparameters, num_steps, data, order):
 def test_train_freezes_at_the_last_finite_state(learning_rate, num_steps):
     splits = jax.tree.map(jnp.asarray, DATA.batches())
     momentum = {"momentum": jnp.float32(0.9)}
-    task = training.prepare(MODEL, splits, loss=None, optimizer=wd.sgd, mask=wd.masks.kernels, batch_size=20)
+    task = tasks.prepare(MODEL, splits, loss=None, optimizer=wd.sgd, mask=wd.masks.kernels, batch_size=20)
     hyperparameters = Hyperparameters(wd.L2(jnp.float32(0.1)), jnp.float32(learning_rate), jnp.int32(0), momentum)
     order = np.random.default_rng(0).integers(0, 100, (num_steps, 20)).astype(np.int32)
     state = training.initialize(task, hyperparameters, splits["train"].inputs[:1])
@@ -159,7 +160,7 @@ def test_patience_stops_where_the_curve_says(plain, metric, patience):
     assert -1 < max(stops)
     assert stopping.dataset["stopped_at"].values.tolist() == stops
     assert stopping.dataset["best_step"].values.tolist() == [steps[best] for _, best in expected]
-    for name in training.METRICS:
+    for name in tasks.METRICS:
         before, after = plain.dataset[name].values, stopping.dataset[name].values
         for member, (stop, best) in enumerate(expected):
             until = len(steps) - 1 if stop is None else min(stop + 1, len(steps) - 1)

@@ -6,13 +6,13 @@ import optax
 import pytest
 
 import weightdecay as wd
-from weightdecay import evaluation, losses, masks, models, training
+from weightdecay import evaluation, losses, masks, models, tasks, training
 from weightdecay.batches import Orders
 from weightdecay.types import Batch
 
 
 def make_task(batch_size=None):
-    return training.Task(
+    return tasks.Task(
         models.MLP((5,), num_outputs=10), losses.resolve("softmax_cross_entropy", np.zeros(1, int)), wd.adam,
         masks.kernels, batch_size,
     )  # fmt: skip
@@ -25,7 +25,7 @@ def test_score_is_the_plain_mean_whatever_the_chunks(num_examples):
     data = Batch(whole.train[0][:num_examples], whole.train[1][:num_examples])
     params, model_state = task.network().init(jax.random.key(0), data.inputs[:1])
     outputs = task.model.apply({"params": params}, data.inputs)
-    hyperparameters = training.Hyperparameters(wd.NoDecay(), np.float32(1e-3), np.int32(0), {})
+    hyperparameters = tasks.Hyperparameters(wd.NoDecay(), np.float32(1e-3), np.int32(0), {})
     score = evaluation.score(task, hyperparameters, params, model_state, data)
     expected = optax.softmax_cross_entropy_with_integer_labels(outputs, data.targets).mean()
     np.testing.assert_allclose(score["loss"], expected, rtol=1e-5)  # another order of sums in float32
@@ -35,7 +35,7 @@ def test_score_is_the_plain_mean_whatever_the_chunks(num_examples):
 def test_train_marks_the_step_whose_loss_is_not_finite():
     task = make_task(batch_size=20)
     data = Batch(*wd.data.digits(num_train=100).train)
-    hyperparameters = training.Hyperparameters(wd.NoDecay(), np.float32(1e30), np.int32(0), {})
+    hyperparameters = tasks.Hyperparameters(wd.NoDecay(), np.float32(1e30), np.int32(0), {})
     state = training.initialize(task, hyperparameters, data.inputs[:1])
     rows = Orders(20, data)((0, -1), 0, 10)
     advance = jax.jit(

@@ -15,7 +15,8 @@ from jaxtyping import Float
 
 from weightdecay import decay as rules
 from weightdecay import diagnostics, losses, masks, transform
-from weightdecay.training import Best, Hyperparameters, State, Task, evaluated, forward, scaled
+from weightdecay.tasks import Best, Hyperparameters, State, Task
+from weightdecay.training import evaluated, forward, scaled
 from weightdecay.types import Batch, ModelState, Params
 
 _CHUNK = 128  # examples
@@ -162,7 +163,7 @@ def report(
       validation: Validation examples.
 
     Returns:
-      Numbers by name, each shape ``()``, or ``(layers,)`` for those of `weightdecay.training.LAYER_METRICS`.
+      Numbers by name, each shape ``()``, or ``(layers,)`` for those of `weightdecay.tasks.LAYER_METRICS`.
     """
     decays = masks.resolve(task.mask, state.params)
     decay_state = transform.carried(state.optimizer_state)

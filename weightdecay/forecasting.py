@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from weightdecay import backend, lane_programs, lanes, planning, preparing, training
+from weightdecay import backend, lane_programs, lanes, planning, preparing, tasks
 from weightdecay.data import Data
 from weightdecay.grid import Grid
 from weightdecay.planning import Forecast, Plan
@@ -43,7 +43,7 @@ def plan(model: Any, data: Data, grid: Grid, *, calibrate: bool = True, **settin
     device_bytes = lane_programs.compile_first(work)
     compile_seconds = time.perf_counter() - started
     state, task = work.groups[0].state, work.groups[0].task
-    numbers = len(task.metric_names()) + len(task.layers(state.params)) * len(training.LAYER_METRICS)
+    numbers = len(task.metric_names()) + len(task.layers(state.params)) * len(tasks.LAYER_METRICS)
     forecast = Forecast(
         members=len(grid),
         programs=len(work.groups),

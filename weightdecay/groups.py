@@ -13,8 +13,8 @@ from weightdecay.axes import Shares
 from weightdecay.data import Scaling
 from weightdecay.decay import NoDecay
 from weightdecay.grid import Grid
+from weightdecay.tasks import Hyperparameters, State, Task
 from weightdecay.terms import Plain, Terms
-from weightdecay.training import Hyperparameters, State, Task
 from weightdecay.types import Batch
 
 

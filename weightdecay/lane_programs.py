@@ -18,7 +18,7 @@ from weightdecay.batches import RUN_ONCE, FromHost, OnDevice
 from weightdecay.evaluation import Sums
 from weightdecay.groups import Group
 from weightdecay.preparing import Work
-from weightdecay.training import Task
+from weightdecay.tasks import Task
 from weightdecay.types import Batch, Device
 
 

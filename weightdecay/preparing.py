@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from weightdecay import axes, backend, groups, planning, training
+from weightdecay import axes, backend, groups, planning, tasks, training
 from weightdecay import data as datasets
 from weightdecay.batches import FromHost, OnDevice
 from weightdecay.data import Data
 from weightdecay.grid import Grid
 from weightdecay.groups import Group
 from weightdecay.planning import Plan
-from weightdecay.training import Task
+from weightdecay.tasks import Task
 from weightdecay.types import Batch, Device, Integer, LossFn, Mask, MaskFn
 
 
@@ -142,7 +142,7 @@ def settle(
                 "data has folds: give batch_size a number (all training examples of a fold at once are its size), and "
                 "no plan that streams the examples."
             )
-    task = training.prepare(
+    task = tasks.prepare(
         model,
         splits,
         loss=loss,

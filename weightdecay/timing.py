@@ -14,10 +14,10 @@ import numpy as np
 import optax
 from jaxtyping import Float
 
-from weightdecay import masks, optimizers, training
+from weightdecay import masks, optimizers, tasks, training
 from weightdecay.data import Data
 from weightdecay.decay import Rule
-from weightdecay.training import Hyperparameters, State, Task
+from weightdecay.tasks import Hyperparameters, State, Task
 from weightdecay.types import Batch, Integer, Params, Scalar
 
 PARTS = ("initialize", "forward", "loss", "backward", "update")
@@ -84,7 +84,7 @@ def parts_of_a_step(
       ['initialize', 'forward', 'loss', 'backward', 'update', 'whole step']
     """
     splits = data.batches()
-    task = training.prepare(
+    task = tasks.prepare(
         model, splits, loss=None, optimizer=optimizers.adam, mask=masks.kernels, batch_size=int(batch_size)
     )
     hyperparameters = Hyperparameters(

@@ -1,188 +1,24 @@
 """One member from its first weights to its last: initialize, forward, loss, backward, update.
 
-Pure functions of one member, without a thought of others. What a member carries is `State`; what stands fixed for all
-members of a program is `Task`; what tells them apart is `Hyperparameters`, every one of them traced. Random keys come
-from the seed alone, so that members that differ in the decay start at the same weights and see the same batches.
+Pure functions of one member, without a thought of others; `weightdecay.tasks` says what they take and give. Random keys
+come from the seed alone, so that members that differ in the decay start at the same weights and see the same batches.
 `weightdecay.evaluation` says what is told of a member.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 from jaxtyping import Float, Int
 
-from weightdecay import augment, diagnostics, losses, lowering, masks, networks, tree
-from weightdecay.data import Scaling
-from weightdecay.decay import Rule
-from weightdecay.losses import Loss, Metric
-from weightdecay.types import Batch, Key, LossFn, Mask, MaskFn, ModelState, Params, PyTree
-
-METRICS = (
-    "train_loss",
-    "penalty",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "weight_norm",
-    "zero_fraction",
-    "near_zero_fraction",
-)
-"""What is told of every member at an evaluation, each one number."""
-
-LAYER_METRICS = ("layer_weight_norm", "layer_zero_fraction", "rotation", "effective_learning_rate")
-"""What is told of every array of weights that decays."""
-
-REGULARIZERS = (*augment.KINDS, "mixup", "label_smoothing", "clip_norm", "patience")
-"""Axes of a grid that training itself takes."""
+from weightdecay import augment, diagnostics, losses, tree
+from weightdecay.tasks import LAYER_METRICS, Best, Hyperparameters, State, Task, all_targets
+from weightdecay.types import Batch, Key, ModelState, Params
 
 _BLOCK = 32  # steps between two looks whether all numbers are finite
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained, the same for all members of one compiled program."""
-
-    model: Any
-    loss: Loss
-    optimizer: Callable[..., optax.GradientTransformation]
-    mask: Mask | MaskFn
-    batch_size: int | None
-    options: tuple[tuple[str, Any], ...] = ()
-    """Arguments of the optimizer that change its structure (``nesterov``), by name."""
-    dtype: str | None = None
-    """What the network computes in; None = as the weights are."""
-    by_slices: bool = True
-    """Whether convolutions and pooling are written out; see `weightdecay.lowering`."""
-    stopping_metric: str = "validation_loss"
-    """What patience looks at."""
-    metrics: tuple[Metric, ...] = ()
-    """Of the user's own."""
-
-    def network(self) -> networks.Network:
-        """Return the model under the one face."""
-        network = networks.network(self.model)
-        if self.by_slices:
-            network = networks.rewritten(network, lowering.rewrite)
-        return network if self.dtype is None else networks.computing_in(network, self.dtype)
-
-    def metric_names(self) -> tuple[str, ...]:
-        """Return what is told of a member at an evaluation."""
-        return *METRICS, *(f"{split}_{metric.name}" for metric in self.metrics for split in ("train", "validation"))
-
-    def layers(self, params: Params) -> list[str]:
-        """Return the names of the arrays of weights that decay."""
-        decays = masks.resolve(self.mask, params)
-        return [name for (name, _), decayed in zip(tree.named_leaves(params), decays, strict=True) if decayed]
-
-    def transformation(self, hyperparameters: "Hyperparameters") -> optax.GradientTransformation:
-        """Return one member's optimizer."""
-        return self.optimizer(
-            hyperparameters.learning_rate,
-            hyperparameters.decay,
-            mask=self.mask,
-            **hyperparameters.optimizer,
-            **dict(self.options),
-        )
-
-
-class Hyperparameters(NamedTuple):
-    """What tells one member from another."""
-
-    decay: Rule
-    learning_rate: Any  # shape (), or a schedule
-    seed: Any  # int32, shape ()
-    optimizer: dict[str, Any]  # further arguments of the optimizer, each shape ()
-    training: dict[str, Any] = {}  # noqa: RUF012 (nobody changes it)  # by the names of REGULARIZERS, each shape (); patience is there if it has any
-    network: dict[str, Any] = {}  # noqa: RUF012  # what the network takes, such as its dropout rate, each shape ()
-    fold: Any = None  # in which it validates, int32, shape (); None = there are validation examples
-    scaling: Scaling | None = None  # of its fold
-
-
-class Best(NamedTuple):
-    """A member at its best evaluation so far."""
-
-    step: Int[Array, ""]
-    params: Params
-    model_state: ModelState
-    metrics: dict[str, Float[Array, "..."]]
-    waited: Int[Array, ""]  # evaluations since
-
-
-class State(NamedTuple):
-    """What one member carries from step to step."""
-
-    step: Int[Array, ""]
-    params: Params
-    model_state: ModelState
-    optimizer_state: PyTree
-    diverged_at: Int[Array, ""]  # the step that it could not take, since numbers were not finite; -1 = none
-    stopped_at: Int[Array, ""]  # step of the evaluation at which its patience ended; -1 = not
-    best: Best | None  # None = it has no patience
-
-    def goes_on(self) -> Any:
-        """Whether more steps change anything, bool, shape ``()``."""
-        return (self.diverged_at < 0) & (self.stopped_at < 0)
-
-    def kept(self) -> tuple[Params, ModelState]:
-        """Return what is kept of one member, with NumPy arrays: its best weights, if it has patience and lives."""
-        if self.best is None or self.diverged_at >= 0:
-            return self.params, self.model_state
-        return self.best.params, self.best.model_state
-
-
-def prepare(
-    model: Any,
-    splits: Mapping[str, Batch],
-    *,
-    loss: str | LossFn | None,
-    optimizer: Callable[..., optax.GradientTransformation],
-    mask: Mask | MaskFn,
-    batch_size: int | None,
-    dtype: Any = None,
-    stopping_metric: str = "validation_loss",
-    metrics: Mapping[str, LossFn] | None = None,
-) -> Task:
-    """Settle what is trained: the loss from the targets, the model's outputs from the classes.
-
-    Args:
-      model: Any that `weightdecay.networks.network` takes.
-      splits: Examples by name: ``train``, ``validation`` and perhaps ``test``.
-      loss: A name, a function, or None for the targets' own.
-      optimizer: ``optimizer(learning_rate, decay, mask=..., **others)``.
-      mask: Which weights decay.
-      batch_size: Examples a step; None = all.
-      dtype: What the network computes in; None = as the weights are.
-      stopping_metric: What patience looks at.
-      metrics: Of the user's own by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``.
-
-    Returns:
-      The task.
-
-    Raises:
-      TypeError: A model, a loss, a metric or a dtype that is none.
-      ValueError: An unknown loss, or targets that do not fit it; a name of a metric that is taken.
-    """
-    resolved = losses.resolve(loss, splits["train"].targets)
-    for name, split in splits.items():
-        losses.check_targets(resolved, split.targets, argument=f"data.{name} targets")
-    complete = networks.complete(model, losses.num_outputs(resolved, _all_targets(splits)))
-    networks.network(complete)
-    return Task(
-        complete,
-        resolved,
-        optimizer,
-        mask,
-        batch_size,
-        dtype=None if dtype is None else _float_name(dtype),
-        stopping_metric=stopping_metric,
-        metrics=losses.metrics(metrics, taken=METRICS),
-    )
 
 
 def check_outputs(task: Task, hyperparameters: Hyperparameters, state: State, splits: Mapping[str, Batch]) -> None:
@@ -204,7 +40,7 @@ def check_outputs(task: Task, hyperparameters: Hyperparameters, state: State, sp
         return evaluated(task, hyperparameters, state.params, state.model_state, batch)[0]
 
     outputs = jax.eval_shape(forward, hyperparameters, state, validation)
-    losses.check_outputs(task.loss, outputs, _all_targets(splits))
+    losses.check_outputs(task.loss, outputs, all_targets(splits))
     each = jax.eval_shape(task.loss.per_example, outputs, validation.targets)
     if each.shape != validation.targets.shape[:1]:
         raise ValueError(
@@ -482,20 +318,6 @@ def _varied(hyperparameters: Hyperparameters, step: Any, inputs: Any) -> tuple[A
     if "mixup" not in strengths:
         return inputs, None, None
     return augment.mixup(jax.random.fold_in(_key(hyperparameters.seed, 4), step), inputs, strengths["mixup"])
-
-
-def _float_name(dtype: Any) -> str:
-    try:
-        name = jnp.dtype(dtype).name
-    except TypeError as error:
-        raise TypeError(f"dtype is {dtype!r}; give a floating dtype, such as jax.numpy.bfloat16.") from error
-    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
-        raise TypeError(f"dtype is {name}; give a floating dtype, such as jax.numpy.bfloat16.")
-    return name
-
-
-def _all_targets(splits: Mapping[str, Batch]) -> np.ndarray:
-    return np.concatenate([split.targets for split in splits.values()])
 
 
 def _key(seed: Any, stream: int) -> Key:
