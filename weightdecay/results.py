@@ -36,11 +36,16 @@ class GridResult(Plots):
       dataset: Every metric, an `xarray.Dataset` with the dimensions ``member`` and ``step`` (the evaluation steps).
         Coordinates along ``member``: ``decay`` (the rule's name), ``coefficient`` (nan where a rule has none; rules
         with several have one coordinate each), ``learning_rate``, ``seed``, every other axis of the grid, and
-        ``candidate`` (members that differ in the seed alone share one). Along both: ``train_loss``, ``penalty``,
-        ``train_accuracy``, ``validation_loss``, ``validation_accuracy``, ``weight_norm`` and ``zero_fraction`` (of the
-        weights that decay). Along ``member``: ``diverged_at`` and ``stopped_at`` (step, -1 for never), and
-        ``best_step``, the evaluation that is kept of a member with patience (-1 without). From ``diverged_at`` on, all
-        metrics are nan, and so are those that an interrupted run did not reach.
+        ``candidate`` (members that differ in seed and fold alone share one). Along both: ``train_loss``, ``penalty``,
+        ``train_accuracy``, ``validation_loss``, ``validation_accuracy``, metrics of your own, ``time_scale_epochs`` (of
+        the decay by itself) and, of the weights that decay, ``weight_norm``, ``zero_fraction`` and
+        ``near_zero_fraction`` (below 0.001). Along these and ``layer``, the arrays that decay: ``layer_weight_norm``,
+        ``layer_zero_fraction``, ``rotation`` (angle of the last step, radians) beside ``predicted_rotation`` (see
+        `weightdecay.theory`), and ``effective_learning_rate`` (length of the last step over the norm). Along
+        ``member``: ``diverged_at`` and ``stopped_at`` (step, -1 for never), ``best_step``, the evaluation that is kept
+        of a member with patience (-1 without), ``decaying_fraction`` (share of the weights that decay) and
+        ``degrees_of_freedom`` (of linear models with squared error; else nan). From ``diverged_at`` on, all metrics are
+        nan, and so are those that an interrupted run did not reach.
       members: Hyperparameters of each member by name.
       settings: How the grid was run.
       versions: Of the packages that trained it, by name.

@@ -36,7 +36,8 @@ def decayed(member: Mapping[str, Any], optimizer: Callable[..., Any], steps: Seq
     `Decoupled`, ``s c`` for `Independent`, ``η s c`` for `Corrected` and, under plain or heavy-ball SGD,
     ``η c / (1 - momentum)`` for `L2`. Under Adam, L2 has none: what it takes off depends on the gradients.
 
-    The equilibrium rotation is the angle a step at which a scale-invariant layer with random gradients comes to rest:
+    The equilibrium rotation is the root mean square of the angle a step at which a scale-invariant layer (one behind
+    which a normalization stands) with random gradients comes to rest; of other layers it says nothing:
     ``√(2 r (1 - b1) / (1 + b1))`` under AdamW, ``√(2 η c / (1 + momentum))`` under SGD with L2.
 
     Args:
