@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import weightdecay as wd
-from tests.compare import close, same_bits
+from compare import close, same_bits
 from weightdecay import axes, groups
 from weightdecay.batches import Orders
 

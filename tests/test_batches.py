@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.compare import same_bits
+from compare import same_bits
 from weightdecay.batches import FromHost, OnDevice, Orders
 from weightdecay.types import Batch
 

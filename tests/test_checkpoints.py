@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import weightdecay as wd
-from tests.compare import same_bits
+from compare import same_bits
 from weightdecay import checkpoints, directories, folders, lanes
 from weightdecay.files import read_json, write_json
 from weightdecay.planning import Plan

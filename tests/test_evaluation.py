@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import weightdecay as wd
-from tests.compare import same_bits
+from compare import same_bits
 from weightdecay import evaluation, losses, masks, tasks, training
 from weightdecay.types import Batch
 

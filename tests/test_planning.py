@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import weightdecay as wd
-from tests.compare import same_bits
+from compare import same_bits
 from weightdecay import backend, lanes, planning
 
 DATA = wd.data.digits(num_train=150)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from scipy import stats
 
 import weightdecay as wd
-from tests.compare import same_bits
+from compare import same_bits
 from weightdecay import labels, results, uncertainty
 
 DATA = wd.data.digits(num_train=120)
@@ -601,3 +601,33 @@ def test_repr_html_of_what_has_no_choice_says_so():
     page = Text(result._repr_html_())
     assert page.paragraphs[0].startswith("No choice: every one of the 4 members diverged")
     assert len(page.rows) == 5
+
+
+def test_part_is_the_result_of_those_members(result):
+    some = result.part([5, 2])
+    assert some.members == [result.members[5], result.members[2]]
+    for name in ("validation_loss", "rotation", "diverged_at"):
+        np.testing.assert_array_equal(some.dataset[name].values, result.dataset[name].values[[5, 2]])
+    assert list(some.dataset["member"].values) == [0, 1]
+    same_bits(some.params(1), result.params(2))
+    inputs = DATA.test[0][:7]
+    np.testing.assert_array_equal(some.predict(inputs, 0), result.predict(inputs, 5))
+    with pytest.raises(IndexError, match="member is 99"):
+        result.part([99])
+
+
+def test_where_keeps_the_members_for_which_it_is_true(result):
+    some = result.where(lambda member: member["seed"] == 1)
+    assert some.members == [member for member in result.members if member["seed"] == 1]
+    with pytest.raises(ValueError, match="predicate is true for none of the"):
+        result.where(lambda member: False)
+
+
+def test_predict_gives_what_the_model_gives(result, tmp_path):
+    inputs = DATA.test[0][:7]
+    expected = result.model.apply({"params": result.params(-1)}, inputs)
+    # Another program than the model's own: the last digits of float32.
+    np.testing.assert_allclose(result.predict(inputs, -1), expected, rtol=1e-5, atol=1e-6)
+    result.save(tmp_path / "saved")
+    with pytest.raises(ValueError, match="has no model: it was read from disk"):
+        wd.load(tmp_path / "saved").predict(inputs, 0)

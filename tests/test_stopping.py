@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import weightdecay as wd
-from tests.compare import same_bits
+from compare import same_bits
 from weightdecay import lanes, tasks, training
 from weightdecay.planning import Plan
 from weightdecay.tasks import Hyperparameters

@@ -365,6 +365,23 @@ class GridResult(Plots):
             versions=self.versions,
         )
 
+    def where(self, predicate: Callable[[dict[str, Any]], Any]) -> "GridResult":
+        """Result of those members for which something is true, as ``Grid.where`` has it.
+
+        Args:
+          predicate: ``predicate(member) -> bool`` of a member's hyperparameters by name.
+
+        Returns:
+          A new result, as `part`.
+
+        Raises:
+          ValueError: No member is left.
+        """
+        chosen = [number for number, member in enumerate(self.members) if predicate(dict(member))]
+        if not chosen:
+            raise ValueError(f"predicate is true for none of the {len(self)} members, so nothing is left.")
+        return self.part(chosen)
+
     def test(self, criterion: str = "best_mean", *, metric: str = "validation_loss") -> pd.DataFrame:
         """Score the chosen candidate, and no decay beside it, on the test examples: once.
 
