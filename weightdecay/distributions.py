@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from weightdecay import tree
 
-Units: TypeAlias = Sequence[float] | Float[np.ndarray, " dimensions"]
+Units: TypeAlias = Sequence[float | int] | Float[np.ndarray, " dimensions"]
 """Numbers from 0 to 1."""
 
 

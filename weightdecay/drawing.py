@@ -178,7 +178,7 @@ def ticks_among(values: np.ndarray) -> list[float]:
     return [float(v) for v in np.geomspace(values[0], values[-1], 3)]
 
 
-def set_ticks(axis: Any, values: Sequence[float]) -> None:
+def set_ticks(axis: Any, values: Sequence[float | int]) -> None:
     """Put labelled ticks at values, and no others.
 
     Args:
@@ -192,7 +192,7 @@ def set_ticks(axis: Any, values: Sequence[float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def numbers(values: Sequence[float]) -> list[str]:
+def numbers(values: Sequence[float | int]) -> list[str]:
     r"""Numbers of an axis at three digits: all plain, or all with powers of ten where one of them is long.
 
     Args:

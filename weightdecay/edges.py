@@ -18,7 +18,7 @@ _MOST = 6  # new values of an axis
 
 class _Beyond(NamedTuple):
     edge: str  # "lowest" or "highest"
-    values: list[float]  # ascending
+    values: list[float | int]  # ascending
 
 
 class Edges(NamedTuple):
@@ -103,7 +103,7 @@ def _learning_rates(chosen: Candidate, candidates: Sequence[Candidate]) -> _Beyo
     return _beyond(float(here), values, reach=10.0, least=1)
 
 
-def _beyond(here: float, values: Iterable[float], *, reach: float, least: int) -> _Beyond | None:
+def _beyond(here: float, values: Iterable[float | int], *, reach: float, least: int) -> _Beyond | None:
     """The end at which a value stands, and what comes beyond it; None between others, alone, and at 0."""
     path = sorted(set(values))
     if len(path) < 2 or path[0] < here < path[-1] or here <= 0:
@@ -140,7 +140,7 @@ def _with_coefficient(rule: Rule, value: float) -> Rule | None:
 
 
 def _rows(
-    chosen: Candidate, candidates: Sequence[Candidate], coefficients: list[float], rates: list[float]
+    chosen: Candidate, candidates: Sequence[Candidate], coefficients: list[float | int], rates: list[float | int]
 ) -> list[dict[str, Any]]:
     """Hyperparameters of the new candidates, each once."""
     kin = [c for c in candidates if shape(c.decay) == shape(chosen.decay)]

@@ -464,7 +464,7 @@ def _fixed(value: float, how: str) -> str:
     return f"{value:{how}}" if math.isfinite(value) else _NOTHING
 
 
-def _digits(errors: Iterable[float]) -> int | None:
+def _digits(errors: Iterable[float | int]) -> int | None:
     """Digits behind the point that a column of means has, so that one is left of the smallest error; None = no errors.
 
     An error far below the others does not count.
