@@ -7,14 +7,17 @@ named ``batch`` for its batch normalization.
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import field
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lazy_loader
 
-from weightdecay import dropout, modes
+from weightdecay import dropout, modes, tree
 from weightdecay.types import Key, ModelState, Params
+
+eqx: Any = lazy_loader.load("equinox")  # so that this file can be looked at where it is not installed
 
 
 def functions(factory: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -135,11 +138,12 @@ def _kept_skeleton(factory: Callable[..., Any]) -> _Skeleton:
     return _Skeleton(*jax.tree.flatten(module), state)
 
 
-class _Traced(eqx.Module):
+@tree.dataclass
+class _Traced:
     """Dropout layer of equinox, at a traced rate."""
 
     rate: Any
-    inference: Any
+    inference: Any = field(metadata={"static": True})
 
     def __call__(
         self, x: Any, *, key: Key | None = None, inference: bool | None = None, deterministic: bool | None = None
