@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from sklearn import datasets
 
 import weightdecay as wd
@@ -33,6 +32,21 @@ def agree(read, labels=LABELS):
     np.testing.assert_array_equal(read[1], labels)
 
 
+def is_read(source, options, labels):
+    agree(wd.data.arrays(source, **options), labels)
+    part = wd.data.arrays(source, num_examples=5, **options)
+    np.testing.assert_array_equal(part[0], IMAGES[:5])
+    assert len(part[1]) == 5
+
+
+def is_read_in_turn(make, options, labels):
+    agree(wd.data.arrays(make(), **options), labels)
+    for size in (1, 7):
+        part = wd.data.arrays(make(), **options | {"num_examples": size})
+        np.testing.assert_array_equal(part[0], IMAGES[:size])
+        assert len(part[1]) == size
+
+
 class Rows:
     def __len__(self):
         return 11
@@ -57,7 +71,6 @@ class Rows:
         ([None, *PAIRS[:5], None, *PAIRS[5:]], {}, LABELS),
         (dicts(), {"targets": "kind"}, NUMBERED),
         (Rows(), {"inputs": "image"}, NUMBERED),
-        (torch.utils.data.TensorDataset(torch.tensor(IMAGES), torch.tensor(LABELS)), {}, LABELS),
     ],
     ids=[
         "pair",
@@ -71,14 +84,15 @@ class Rows:
         "rows and none",
         "mappings",
         "rows of its own",
-        "torch",
     ],
 )
 def test_arrays_reads(source, options, labels):
-    agree(wd.data.arrays(source, **options), labels)
-    part = wd.data.arrays(source, num_examples=5, **options)
-    np.testing.assert_array_equal(part[0], IMAGES[:5])
-    assert len(part[1]) == 5
+    is_read(source, options, labels)
+
+
+def test_arrays_reads_a_data_set_of_torch():
+    torch = pytest.importorskip("torch")
+    is_read(torch.utils.data.TensorDataset(torch.tensor(IMAGES), torch.tensor(LABELS)), {}, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -89,21 +103,22 @@ def test_arrays_reads(source, options, labels):
         (batches, {}, LABELS),
         (lambda: list(batches()), {"batched": True}, LABELS),
         (lambda: ({"x": x, "y": y} for x, y in batches()), {"inputs": "x", "targets": "y"}, LABELS),
-        (lambda: torch.utils.data.DataLoader([(x, int(y)) for x, y in PAIRS], batch_size=3), {}, LABELS),
         (
             lambda: itertools.chain.from_iterable(itertools.repeat(PAIRS)),
             {"num_examples": 11, "max_bytes": 10**6},
             LABELS,
         ),
     ],
-    ids=["rows", "mappings", "batches", "list of batches", "batches by name", "torch", "without end"],
+    ids=["rows", "mappings", "batches", "list of batches", "batches by name", "without end"],
 )
 def test_arrays_reads_what_comes_one_after_another(make, options, labels):
-    agree(wd.data.arrays(make(), **options), labels)
-    for size in (1, 7):
-        part = wd.data.arrays(make(), **options | {"num_examples": size})
-        np.testing.assert_array_equal(part[0], IMAGES[:size])
-        assert len(part[1]) == size
+    is_read_in_turn(make, options, labels)
+
+
+def test_arrays_reads_a_loader_of_torch():
+    torch = pytest.importorskip("torch")
+    pairs = [(image, int(label)) for image, label in PAIRS]
+    is_read_in_turn(lambda: torch.utils.data.DataLoader(pairs, batch_size=3), {}, LABELS)
 
 
 def test_arrays_takes_rows_with_several_labels():

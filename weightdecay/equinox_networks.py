@@ -12,12 +12,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import lazy_loader
 
 from weightdecay import dropout, modes, tree
 from weightdecay.types import Key, ModelState, Params
-
-eqx: Any = lazy_loader.load("equinox")  # so that this file can be looked at where it is not installed
 
 
 def functions(factory: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -52,6 +49,8 @@ def functions(factory: Callable[..., Any]) -> tuple[Callable[..., Any], Callable
         train: bool,
         hyperparameters: Mapping[str, Any] = {},
     ) -> tuple[Any, ModelState]:
+        import equinox as eqx
+
         skeleton = _skeleton(factory)
         module = eqx.nn.inference_mode(skeleton.module(params, model_state.get("constants", [])), value=not train)
         if dropout.AXIS in hyperparameters:
@@ -113,6 +112,8 @@ def _is_constant(leaf: Any) -> bool:
 
 def _make(factory: Callable[..., Any], key: Key) -> tuple[Any, Any]:
     """A module and its state."""
+    import equinox as eqx
+
     made = factory(key=key)
     if isinstance(made, eqx.Module):
         return eqx.nn.make_with_state(lambda: made)()
@@ -134,6 +135,8 @@ def _skeleton(factory: Callable[..., Any]) -> _Skeleton:
 @functools.lru_cache(maxsize=128)
 def _kept_skeleton(factory: Callable[..., Any]) -> _Skeleton:
     """Skeleton of what a factory makes: one for all its modules, so that their structures are one."""
+    import equinox as eqx
+
     module, state = eqx.filter_eval_shape(lambda key: _make(factory, key), jax.random.key(0))
     return _Skeleton(*jax.tree.flatten(module), state)
 
@@ -157,6 +160,8 @@ class _Traced:
 
 
 def _with_rate(module: Any, rate: Any) -> Any:
+    import equinox as eqx
+
     is_layer = lambda node: isinstance(node, eqx.nn.Dropout)  # noqa: E731
     if not any(map(is_layer, jax.tree.leaves(module, is_leaf=is_layer))):
         raise dropout.no_layer()
