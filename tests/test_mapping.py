@@ -190,6 +190,12 @@ def test_map_grid_and_fit_grid_refuse_the_directory_of_each_other(tmp_path):
         )  # fmt: skip
 
 
+def test_load_says_how_to_get_at_what_map_grid_saved(tmp_path):
+    wd.map_grid(sums, wd.Grid(learning_rate=0.1), directory=tmp_path, **FOUR_WIDE)
+    with pytest.raises(FileNotFoundError, match=r"holds members of wd\.map_grid, and no result to load"):
+        wd.load(tmp_path)
+
+
 def of_width(hyperparameters):
     width = hyperparameters["width"]
     assert isinstance(width, int)

@@ -1,7 +1,10 @@
 """The classic tasks from data to score: each is learned, beside scikit-learn or beside chance."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen, nnx
 from sklearn import datasets
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
@@ -84,3 +87,71 @@ def test_regression_with_a_robust_or_an_own_loss_leaves_outliers_aside(kind):
     kernels = [result.params()["Dense_0"]["kernel"][:, 0] for result in (robust, plain)]
     errors = [np.abs(kernel - [1.0, -2.0, 0.5]).max() for kernel in kernels]
     assert errors[0] < 0.05 < errors[1]
+
+
+class LinenNetwork(linen.Module):
+    @linen.compact
+    def __call__(self, inputs):
+        hidden = jnp.tanh(linen.Dense(8)(inputs))
+        return linen.Dense(10)(hidden)
+
+
+class NnxNetwork(nnx.Module):
+    def __init__(self, *, rngs):
+        self.first, self.second = nnx.Linear(64, 8, rngs=rngs), nnx.Linear(8, 10, rngs=rngs)
+
+    def __call__(self, inputs):
+        return self.second(jnp.tanh(self.first(inputs)))
+
+
+def equinox_network():
+    equinox = pytest.importorskip("equinox")
+    return lambda key: equinox.nn.MLP(64, 10, width_size=8, depth=1, activation=jnp.tanh, key=key)
+
+
+def plain_network():
+    def init(key, inputs):
+        first, second = (
+            jax.random.normal(one, shape) / 8 for one, shape in zip(jax.random.split(key), shapes, strict=True)
+        )
+        return {"first": first, "b": jnp.zeros(8), "second": second, "c": jnp.zeros(10)}
+
+    shapes = [(64, 8), (8, 10)]
+    return wd.Model(
+        init, lambda params, x: jnp.tanh(x @ params["first"] + params["b"]) @ params["second"] + params["c"]
+    )
+
+
+KINDS = {  # how to make a model, and its weights as (kernel, bias, kernel, bias)
+    "linen": (LinenNetwork, lambda p: [p[f"Dense_{n}"][name] for n in (0, 1) for name in ("kernel", "bias")]),
+    "nnx": (
+        lambda: NnxNetwork,
+        lambda p: [p[layer][name] for layer in ("first", "second") for name in ("kernel", "bias")],
+    ),
+    "equinox": (equinox_network, lambda p: [w for layer in p.layers for w in (layer.weight.T, layer.bias)]),
+    "plain": (plain_network, lambda p: [p[name] for name in ("first", "b", "second", "c")]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fit_trains_each_kind_of_model_as_the_network_written_by_hand(kind):
+    make, weights = KINDS[kind]
+    data = wd.data.digits(num_train=100)
+    inputs, targets = data.train
+
+    def loss(first, b, second, c):
+        outputs = jnp.tanh(inputs @ first + b) @ second + c
+        return -jax.nn.log_softmax(outputs)[np.arange(len(targets)), targets].mean()
+
+    model = make()
+    settings = {"optimizer": wd.sgd, "decay": wd.L2(0.01), "learning_rate": 0.5, "batch_size": None}
+    begun, done = (fitted(model, data, num_steps=steps, **settings).params() for steps in (1, 30))
+    ours = [jnp.asarray(w) for w in weights(begun)]
+    gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))
+    for _ in range(29):
+        # Plain SGD; the kernels decay, the biases do not.
+        ours = [w - 0.5 * (g + 0.01 * w * (w.ndim == 2)) for w, g in zip(ours, gradients(*ours), strict=True)]
+    # Thirty steps of float32, summed in other orders.
+    for one, other in zip(weights(done), ours, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert float(loss(*ours)) < 0.8 * float(loss(*map(jnp.asarray, weights(begun))))

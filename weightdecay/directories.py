@@ -324,6 +324,11 @@ def finished_result(path: str | os.PathLike[str]) -> Path | None:
     if not (directory / _RUN).exists():
         return None
     if not folders.is_result(directory / _RESULT):
+        if stored(directory)["depends_on"].get("kind") == "map_grid":
+            raise FileNotFoundError(
+                f"directory {directory} holds members of wd.map_grid, and no result to load; make the same call again, "
+                f"with directory={str(directory)!r}, which finds what is done."
+            )
         raise FileNotFoundError(
             f"directory {directory} holds a run that is not finished; go on with the same call of wd.fit_grid and "
             f"directory={str(directory)!r}."
