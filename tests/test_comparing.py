@@ -16,6 +16,10 @@ FEW = {
 SETTINGS = {"num_steps": 12, "batch_size": 32, "progress": False}
 
 
+def absolute_error(outputs, targets):
+    return abs(outputs.reshape(targets.shape) - targets)
+
+
 @pytest.fixture(scope="module")
 def data():
     return wd.data.digits(num_train=100)
@@ -87,6 +91,18 @@ def test_compare_of_a_regression_ranks_by_the_loss():
     compared = compare(wd.models.MLP(()), wd.data.diabetes(), num_trials=2, seeds=[0], methods={"none": {}}, **SETTINGS)
     assert compared.scored_by == "test_loss"
     assert "test_accuracy" not in compared.table()
+
+
+def test_compare_scores_by_a_loss_of_the_users_own():
+    data = wd.data.diabetes()
+    compared = compare(
+        wd.models.MLP(()), data, num_trials=2, seeds=[0], methods={"none": {}}, loss=absolute_error, **SETTINGS
+    )
+    (choice,) = compared.chosen.values()
+    params = compared.result.params(choice.members[0])["Dense_0"]
+    outputs = data.test[0] @ params["kernel"][:, 0] + params["bias"]
+    # float32, summed in another order.
+    np.testing.assert_allclose(compared.losses["none"][0], np.abs(outputs - data.test[1]), rtol=1e-4, atol=1e-5)
 
 
 def test_regularizers_are_what_the_model_and_the_data_take(data):

@@ -4,7 +4,6 @@ A method is a few axes of a grid with distributions. Each draws the same number 
 by the mean over seeds, and its choice is scored on the test examples. All trials of all methods train as one grid.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from weightdecay.distributions import LogUniform, Uniform
 from weightdecay.grid import Grid
 from weightdecay.results import GridResult
 from weightdecay.selection import Choice
-from weightdecay.types import Integer
+from weightdecay.types import Integer, LossFn
 from weightdecay.uncertainty import rounded
 
 _LEARNING_RATES = LogUniform(3e-4, 1e-2)  # of Adam
@@ -122,9 +121,10 @@ def compare(
     }
     whole = sum(list(drawn.values())[1:], start=next(iter(drawn.values())))
     result = running.fit_grid(model, data, whole, stopping_metric=metric, **settings)
-    numbers = {_key(member): number for member, number in zip(whole, member_json.candidates(whole), strict=True)}
-    trials = {name: sorted({numbers[_key(member)] for member in own}) for name, own in drawn.items()}
-    return Comparison.of(result, data, trials, metric=metric)
+    identity = member_json.identity
+    numbers = {identity(member): number for member, number in zip(whole, member_json.candidates(whole), strict=True)}
+    trials = {name: sorted({numbers[identity(member)] for member in own}) for name, own in drawn.items()}
+    return Comparison.of(result, data, trials, metric=metric, loss=settings.get("loss"))
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,15 @@ class Comparison:
     correct: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, result: GridResult, data: Data, trials: Mapping[str, Sequence[int]], *, metric: str) -> "Comparison":
+    def of(
+        cls,
+        result: GridResult,
+        data: Data,
+        trials: Mapping[str, Sequence[int]],
+        *,
+        metric: str,
+        loss: str | LossFn | None = None,
+    ) -> "Comparison":
         """Choose for each method, and score the choices on the test examples.
 
         Args:
@@ -156,6 +164,7 @@ class Comparison:
           data: What they were trained on.
           trials: Candidates by the method's name.
           metric: Validation metric to choose by.
+          loss: As `fit_grid` was given it.
 
         Returns:
           The comparison.
@@ -171,13 +180,14 @@ class Comparison:
                 chosen[name] = selection.choose(own, metric=metric)
         if not chosen:
             raise ValueError("every trial of every method diverged; give lower learning rates.")
-        test = data.batches()["test"]
-        loss = losses.resolve(result.settings["loss"], test.targets)
+        splits = data.batches()
+        test, own_loss = splits["test"], losses.resolve(loss, splits["train"].targets)
         scored: dict[str, list[tuple[Any, Any]]] = {name: [] for name in chosen}
         for name, choice in chosen.items():
             for member in choice.members:
-                outputs = loss.align(result.predict(test.inputs, member), test.targets)
-                scored[name].append((loss.per_example(outputs, test.targets), loss.correct(outputs, test.targets)))
+                outputs = own_loss.align(result.predict(test.inputs, member), test.targets)
+                scores = own_loss.per_example(outputs, test.targets), own_loss.correct(outputs, test.targets)
+                scored[name].append(scores)
         return cls(
             result,
             {name: list(numbers) for name, numbers in trials.items()},
@@ -357,7 +367,3 @@ def _holm(p_values: np.ndarray) -> np.ndarray:
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p_values[order] * factors))
     return adjusted
-
-
-def _key(member: Mapping[str, Any]) -> str:
-    return json.dumps(member_json.encode(member), sort_keys=True)
