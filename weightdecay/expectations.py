@@ -30,7 +30,8 @@ def enter(work: Work, grid: Grid, records: Records) -> None:
         sizes = [leaf.size for leaf in jax.tree.leaves(group.state.params)]
         decays = masks.resolve(group.task.mask, group.state.params)
         decaying[group.places] = sum(np.array(sizes)[decays]) / sum(sizes)
-        inputs = _linear_inputs(work, group, decays)
+        inputs, intercept = _linear_inputs(work, group, decays), len(sizes) > 1
+        squares = None if inputs is None else theory.spectrum(inputs, intercept=intercept)
         for place in group.places:
             told = theory.decayed(grid[place], group.task.optimizer, work.steps)
             time_scale[place], rotation[place] = told.time_scale / steps_per_epoch, told.rotation
@@ -38,7 +39,7 @@ def enter(work: Work, grid: Grid, records: Records) -> None:
                 zeros = float(records.metrics["zero_fraction"][place, -1]) if records.metrics else math.nan
                 nonzero = None if math.isnan(zeros) else round((1 - zeros) * inputs.shape[1])
                 freedom[place] = theory.degrees_of_freedom(
-                    inputs, grid[place]["decay"], num_nonzero=nonzero, intercept=len(sizes) > 1
+                    inputs, grid[place]["decay"], num_nonzero=nonzero, intercept=intercept, squares=squares
                 )
     records.metrics["time_scale_epochs"] = time_scale
     measured = records.metrics.get("rotation", np.zeros((*shape, 0), np.float32))

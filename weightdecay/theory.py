@@ -85,7 +85,29 @@ def decayed(member: Mapping[str, Any], optimizer: Callable[..., Any], steps: Seq
     return Decayed(_inverse(share), rotation)
 
 
-def degrees_of_freedom(inputs: Any, decay: Rule, *, num_nonzero: int | None = None, intercept: bool = True) -> float:
+def spectrum(inputs: Any, *, intercept: bool = True) -> Float[np.ndarray, " rank"]:
+    """Squared singular values of the inputs of a linear model, those that are not 0 but for rounding.
+
+    Args:
+      inputs: Training inputs, shape ``(examples, features)``.
+      intercept: Whether there is a bias, so that the inputs are centered.
+
+    Returns:
+      The values, as many as the rank.
+    """
+    x = np.asarray(inputs, np.float64)
+    squares = np.linalg.svd(x - x.mean(axis=0) if intercept else x, compute_uv=False) ** 2
+    return squares[squares > squares.max(initial=0.0) * len(x) * np.finfo(float).eps]
+
+
+def degrees_of_freedom(
+    inputs: Any,
+    decay: Rule,
+    *,
+    num_nonzero: int | None = None,
+    intercept: bool = True,
+    squares: Float[np.ndarray, " rank"] | None = None,
+) -> float:
     """Effective degrees of freedom of a linear model that is fitted by squared error, ``(prediction - target)²``.
 
     ``tr X (XᵀX + n c/2 I)⁻¹ Xᵀ`` for an L2 penalty c/2 |w|² beside the mean squared error over n examples; the number
@@ -96,6 +118,7 @@ def degrees_of_freedom(inputs: Any, decay: Rule, *, num_nonzero: int | None = No
       decay: `NoDecay`, `L2`, `ProximalL2` or `ProximalL1` with a number as coefficient.
       num_nonzero: Weights that are not exactly zero, of one output; for L1 alone.
       intercept: Whether there is a bias, which is not penalized; it counts as one, and X is centered.
+      squares: What `spectrum` gives for the inputs, where it is at hand already.
 
     Returns:
       The number for one output; nan for other rules.
@@ -116,10 +139,8 @@ def degrees_of_freedom(inputs: Any, decay: Rule, *, num_nonzero: int | None = No
         return math.nan
     named = {name: float(value) for name, value in terms.items() if float(value) > 0}
     if set(named) <= {"l2", "proximal_l2"} and len(named) < 2:
-        x = np.asarray(inputs, np.float64)
-        squares = np.linalg.svd(x - x.mean(axis=0) if intercept else x, compute_uv=False) ** 2
-        squares = squares[squares > squares.max(initial=0.0) * len(x) * np.finfo(float).eps]
-        added = len(x) * sum(named.values()) / 2
+        squares = spectrum(inputs, intercept=intercept) if squares is None else squares
+        added = len(inputs) * sum(named.values()) / 2
         return float((squares / (squares + added)).sum()) + intercept
     if set(named) == {"proximal_l1"} and num_nonzero is not None:
         return float(num_nonzero + intercept)
