@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -42,14 +42,23 @@ def of_data(splits: Mapping[str, Batch]) -> dict[str, str]:
     Returns:
       SHA-256 by name.
     """
-    digests = {}
-    for name, split in splits.items():
-        digest = hashlib.sha256()
-        for array in jax.tree.leaves(split):
-            digest.update(f"{array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        digests[name] = digest.hexdigest()
-    return digests
+    return {name: of_arrays(jax.tree.leaves(split)) for name, split in splits.items()}
+
+
+def of_arrays(arrays: Iterable[Any]) -> str:
+    """Digest of some arrays: their bytes, dtypes and shapes.
+
+    Args:
+      arrays: In their order.
+
+    Returns:
+      SHA-256.
+    """
+    digest = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -257,6 +257,7 @@ def _working_bytes(jaxpr: Any) -> int:
 
 def _found(groups: Sequence[_Group], grid: Grid, run: Run, outputs: list[Any]) -> list[_Group]:
     """Settle that the directory is of this run, take from it what is done, and return what is not."""
+    programs = {group.name: group.digest() for group in groups}
     run.settle(
         {
             "kind": "map_grid",
@@ -264,16 +265,15 @@ def _found(groups: Sequence[_Group], grid: Grid, run: Run, outputs: list[Any]) -
             "float64": backend.setting("enable_x64"),
             "matmul_precision": backend.setting("default_matmul_precision"),
             "device": f"{jax.default_backend()} {jax.local_devices()[0].device_kind}",
-            "closed_over": {group.name: _digest_of(group.traced.consts) for group in groups},
+            "closed_over": {group.name: digests.of_arrays(group.traced.consts) for group in groups},
             "versions": folders.versions(),
-            "functions": {group.name: group.digest() for group in groups},
+            "functions": programs,
         },
         num_steps=1,
     )
     left = []
     for group in groups:
-        program = group.digest()
-        keys = [digests.of_member(grid[place], program) for place in group.places]
+        keys = [digests.of_member(grid[place], programs[group.name]) for place in group.places]
         done = run.in_order(keys)
         if done:
             snapshot = run.read([keys[member] for member in done])
@@ -289,14 +289,6 @@ def _found(groups: Sequence[_Group], grid: Grid, run: Run, outputs: list[Any]) -
             )
         )
     return [group for group in left if len(group.places)]
-
-
-def _digest_of(arrays: Sequence[Any]) -> str:
-    digest = hashlib.sha256()
-    for one in map(np.asarray, arrays):
-        digest.update(f"{one.dtype} {one.shape}".encode())
-        digest.update(np.ascontiguousarray(one).data)
-    return digest.hexdigest()
 
 
 def _run(
