@@ -52,7 +52,7 @@ import numpy as np
 from peers import CORES
 
 import weightdecay as wd
-from weightdecay import uncertainty
+from weightdecay.core import statistics as uncertainty
 
 NUM_SPLITS = 10
 MNIST = "mnist-10k"

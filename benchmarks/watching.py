@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 import weightdecay as wd
-from weightdecay import diagnostics, tasks
+from weightdecay.training import diagnostics, task
 
 _REPEATS = 9
 
@@ -30,7 +30,7 @@ class _Unwatched(wd.models.MLP):
 
 
 def _nothing(params: Any, previous: Any, decays: list[bool]) -> dict[str, Any]:
-    return {name: jnp.zeros((sum(decays),)) for name in tasks.LAYER_METRICS}
+    return {name: jnp.zeros((sum(decays),)) for name in task.LAYER_METRICS}
 
 
 def main() -> None:

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import weightdecay as wd
-from weightdecay import conventions, decay, masks, member_json, models, penalties, proximal, schedules
+from weightdecay import decay, models
+from weightdecay.decay import conventions, masks, penalties, proximal, schedules
+from weightdecay.search import member as member_json
 
 pytestmark = pytest.mark.usefixtures("without_beartype")
 sweep = settings(

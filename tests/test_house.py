@@ -1,4 +1,4 @@
-"""The house: imports go down, the face is whole, and importing costs nothing that is not used."""
+"""The house: eleven rooms whose imports only go down, a whole face, and nothing imported that is not used."""
 
 import ast
 import subprocess
@@ -10,57 +10,89 @@ import pytest
 import weightdecay
 
 PACKAGE = Path(weightdecay.__file__).parent
-# From the ground up; a file imports from the floors below its own, and from its own only what stands before it.
-FLOORS = [
-    ["types"],
-    ["tree", "markup"],
-    ["penalties", "proximal", "losses", "augment", "schedules", "conventions"],
-    ["rule", "terms", "placement"],
-    ["layers", "masks"],
-    ["coupled", "decoupled", "projected"],
-    ["decay"],
-    ["preconditioners", "transform", "optimizers", "theory"],
-    ["dropout", "modes", "models", "linen_networks", "nnx_networks", "equinox_networks", "networks"],
-    ["diagnostics", "lowering", "readers", "encoding", "sources"],
-    ["examples", "splits", "builtin", "synthetic", "data"],
-    ["tasks", "training", "evaluation"],
-    ["distributions", "member_json", "domains", "sampling", "grid"],
-    ["backend", "planning", "records"],
-    ["files", "netcdf", "weight_files", "folders", "digests", "checkpoints", "directories"],
-    ["uncertainty", "candidates", "edges", "selection", "labels", "tables", "joining"],
-    ["units", "lines", "drawing", "heatmaps", "layer_plots", "rankings", "plots", "plotting"],
-    ["illustrations", "report", "results"],
-    ["axes", "batches", "groups", "preparing", "workers", "lane_programs", "lanes", "expectations"],
-    ["progressing", "scoring", "running", "forecasting", "hoisting", "map_results", "mapping"],
-    ["comparing", "printing", "jobs", "timing", "verdicts", "article_tables", "article", "cli"],
-]
-ORDER = [name for floor in FLOORS for name in floor]
+# What each room may import in addition to itself. A room imports only from rooms above its own row.
+ROOMS = {
+    "core": set(),
+    "decay": {"core"},
+    "models": {"core"},
+    "data": {"core"},
+    "plots": {"core"},
+    "training": {"core", "decay", "models", "data"},
+    "search": {"core", "decay"},
+    "storage": {"core", "search"},
+    "results": {"core", "decay", "search", "storage", "plots"},
+    "engine": {"core", "decay", "models", "data", "plots", "training", "search", "storage", "results"},
+    "apps": {"core", "decay", "models", "data", "plots", "training", "search", "storage", "results", "engine"},
+}
+FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
 
 
-def imports(name):
-    found = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "weightdecay":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("weightdecay."):
-            found.add(node.module.split(".")[1])
-    return found
+def imported(path):
+    """Modules of the package that a file imports, as dotted names below ``weightdecay``; a face counts as its room."""
+    modules = set()
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "weightdecay"]
+            modules |= {name.removeprefix("weightdecay").removeprefix(".") for name in names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "weightdecay":
+            base = node.module.removeprefix("weightdecay").removeprefix(".")
+            for alias in node.names:
+                dotted = f"{base}.{alias.name}".removeprefix(".")
+                modules.add(dotted if dotted in MODULES else base)
+    return modules
 
 
-def test_house_has_every_file_on_a_floor():
-    assert sorted(ORDER) == sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+def arrows():
+    """Pairs of rooms, importer and imported, with the files that draw each arrow."""
+    drawn = {}
+    for path in FILES:
+        if len(path.parts) > 1:
+            for module in imported(path):
+                drawn.setdefault((path.parts[0], module.split(".")[0]), []).append(f"{path} -> {module}")
+    return drawn
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_imports_go_down(name):
-    above = imports(name) - set(ORDER[: ORDER.index(name)])
-    assert not above, f"{name} imports {above}, which stands above it"
+def test_package_holds_rooms_and_its_face_alone():
+    entries = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert entries == {"__init__.py", "__init__.pyi", "py.typed", *ROOMS}
+    assert all((PACKAGE / room / "__init__.py").is_file() for room in ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_imports_what_its_row_permits(room):
+    unpermitted = {target: files for (source, target), files in arrows().items() if source == room and target != source}
+    unpermitted = {target: files for target, files in unpermitted.items() if target not in ROOMS[room]}
+    assert not unpermitted, f"{room} may not import {unpermitted}"
+
+
+def test_table_of_rooms_has_no_arrow_up():
+    order = list(ROOMS)
+    assert all(order.index(target) < order.index(room) for room, targets in ROOMS.items() for target in targets)
+
+
+def test_files_import_each_other_in_no_circle():
+    # A room's face imports its files, and its files import each other, never the face of their own room.
+    waiting = {
+        name: {module for module in imported(path) if module in MODULES and module != name}
+        for name, path in MODULES.items()
+        if name
+    }
+    while ready := [name for name, needs in waiting.items() if not needs & waiting.keys()]:
+        for name in ready:
+            del waiting[name]
+    assert not waiting, f"files in a circle: {sorted(waiting)}"
+
+
+def test_every_room_has_tests_of_its_own():
+    tests = Path(__file__).parent
+    assert {path.parent.name for path in tests.glob("*/test_*.py")} == set(ROOMS)
 
 
 def test_members_are_batched_in_two_places_alone():
-    batching = [path.stem for path in PACKAGE.glob("*.py") if "vmap" in path.read_text()]
+    batching = [str(path) for path in FILES if "vmap" in (PACKAGE / path).read_text()]
     # A module of equinox sees one example, so that its batch of examples is mapped.
-    assert sorted(batching) == ["equinox_networks", "lane_programs", "mapping"]
+    assert sorted(batching) == ["engine/lane_programs.py", "engine/map_grid.py", "models/equinox.py"]
 
 
 def test_face_loads_every_name_that_it_lists():
@@ -84,7 +116,7 @@ def modules_after(code):
     ("code", "unwanted"),
     [
         ("import weightdecay", {"jax", "numpy"}),
-        ("import weightdecay.cli", {"jax", "numpy", "pandas", "matplotlib", "sklearn"}),
+        ("import weightdecay.apps.cli", {"jax", "numpy", "pandas", "matplotlib", "sklearn"}),
         ("import weightdecay as wd; wd.adam(1e-3, wd.L2(0.1))", {"flax", "pandas", "xarray", "matplotlib", "sklearn"}),
         ("import weightdecay as wd; wd.fit_grid", {"matplotlib", "sklearn"}),
     ],

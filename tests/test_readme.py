@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from weightdecay import decay
-from weightdecay.cli import app
+from weightdecay.apps.cli import app
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -45,7 +45,7 @@ def test_readme_has_each_rule_with_its_own_formula(name):
 
 def test_readme_names_files_that_are_there():
     text = README.read_text(encoding="utf-8")
-    named = re.findall(r"`(?:python )?((?:tests|benchmarks|weightdecay)/\w+\.py)", text) + re.findall(
+    named = re.findall(r"`(?:python )?((?:tests|benchmarks|weightdecay)/[\w/]+\.py)", text) + re.findall(
         r"\]\((.*?)\)", text
     )
     assert len(named) > 40

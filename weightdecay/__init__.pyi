@@ -1,7 +1,6 @@
 # The public names, said once: read by the lazy loader in __init__.py and by type checkers.
-from . import data, decay, masks, models, penalties, proximal, schedules
-from .comparing import compare
-from .conventions import convert
+from . import data, decay, models
+from .apps.comparison import compare
 from .data import Data
 from .decay import (
     L1,
@@ -30,18 +29,23 @@ from .decay import (
     Spectral,
     Stable,
     TowardAnchor,
+    masks,
+    penalties,
+    proximal,
+    schedules,
 )
-from .distributions import Choice, IntUniform, LogUniform, Uniform
-from .forecasting import plan
-from .grid import Grid, logspace
-from .mapping import map_grid
-from .networks import Model
-from .optimizers import adam, lamb, lion, muon, optimizer, rmsprop, sgd
-from .penalties import penalized
-from .planning import Plan
-from .results import GridResult, load
-from .running import fit, fit_grid
-from .weight_files import load_params
+from .decay.conventions import convert
+from .decay.optimizers import adam, lamb, lion, muon, optimizer, rmsprop, sgd
+from .decay.penalties import penalized
+from .engine.fit import fit, fit_grid
+from .engine.forecast import plan
+from .engine.map_grid import map_grid
+from .engine.plans import Plan
+from .models.network import Model
+from .results.grid_result import GridResult, load
+from .search.distributions import Choice, IntUniform, LogUniform, Uniform
+from .search.grid import Grid, logspace
+from .storage.weights import load_params
 
 __all__ = [
     "L1",

@@ -1,0 +1,287 @@
+"""The command line: what it prints, what it writes, and what it refuses."""
+
+import re
+import signal
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import weightdecay as wd
+from weightdecay.apps import cli
+from weightdecay.storage.records import Records
+
+QUICK = ["--widths", "8", "--steps", "20", "--num-coefficients", "2", "--seeds", "2", "--train-size", "100"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, ["sweep", *map(str, arguments)])
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_sweep_prints_a_table_and_a_choice_and_writes_a_folder(here):
+    shown = run("digits", *QUICK)
+    assert shown.exit_code == 0, shown.output
+    assert "100 training, 359 validation, 359 test examples. 9 candidates x 2 seeds = 18 members" in shown.stdout
+    table = [line for line in shown.stdout.splitlines() if line.endswith("%")]
+    assert len(table) == 9
+    assert [line[3:].split("(")[0] for line in table] == ["NoDecay"] + [
+        kind for kind in ("L2", "L1", "ProximalL1", "Decoupled") for _ in range(2)
+    ]
+    result = wd.load("runs/digits")
+    best = result.best()
+    assert sum(line.startswith("*") for line in table) == 1
+    assert f"* best mean:          {best}" in shown.stdout
+    assert f"\n\n{best.sentence}\n\n" in shown.stdout
+    assert "one standard error: " in shown.stdout
+    assert re.search(r"test accuracy: +\S+ 0\.\d{4} ± 0\.\d{4}, NoDecay\(\) 0\.\d{4} ± ", shown.stdout)
+    assert ("Warning: " in shown.stdout) == (best.edge is not None)
+    assert "written to runs/digits" in shown.stdout
+    for name in ("validation-path.png", "sparsity.png"):
+        assert (here / "runs" / "digits" / name).read_bytes().startswith(b"\x89PNG")
+    assert "100%" in shown.stderr
+    assert "left" in shown.stderr
+
+
+def test_sweep_a_second_time_takes_a_new_folder(here):
+    for folder in ("runs/digits", "runs/digits-2"):
+        assert f"written to {folder}\n" in run("digits", *QUICK).stdout
+
+
+def test_sweep_options_reach_the_grid(here):
+    shown = run(
+        "wine", "--rules", "no_decay,proximal_elastic_net", "--coefficients", 1e-3, 1e-1, "--num-coefficients", 3,
+        "--learning-rates", "1e-2,2e-2", "--optimizer", "sgd", "--seeds", 1, "--steps", 7, "--batch-size", 9,
+        "--label-noise", 0.1, "--output", "out", "--metric", "validation_accuracy", "--widths", "4,3",
+    )  # fmt: skip
+    assert shown.exit_code == 0, shown.output
+    result = wd.load("out")
+    assert len(result) == (1 + 3) * 2
+    np.testing.assert_allclose(np.unique(result.dataset["l1_coefficient"])[:3], [1e-3, 1e-2, 1e-1])
+    assert set(result.dataset["learning_rate"].values) == {1e-2, 2e-2}
+    assert result.settings["optimizer"] == "sgd"
+    assert (result.settings["num_steps"], result.settings["batch_size"]) == (7, 9)
+    assert result.params(0)["Dense_1"]["kernel"].shape == (4, 3)
+    assert "one standard error: not to be told from one seed" in shown.stdout
+    assert "learning rate" in shown.stdout
+
+
+def test_compare_prints_a_ranking_and_writes_a_folder(here):
+    arguments = ["digits", "--widths", "8", "--steps", "20", "--trials", "2", "--seeds", "2", "--train-size", "100"]
+    shown = CliRunner().invoke(cli.app, ["compare", *arguments])
+    assert shown.exit_code == 0, shown.output
+    table = pd.read_csv("runs/digits-compared/comparison.csv", index_col=0)
+    lines = [line for line in shown.stdout.splitlines() if "%" in line]
+    assert len(lines) == len(table) == 12
+    for line, (name, row) in zip(lines, table.iterrows(), strict=True):
+        assert line.startswith(f"{name}  ")
+        assert row["trials"] == 2
+    assert f"\nBest test accuracy: {table.index[0]}, " in shown.stdout
+    assert len(wd.load("runs/digits-compared")) == 12 * 2 * 2
+    assert (here / "runs" / "digits-compared" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sweep_of_a_regression_has_a_loss_and_no_accuracy(here):
+    shown = run("diabetes", *QUICK)
+    assert shown.exit_code == 0, shown.output
+    assert "test loss: " in shown.stdout
+    assert "accuracy" not in shown.stdout
+
+
+def test_sweep_where_every_member_diverges_keeps_the_result(here):
+    shown = run("digits", *QUICK, "--learning-rates", "1e30")
+    assert shown.exit_code == 2
+    assert "every one of the 18 members diverged" in shown.stderr
+    assert len(wd.load("runs/digits")) == 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mnist"], "dataset has 'mnist', which is unknown; give one of digits, breast_cancer, wine, diabetes"),
+        (["digits", "--rules", "L2,L3"], "--rules: rules has 'L3', which is unknown; give one of NoDecay, L2, L1"),
+        (["digits", "--rules", ","], "--rules: rules is empty; give words divided by commas"),
+        (
+            ["digits", "--coefficients", "-0.1", "0.1"],
+            "--coefficients: start is -0.1; a logarithmic axis needs ends above 0",
+        ),
+        (["digits", "--num-coefficients", "0"], "--num-coefficients: num is 0; give at least 1"),
+        (
+            ["digits", "--learning-rates", "0"],
+            "--learning-rates: learning_rate[0] is 0.0; a learning rate is a number above 0",
+        ),
+        (
+            ["digits", "--learning-rates", "fast"],
+            "--learning-rates: learning_rates is 'fast'; give numbers divided by commas",
+        ),
+        (["digits", "--widths", "64;64"], "--widths: widths is '64;64'; give numbers"),
+        (["digits", "--seeds", "0"], "--seeds: seeds is 0; give at least 1"),
+        (["digits", "--steps", "0"], "--steps: num_steps is 0; give a whole number of at least 1"),
+        (["digits", "--batch-size", "5000"], "--batch-size: batch_size is 5000, but data.train has 1079 examples"),
+        (["digits", "--train-size", "3"], "--train-size: num_train is 3; give 10 to 1069"),
+        (["digits", "--label-noise", "2"], "--label-noise: label_noise is 2.0; give a share between 0 and 1"),
+        (
+            ["digits", "--optimizer", "adagrad"],
+            "--optimizer: optimizer has 'adagrad', which is unknown; give one of adam, sgd, lion",
+        ),
+        (["digits", "--metric", "luck"], "--metric: metric is 'luck'; give one of validation_loss"),
+        (["diabetes", "--label-noise", "0.1"], "dataset diabetes is a regression"),
+        (["digits", "--output", "taken"], "--output: folder taken holds something else (notes.txt)"),
+        (["digits", "--output", "taken", "--overwrite"], "--output: folder taken holds something else (notes.txt)"),
+        (
+            ["digits", "--output", "taken/notes.txt"],
+            "--output: folder taken/notes.txt is a file; give a new or an empty folder",
+        ),
+    ],
+)
+def test_sweep_refuses_with_one_message_and_touches_nothing(here, arguments, message, monkeypatch):
+    def compiled(*_):
+        raise AssertionError("something was compiled")
+
+    monkeypatch.setattr("weightdecay.engine.lane_programs.compiled", compiled)
+    (here / "taken").mkdir()
+    (here / "taken" / "notes.txt").write_text("mine")
+    shown = run(*arguments)
+    assert shown.exit_code == 2, shown.output
+    told = shown.stderr.splitlines()
+    assert told[-1].startswith(f"weightdecay: {message}")
+    assert "Traceback" not in shown.output
+    assert [path.relative_to(here).as_posix() for path in here.rglob("*")] == ["taken", "taken/notes.txt"]
+
+
+def test_help_describes_every_option():
+    shown = CliRunner().invoke(cli.app, ["sweep", "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    for option in ("--widths", "--rules", "--coefficients", "--learning-rates", "--seeds", "--steps", "--batch-size",
+                   "--train-size", "--label-noise", "--output"):  # fmt: skip
+        assert option in shown.stdout
+
+
+def convert(*arguments):
+    return CliRunner().invoke(cli.app, ["convert", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (
+            ["0.01", "--from", "keras.L2", "--to", "torch.SGD"],
+            ["0.02", "weight_decay = 2 * l2", "Stays the same: the penalty beside the mean data loss", "Source: Krogh"],
+        ),
+        (["0.01", "--from", "keras.L2", "--to", "keras.SGD"], ["0.02", "", "Stays the same: every step of plain SGD"]),
+        (["2,0.25", "--from", "sklearn.ElasticNet", "--to", "ElasticNet"], ["0.5,1.5", "(c1, c2) = (alpha * l1_ratio"]),
+        (["0.5", "--from", "L2", "--to", "sklearn.Ridge", "--num-examples", "442"], ["221.0", "alpha = coefficient"]),
+        (["inf", "--from", "time_scale.steps", "--to", "Independent"], ["0.0"]),
+        (
+            ["0.1", "--from", "torch.AdamW", "--to", "torch.AdamW", "--batch-size", "256", "--new-batch-size", "512"],
+            ["0.2", "weight_decay = weight_decay * new_batch_size / batch_size", "Stays the same: the time scale in"],
+        ),
+        (
+            ["0.5", "--from", "Decoupled", "--to", "time_scale.epochs", "--learning-rate", "0.125", "--batch-size", "4",
+             "--num-examples", "64", "--new-learning-rate", "0.5", "--new-num-examples", "128"],
+            ["1.0", "epochs = 1 / ("],
+        ),
+        (
+            ["0.5", "--from", "Independent", "--to", "Independent", "--num-steps", "4", "--new-num-steps", "8"],
+            ["0.25", "", "Stays the same: the time scale as a share of the run", "Source: Wang & Aitchison 2024"],
+        ),
+        (["0.5", "--from", "torch.SGD", "--to", "Decoupled", "--momentum", "0"], ["0.5"]),
+    ],
+)  # fmt: skip
+def test_convert_prints_the_number_and_its_words(arguments, lines):
+    shown = convert(*arguments)
+    assert shown.exit_code == 0, shown.output
+    printed = shown.stdout.splitlines()
+    assert printed[0] == lines[0]
+    for line, start in zip(printed, lines, strict=False):
+        assert line.startswith(start)
+
+
+def test_convert_lists_the_conventions():
+    shown = convert("--list")
+    assert shown.exit_code == 0, shown.output
+    assert re.search(r"c = 2 \* l2 +keras\.L2\n", shown.stdout)
+    assert "time_scale.epochs" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "coefficient is missing; write it as in weightdecay convert 0.01 --from keras.L2 --to torch.SGD"),
+        (["0.1", "--to", "L2"], "--from: source is missing"),
+        (["0.1", "--from", "L2"], "--to: target is missing"),
+        (["some", "--from", "L2", "--to", "L2"], "coefficient is 'some'; give numbers"),
+        (["0.1", "--from", "L3", "--to", "L2"], "--from: source is 'L3', which is unknown"),
+        (
+            ["0.1", "--from", "L2", "--to", "torch.SDG"],
+            "--to: target is 'torch.SDG', which is unknown; did you mean tor",
+        ),
+        (["0.1", "--from", "torch.Adam", "--to", "torch.AdamW"], "torch.Adam to torch.AdamW: no conversion exists"),
+        (
+            ["0.1", "--from", "L2", "--to", "sklearn.Ridge"],
+            "--num-examples: num_examples is missing: sklearn.Ridge has",
+        ),
+        (["0.1", "--from", "Decoupled", "--to", "Independent"], "--learning-rate: learning_rate is missing"),
+        (
+            ["0.1", "--from", "L2", "--to", "L2", "--num-steps", "0"],
+            "--num-steps: num_steps is 0.0; give a finite number",
+        ),
+        (["0.1", "--from", "L2", "--to", "L2", "--momentum", "1"], "--momentum: momentum is 1.0"),
+        (
+            ["0.1", "--from", "L2", "--to", "L2", "--new-batch-size", "9"],
+            "--new-batch-size: new_batch_size: L2 to L2 has",
+        ),
+        (["0.1,0.2", "--from", "L2", "--to", "keras.L2"], "coefficient is (0.1, 0.2); L2 takes one number"),
+    ],
+)
+def test_convert_refuses_with_one_message(arguments, message):
+    shown = convert(*arguments)
+    assert shown.exit_code == 2, shown.output
+    assert shown.stderr.splitlines()[-1].startswith(f"weightdecay: {message}")
+    assert "Traceback" not in shown.output
+    assert shown.stdout == ""
+
+
+def test_convert_has_an_option_for_every_number_of_the_function():
+    import inspect
+
+    from weightdecay.decay import conventions
+
+    shown = CliRunner().invoke(cli.app, ["convert", "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    for name in list(inspect.signature(conventions.convert).parameters)[3:]:
+        assert f"--{name.replace('_', '-')} " in shown.stdout
+
+
+def test_sweep_in_a_directory_goes_on_where_it_was_cut_off(here, monkeypatch):
+    whole = run("digits", *QUICK, "--output", "whole", "--patience", 3)
+    write_metrics, seen = Records.write_metrics, []
+
+    def interrupt(*arguments):
+        write_metrics(*arguments)
+        seen.append(arguments)
+        if len(seen) > 1:  # One Ctrl-C: a second would not wait for the saving.
+            return
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(1)  # until the main thread has heard of it
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "write_metrics", interrupt)
+        with pytest.warns(UserWarning, match="interrupted; what was trained is saved"):
+            cut = run("digits", *QUICK, "--output", "out", "--patience", 3, "--directory", "run")
+    assert cut.exit_code == 130
+    assert not (here / "out").exists()
+    resumed = run("digits", *QUICK, "--output", "out", "--patience", 3, "--directory", "run")
+    assert "members are done; going on" in resumed.stderr
+    renamed = resumed.stdout.replace("written to out", "written to whole").replace("Read out/", "Read whole/")
+    assert renamed == whole.stdout
+    assert wd.load("out").dataset.identical(wd.load("whole").dataset)
+    assert wd.load("run").dataset.identical(wd.load("whole").dataset)

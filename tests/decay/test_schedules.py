@@ -1,0 +1,255 @@
+"""Schedules beside optax's over many steps; laws of every kind: a pytree, one trace, batches, dtypes; the checks."""
+
+import dataclasses
+import inspect
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weightdecay.decay import schedules
+
+KINDS = {
+    name: kind
+    for name, kind in inspect.getmembers(schedules, inspect.isclass)
+    if kind.__module__ == schedules.__name__ and kind is not schedules.Parametric
+}
+EXAMPLES = {
+    "Constant": (0.3,),
+    "Linear": (0.3, 0.1, 50.0),
+    "Cosine": (0.3, 50.0, 0.1),
+    "Exponential": (0.3, 0.5, 20.0),
+    "EarlyOnly": (0.3, 50.0),
+    "LogTime": (0.3, 20.0),
+}
+COUNTS = np.concatenate([np.arange(150), [10**4, 2**24 + 1, 10**9]])
+every_kind = pytest.mark.parametrize("name", KINDS)
+
+
+def example(name):
+    return KINDS[name](*EXAMPLES[name])
+
+
+def over(schedule, counts=COUNTS):
+    return jax.jit(jax.vmap(schedule))(jnp.asarray(counts))
+
+
+def test_every_kind_has_an_example():
+    assert set(KINDS) == set(EXAMPLES) == set(schedules.KINDS)
+
+
+def test_kinds_differ_in_structure():
+    """Else `jax.jit` may run the program that it has of another schedule."""
+    structures = [jax.tree.structure(example(name)) for name in KINDS]
+    assert all(a != b for a, b in itertools.combinations(structures, 2))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (schedules.Constant(0.3), optax.constant_schedule(0.3)),
+        (schedules.Linear(0.3, 0.1, 70), optax.linear_schedule(0.3, 0.1, 70)),
+        (schedules.Linear(0.0, 2.0, 1), optax.linear_schedule(0.0, 2.0, 1)),
+        (schedules.Cosine(0.3, 70), optax.cosine_decay_schedule(0.3, 70)),
+        (schedules.Cosine(0.4, 33, 0.1), optax.cosine_decay_schedule(0.4, 33, alpha=0.25)),
+        (schedules.Exponential(0.3, 0.9), optax.exponential_decay(0.3, 1, 0.9)),
+        (schedules.Exponential(0.3, 0.5, 40), optax.exponential_decay(0.3, 40, 0.5)),
+        (schedules.EarlyOnly(0.3, 70), optax.piecewise_constant_schedule(0.3, {70: 0.0})),
+        (schedules.LogTime(0.3, 40), lambda count: 0.3 / (1 + count / 40)),
+    ],
+    ids=lambda one: str(one) if isinstance(one, schedules.Parametric) else "",
+)
+@pytest.mark.usefixtures("float64")
+def test_schedule_is_optaxs(ours, theirs):
+    expected = [float(theirs(jnp.asarray(count, float))) for count in range(150)]
+    # Rounding; the last share of a cosine is a difference of numbers near 1.
+    np.testing.assert_allclose(over(ours, np.arange(150)), expected, rtol=1e-13, atol=1e-17)
+
+
+@every_kind
+def test_kind_is_a_frozen_dataclass_and_a_pytree_of_its_parameters(name):
+    schedule = example(name)
+    assert tuple(jax.tree.leaves(schedule)) == EXAMPLES[name] == tuple(schedule.parameters().values())
+    doubled = jax.tree.map(lambda value: 2 * value, schedule)
+    assert isinstance(doubled, KINDS[name])
+    assert doubled == KINDS[name](*(2 * value for value in EXAMPLES[name]))
+    field = dataclasses.fields(schedule)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(schedule, field, 1.0)
+
+
+@every_kind
+def test_schedules_of_a_kind_share_one_program(name):
+    traces = 0
+
+    @jax.jit
+    def value(schedule, count):
+        nonlocal traces
+        traces += 1
+        return schedule(count)
+
+    for scale in (1.0, 0.5, 0.0):
+        for count in (0, 7, 1000):
+            schedule = jax.tree.map(lambda parameter, scale=scale: scale * parameter, example(name))
+            alone = schedule(count)
+            np.testing.assert_allclose(value(schedule, count), alone, rtol=1e-6)  # compiled and not: a rounding or two
+    assert traces == 1
+
+
+@every_kind
+def test_schedules_under_vmap_are_a_loop(name):
+    scales = jnp.array([0.25, 1.0, 3.0])
+    many = jax.tree.map(lambda parameter: scales * parameter, example(name))
+    together = jax.vmap(lambda schedule: jax.vmap(schedule)(jnp.arange(100)))(many)
+    for row, scale in zip(together, scales, strict=True):
+        alone = over(jax.tree.map(lambda parameter, scale=scale: scale * parameter, example(name)), np.arange(100))
+        np.testing.assert_allclose(row, alone, rtol=1e-5, atol=1e-7)  # a rounding in the cosine's argument
+
+
+@every_kind
+@pytest.mark.parametrize("x64", [False, True])
+def test_schedule_starts_at_its_first_parameter_and_stays_finite(name, x64):
+    with jax.enable_x64(x64):
+        schedule = example(name)
+        values = over(schedule)
+        assert values.dtype == schedule(3).dtype == (jnp.float64 if x64 else jnp.float32)
+        assert values.shape == COUNTS.shape
+        assert jnp.shape(schedule(3)) == ()
+        np.testing.assert_allclose(values[0], EXAMPLES[name][0], rtol=1e-7 if not x64 else 1e-15)  # the dtype's own
+        assert np.isfinite(values).all()
+        assert (values >= 0).all()
+        if name != "Constant":
+            assert values[-1] < values[0]
+        narrow = KINDS[name](*(jnp.asarray(value, jnp.bfloat16) for value in EXAMPLES[name]))
+        assert narrow(3).dtype == values.dtype
+
+
+@every_kind
+@pytest.mark.parametrize("count", [0, 1, 50, 10**9])
+def test_schedule_has_finite_gradients(name, count):
+    zeros = KINDS[name](*(0.0 for _ in EXAMPLES[name]))
+    no_time = KINDS[name](*EXAMPLES[name][:-1], 0.0)
+    ones = KINDS[name](*(1.0 for _ in EXAMPLES[name]))
+    for schedule in (example(name), zeros, no_time, ones):
+        value, gradient = jax.value_and_grad(lambda schedule: schedule(count))(schedule)
+        assert np.isfinite([value, *jax.tree.leaves(gradient)]).all()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "later"),
+    [
+        (schedules.Linear(0.3, 0.1, 0), 0.1, 0.1),
+        (schedules.Cosine(0.3, 0, 0.1), 0.1, 0.1),
+        (schedules.EarlyOnly(0.3, 0), 0, 0),
+        (schedules.Exponential(0.3, 0.5, 0), 0.3, 0),
+        (schedules.LogTime(0.3, 0), 0.3, 0),
+    ],
+    ids=str,
+)
+def test_schedule_without_time_is_at_its_end(schedule, first, later):
+    # 1e-12: a time of 0 counts as 1e-12 steps
+    np.testing.assert_allclose(
+        [schedule(0), schedule(1), schedule(10**9)], [first, later, later], rtol=1e-6, atol=1e-12
+    )
+
+
+@pytest.mark.usefixtures("float64")
+def test_gradients_are_those_of_the_formulas():
+    linear = jax.grad(lambda schedule: schedule(10))(schedules.Linear(0.3, 0.1, 40.0))
+    np.testing.assert_allclose(jax.tree.leaves(linear), [0.75, 0.25, 0.2 * 10 / 40**2], rtol=1e-13)  # rounding
+    slow = jax.grad(lambda schedule: schedule(10))(schedules.LogTime(0.3, 40.0))
+    np.testing.assert_allclose(jax.tree.leaves(slow), [0.8, 0.3 * 10 / 50**2], rtol=1e-13)  # rounding
+    falling = jax.grad(lambda schedule: schedule(10))(schedules.Exponential(0.3, 0.25, 20.0))
+    expected = [0.5, 0.3 * 0.5 * 0.25**-0.5, -0.3 * 0.5 * np.log(0.25) * 10 / 20**2]
+    np.testing.assert_allclose(jax.tree.leaves(falling), expected, rtol=1e-13)  # rounding
+
+
+def test_early_only_ends_at_the_very_step():
+    schedule = schedules.EarlyOnly(0.5, 2**24 + 1)  # a number that float32 does not hold
+    last = jnp.asarray(2**24)
+    np.testing.assert_array_equal([schedule(last), schedule(last + 1)], [0.5, 0])
+
+
+@every_kind
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(
+    parameters=st.lists(st.floats(0, 100, width=32), min_size=3, max_size=3),
+    counts=st.lists(st.integers(0, 10**9), min_size=5, max_size=5),
+)
+def test_schedule_is_never_negative(name, parameters, counts):
+    if name == "Exponential":
+        parameters[1] /= 100
+    values = over(KINDS[name](*(jnp.float32(value) for value in parameters[: len(EXAMPLES[name])])), sorted(counts))
+    assert (values >= 0).all()
+    assert np.isfinite(values).all()
+
+
+def test_log_time_sums_to_the_logarithm():
+    total = float(jnp.sum(jax.vmap(schedules.LogTime(1.0, 100.0))(jnp.arange(100_000))))
+    # The sum is above the integral by between 0 and the first term.
+    assert 0 < total - 100 * np.log(1 + 100_000 / 100) < 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "text"),
+    [
+        (schedules.Constant(0.1), "Constant(0.1)"),
+        (schedules.Cosine(0.1, 1000), "Cosine(0.1, 1000)"),
+        (schedules.Cosine(0.1, 1000, 0.0), "Cosine(0.1, 1000)"),
+        (schedules.Cosine(0.1, 1000, 0.01), "Cosine(0.1, 1000, 0.01)"),
+        (schedules.Exponential(1 / 3, 0.5), "Exponential(0.3333, 0.5)"),
+        (schedules.LogTime(np.float32(0.1), jnp.array(100.0)), "LogTime(0.1, 100)"),
+        (schedules.EarlyOnly(jnp.array(3), 10), "EarlyOnly(3, 10)"),
+    ],
+)
+def test_schedule_is_written_short(schedule, text):
+    assert str(schedule) == text
+
+
+@every_kind
+def test_traced_schedule_passes_the_check_and_is_written(name):
+    def run(schedule):
+        schedules.check(schedule, argument="coefficient")
+        assert name in str(schedule)
+        return schedule(0)
+
+    jax.jit(run)(example(name))
+    schedules.check(example(name), argument="coefficient")
+    schedules.check(jax.tree.map(jnp.asarray, example(name)), argument="coefficient")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "error", "message"),
+    [
+        (0.1, TypeError, r"^coefficient is 0\.1, of type float, which is no schedule; give one of: Constant, Linear,"),
+        (schedules.Cosine, TypeError, r"of type type, which is no schedule; .*Cosine\(0\.1, 1000\)"),
+        (schedules.Parametric(), TypeError, r"of type Parametric, which is no schedule"),
+        (
+            schedules.Constant(-0.1),
+            ValueError,
+            r"^coefficient = Constant\(-0\.1\): value is -0\.1; give a finite number",
+        ),
+        (schedules.Linear(0.1, np.inf, 3), ValueError, r"stop is inf; give a finite number >= 0"),
+        (schedules.Linear(0.1, 0, jnp.array(-1)), ValueError, r"num_steps is -1; give"),
+        (schedules.LogTime(0.1, float("nan")), ValueError, r"time_scale is nan; give"),
+        (schedules.EarlyOnly(0.1, "ten"), TypeError, r"num_steps is 'ten', of type str; give a number"),
+        (schedules.EarlyOnly(True, 10), TypeError, r"value is True, of type bool; give a number"),
+        (schedules.EarlyOnly(np.True_, 10), TypeError, r"value is .*True.*; give a number"),
+        (schedules.Exponential(None, 0.1), TypeError, r"start is None, of type NoneType; give a number"),
+        (schedules.Constant([0.1, 0.2]), ValueError, r"value is an array of shape \(2,\); give one number"),
+        (schedules.Constant(0.1j), TypeError, r"value is 0\.1j, of type complex; give a number"),
+    ],
+)
+def test_check_refuses_what_no_schedule_allows(schedule, error, message):
+    with pytest.raises(error, match=message):
+        schedules.check(schedule, argument="coefficient")
+
+
+def test_parametric_has_no_values():
+    with pytest.raises(NotImplementedError, match="Parametric has no values"):
+        schedules.Parametric()(0)

@@ -1,0 +1,1 @@
+"""The command line, the comparison of regularizers, and the article; nobody imports these."""

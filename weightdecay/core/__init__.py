@@ -1,0 +1,1 @@
+"""What knows nothing of decay: types, trees, argument checks, text, files, statistics, random streams."""

@@ -1,0 +1,258 @@
+"""A coefficient, or a learning rate, as a function of the step: ``schedule(count) -> scalar``.
+
+``count`` is the number of steps taken so far: 0 at the first step. A schedule is a frozen dataclass and a pytree, with
+its parameters as leaves. These may be traced, so that schedules of one kind differ in numbers alone and train in one
+compiled program. Constructors do not look at the parameters; `check` does.
+"""
+
+from dataclasses import fields
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+from typing_extensions import override
+
+from weightdecay.core import tree
+from weightdecay.core.types import Scalar
+
+
+class Parametric:
+    """A schedule with its parameters: a frozen dataclass and a pytree."""
+
+    def __call__(self, count: Any) -> Scalar:
+        """Return the value at a step.
+
+        Args:
+          count: Steps taken so far, a whole number >= 0, shape ``()``; may be traced.
+
+        Returns:
+          The value, shape ``()``, in JAX's default float dtype (float32, or float64 where that is switched on).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no values.")
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters by name, in the order of the constructor."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # pyright: ignore[reportArgumentType]
+
+    def __str__(self) -> str:
+        """Return the schedule as one writes it, without what it has by default: ``Cosine(0.1, 1000)``."""
+        values = self.parameters()
+        for field in reversed(fields(self)):  # pyright: ignore[reportArgumentType]
+            value = values[field.name]
+            if not (isinstance(value, int | float) and value == field.default):
+                break
+            del values[field.name]
+        return f"{type(self).__name__}({', '.join(map(_written, values.values()))})"
+
+
+@tree.dataclass
+class Constant(Parametric):
+    """The same value at every step.
+
+    Args:
+      value: >= 0.
+
+    Examples:
+      >>> float(Constant(0.5)(1000))
+      0.5
+    """
+
+    value: Any
+
+    @override
+    def __call__(self, count: Any) -> Scalar:
+        return _real(self.value)
+
+
+@tree.dataclass
+class Linear(Parametric):
+    """A straight line from one value to another, and constant from then on.
+
+    ``start (1 - f) + stop f`` with ``f = min(count / num_steps, 1)``; as `optax.linear_schedule`.
+
+    Args:
+      start: Value at step 0; >= 0.
+      stop: Value from step ``num_steps`` on; >= 0.
+      num_steps: How long it takes; >= 0. At 0 the value is ``stop`` from the start.
+
+    Examples:
+      >>> [float(Linear(1.0, 0.0, 4)(count)) for count in (0, 1, 4, 9)]
+      [1.0, 0.75, 0.0, 0.0]
+    """
+
+    start: Any
+    stop: Any
+    num_steps: Any
+
+    @override
+    def __call__(self, count: Any) -> Scalar:
+        share = _share(count, self.num_steps)
+        return _real(self.start) * (1 - share) + _real(self.stop) * share
+
+
+@tree.dataclass
+class Cosine(Parametric):
+    """Half a cosine from one value to another, and constant from then on.
+
+    ``stop + (start - stop) (1 + cos(π f)) / 2`` with ``f = min(count / num_steps, 1)``; as
+    `optax.cosine_decay_schedule` with ``alpha = stop / start``.
+
+    Args:
+      start: Value at step 0; >= 0.
+      num_steps: How long it takes; >= 0. At 0 the value is ``stop`` from the start.
+      stop: Value from step ``num_steps`` on; >= 0.
+
+    References:
+      Loshchilov & Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017, arXiv 1608.03983.
+
+    Examples:
+      >>> print(Cosine(0.1, 1000), round(float(Cosine(0.1, 1000)(500)), 6))
+      Cosine(0.1, 1000) 0.05
+    """
+
+    start: Any
+    num_steps: Any
+    stop: Any = 0.0
+
+    @override
+    def __call__(self, count: Any) -> Scalar:
+        height = (1 + jnp.cos(jnp.pi * _share(count, self.num_steps))) / 2
+        return _real(self.start) * height + _real(self.stop) * (1 - height)
+
+
+@tree.dataclass
+class Exponential(Parametric):
+    """Multiplied by the same factor every so many steps.
+
+    ``start * decay_rate ** (count / num_steps)``; as `optax.exponential_decay`.
+
+    Args:
+      start: Value at step 0; >= 0.
+      decay_rate: The factor; >= 0, and at most 1 for a value that falls.
+      num_steps: In how many steps the factor is applied once; > 0. At 0 it is applied without end in the first step.
+
+    Examples:
+      >>> [float(Exponential(1.0, 0.5, 10)(count)) for count in (0, 10, 20)]
+      [1.0, 0.5, 0.25]
+    """
+
+    start: Any
+    decay_rate: Any
+    num_steps: Any = 1
+
+    @override
+    def __call__(self, count: Any) -> Scalar:
+        rate, power = _real(self.decay_rate), _elapsed(count, self.num_steps)
+        # Neither 0 is raised, nor to 0: the derivative there would be nan or infinite.
+        raised = jnp.where(rate == 0, 1, rate) ** jnp.where(power == 0, 1, power)
+        return _real(self.start) * jnp.where(power == 0, 1, jnp.where(rate == 0, 0, raised))
+
+
+@tree.dataclass
+class EarlyOnly(Parametric):
+    """A value in the first steps, then 0.
+
+    ``value`` where ``count < num_steps``, else 0.
+
+    Args:
+      value: >= 0.
+      num_steps: For how many steps it is there; >= 0.
+
+    References:
+      Golatkar, Achille & Soatto, Time Matters in Regularizing Deep Networks, 2019, arXiv 1905.13277.
+
+    Examples:
+      >>> [float(EarlyOnly(0.5, 2)(count)) for count in range(4)]
+      [0.5, 0.5, 0.0, 0.0]
+    """
+
+    value: Any
+    num_steps: Any
+
+    @override
+    def __call__(self, count: Any) -> Scalar:
+        return jnp.where(jnp.asarray(count) < self.num_steps, _real(self.value), 0)
+
+
+@tree.dataclass
+class LogTime(Parametric):
+    """A value that falls as one over time, so that its sum grows as the logarithm of time.
+
+    ``value / (1 + count / time_scale)``
+
+    Args:
+      value: Value at step 0; >= 0.
+      time_scale: After how many steps it has fallen to one half; > 0.
+
+    References:
+      Ferbach et al., 2026, arXiv 2602.05298.
+
+    Examples:
+      >>> [float(LogTime(1.0, 100)(count)) for count in (0, 100, 300)]
+      [1.0, 0.5, 0.25]
+    """
+
+    value: Any
+    time_scale: Any
+
+    @override
+    def __call__(self, count: Any) -> Scalar:
+        return _real(self.value) / (1 + _elapsed(count, self.time_scale))
+
+
+KINDS: dict[str, type[Parametric]] = {
+    kind.__name__: kind for kind in (Constant, Linear, Cosine, Exponential, EarlyOnly, LogTime)
+}
+"""Every schedule by its name."""
+
+
+def check(schedule: Any, *, argument: str) -> None:
+    """Refuse what is no schedule of this module, and parameters that none allows; a traced one passes unseen.
+
+    Args:
+      schedule: What a user gave.
+      argument: Where it was given, for the message.
+
+    Raises:
+      TypeError: Not a schedule, or a parameter that is no number.
+      ValueError: A parameter that is negative, infinite or nan, or an array of many numbers.
+    """
+    if not isinstance(schedule, Parametric) or type(schedule) is Parametric:
+        raise TypeError(
+            f"{argument} is {schedule!r}, of type {type(schedule).__name__}, which is no schedule; give one of: "
+            f"{', '.join(KINDS)}, for example {Cosine(0.1, 1000)}."
+        )
+    for name, value in schedule.parameters().items():
+        if isinstance(value, Tracer):
+            continue
+        where = f"{argument} = {schedule}: {name}"
+        if isinstance(value, list | tuple):
+            value = np.asarray(value)
+        if not tree.is_real(value):
+            raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; give a number >= 0.")
+        if np.ndim(value) > 0:
+            raise ValueError(f"{where} is an array of shape {np.shape(value)}; give one number >= 0.")
+        if not 0 <= tree.plain(value) <= tree.LARGEST:
+            raise ValueError(f"{where} is {value}; give a finite number >= 0.")
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Tracer | int) or not tree.is_real(value) or np.ndim(value) > 0:
+        return str(value)
+    return f"{float(value):.4g}"
+
+
+def _real(value: Any) -> Array:
+    return jnp.asarray(value, float)
+
+
+def _share(count: Any, num_steps: Any) -> Array:
+    count, num_steps = jnp.asarray(count), jnp.asarray(num_steps)
+    return jnp.where(count < num_steps, _real(count) / jnp.maximum(_real(num_steps), 1e-12), 1)
+
+
+def _elapsed(count: Any, num_steps: Any) -> Array:
+    # A time of 0 is a very short one: neither value nor gradient becomes nan.
+    return _real(count) / jnp.maximum(_real(num_steps), 1e-12)

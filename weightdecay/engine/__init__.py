@@ -1,0 +1,1 @@
+"""Groups, plans, lanes and devices: `fit_grid` and `map_grid`."""

@@ -1,0 +1,125 @@
+"""JAX made ready before its first use: one CPU device a core, and a folder that keeps compiled programs.
+
+Both are left alone where the user has chosen: by ``jax.config``, by JAX's own environment variables, or by
+``WEIGHTDECAY_COMPILATION_CACHE``, which is ``off`` or a folder.
+"""
+
+import contextlib
+import hashlib
+import os
+import platform
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from weightdecay.core import jax_settings
+from weightdecay.core.types import Device
+
+_SWITCH = "WEIGHTDECAY_COMPILATION_CACHE"
+_SHORTEST_KEPT = 0.2  # seconds; what compiles faster is not worth a file
+
+
+def prepare() -> None:
+    """Give JAX one CPU device a core, where its backend has not started yet and nobody else has said how many.
+
+    Warns where JAX runs already with fewer CPU devices than there are cores.
+    """
+    chosen = getattr(jax.config, "jax_num_cpu_devices", -1) != -1
+    if not chosen and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        try:
+            jax.config.update("jax_num_cpu_devices", num_cores())
+        except RuntimeError:
+            pass  # The backend runs already: members train on the devices it has.
+    devices = len(jax.local_devices())
+    if not chosen and jax.default_backend() == "cpu" and devices < num_cores():
+        warnings.warn(
+            f"JAX runs already, with {devices} CPU device(s) for {num_cores()} cores that lanes of members could use; "
+            f"call jax.config.update('jax_num_cpu_devices', {num_cores()}) before JAX is used.",
+            stacklevel=3,
+        )
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory(device: Device) -> int | None:
+    """Bytes that a device still has.
+
+    Args:
+      device: A local device.
+
+    Returns:
+      What its allocator has left; for a CPU what the machine has available, shared by all its devices; None = unknown.
+    """
+    statistics = device.memory_stats() if device.platform != "cpu" else None
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    if device.platform != "cpu":
+        return None
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+
+
+@contextlib.contextmanager
+def kept_programs() -> Iterator[None]:
+    """Compile, within, with JAX's persistent compilation cache on; JAX's settings come back behind it."""
+    folder = cache_folder()
+    if folder is None:
+        yield
+        return
+    from jax.experimental.compilation_cache import compilation_cache
+
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": _SHORTEST_KEPT,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    _configure(settings)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        _configure(before)
+        compilation_cache.reset_cache()
+
+
+def cache_folder() -> Path | None:
+    """Folder of compiled programs.
+
+    Returns:
+      A folder of the user's cache, one a kind of processor, since programs are compiled for it; None where the cache
+      is switched off or JAX has one of its own.
+    """
+    switch = os.environ.get(_SWITCH, "")
+    has_own = jax_settings.setting("compilation_cache_dir") is not None or not jax_settings.setting(
+        "enable_compilation_cache"
+    )
+    if has_own or switch.lower() in ("off", "0", "no", "false"):
+        return None
+    if switch:
+        return Path(switch)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("weightdecay")) / f"programs-{_processor()}"
+
+
+def _configure(settings: dict[str, object]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
+
+
+def _processor() -> str:
+    """Short name of the processor and what it can do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        told = "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
+    except OSError:
+        told = platform.processor()
+    return hashlib.sha256(f"{platform.machine()} {told}".encode()).hexdigest()[:12]

@@ -1,0 +1,131 @@
+"""What `weightdecay.engine.map_grid.map_grid` gives back: the outputs of each member, and a choice by them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray
+
+from weightdecay.core import tree
+from weightdecay.core.types import Integer
+from weightdecay.engine.plans import Plan
+from weightdecay.results import labels, selection
+from weightdecay.results.selection import Choice
+from weightdecay.search.member import REPLICATES
+from weightdecay.training import diagnostics
+
+_NAMES = ("member", "finite", "candidate")  # that a dataset gives to something of its own
+
+
+class MapResult:
+    """What a training function gave for each member of a grid.
+
+    Attributes:
+      members: Hyperparameters of each member by name.
+      finite: Whether every number that a member gave is finite, bool, shape ``(members,)``.
+      plan: Lanes and devices; of several programs whose lanes were chosen, the widest lane.
+    """
+
+    def __init__(self, members: Sequence[dict[str, Any]], outputs: Sequence[Any], plan: Plan) -> None:
+        """Take the outputs of the members; users have `map_grid` do it."""
+        self.members = list(members)
+        self.plan = plan
+        self._outputs = list(outputs)
+        self.finite = np.array([bool(diagnostics.all_finite(jax.tree.map(jnp.asarray, one))) for one in outputs])
+
+    @property
+    def outputs(self) -> Any:
+        """The outputs of all members in one tree, NumPy arrays of shape ``(members, ...)``.
+
+        Raises:
+          ValueError: Members gave trees or shapes that differ.
+        """
+        layouts = {str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), one)) for one in self._outputs}
+        if len(layouts) > 1:
+            raise ValueError(
+                f"the {len(self)} members gave trees of {len(layouts)} layouts, which do not stack; take one by one: "
+                "result.member(0)."
+            )
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *self._outputs)
+
+    def member(self, number: Integer) -> Any:
+        """Return what one member gave, with NumPy arrays."""
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or not -len(self) <= number < len(self):
+            raise IndexError(f"member is {number}; give 0 to {len(self) - 1}.")
+        return self._outputs[number]
+
+    def __getitem__(self, name: Any) -> Any:
+        """Return a part of the stacked outputs: ``result["loss"]``, shape ``(members, ...)``."""
+        return self.outputs[name]
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self.members)
+
+    @property
+    def dataset(self) -> xarray.Dataset:
+        """The outputs by name along ``member``, with the hyperparameters as coordinates, as ``GridResult.dataset``."""
+        along = {name: ("member", values) for name, values in labels.coordinates(self.members).items()}
+        variables = {}
+        for name, leaf in tree.named_leaves(self.outputs):
+            told = name.replace("/", ".") or "output"
+            if told in _NAMES or told in along:
+                raise ValueError(
+                    f"train_fn gives an output {told!r}, under which a dataset has something else; give it another "
+                    "name, or take the arrays from result.outputs."
+                )
+            variables[told] = (("member", *(f"{told}_{axis}" for axis in range(leaf.ndim - 1))), leaf)
+        return xarray.Dataset(
+            {**variables, "finite": ("member", self.finite)},
+            coords={"member": np.arange(len(self), dtype=np.int32), **along},
+        )
+
+    def table(self) -> pd.DataFrame:
+        """One row a candidate: its hyperparameters, and each scalar output, averaged over seeds and folds.
+
+        Returns:
+          Index ``candidate``; means with a ``..._standard_error`` over the replicates (nan for one alone), and
+          ``seeds``, how many there are.
+        """
+        dataset, folds = self.dataset, [member.get("fold") for member in self.members]
+        scalars = [str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name != "finite"]
+        along = [name for name in dataset.coords if name not in ("member", "candidate", *REPLICATES)]
+        rows = []
+        for number in np.unique(dataset["candidate"].values):
+            members = np.flatnonzero(dataset["candidate"].values == number)
+            here = dataset.isel(member=members)
+            row: dict[Any, Any] = {name: here[name].values[0] for name in along}
+            for name in scalars:
+                row[name], row[f"{name}_standard_error"] = selection.mean_and_error(
+                    here[name].values, [folds[member] for member in members]
+                )
+            rows.append({**row, "seeds": len(here["member"])})
+        return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
+
+    def best(self, metric: str, criterion: str = "best_mean") -> Choice:
+        """Choose a candidate by a scalar output; let it be of validation data.
+
+        Args:
+          metric: Its name. Less is better where it ends in ``loss`` or ``error``, else more.
+          criterion: As ``GridResult.best``.
+
+        Returns:
+          The choice.
+
+        Raises:
+          ValueError: No such output, or none that is finite.
+        """
+        dataset = self.dataset
+        if metric not in dataset or dataset[metric].ndim != 1:
+            known = [str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name != "finite"]
+            raise ValueError(f"metric is {metric!r}; give the name of a scalar output: {', '.join(known) or 'none'}.")
+        candidates = selection.gather(self.members, dataset[metric].values, np.full(len(self), np.nan))
+        return selection.choose(candidates, metric=metric, criterion=criterion)
+
+    def __repr__(self) -> str:
+        """Return how many members there are, and how many gave numbers that are not finite."""
+        bad = int((~self.finite).sum())
+        return f"MapResult of {len(self)} members" + (f", {bad} of them not finite" if bad else "")

@@ -1,0 +1,225 @@
+"""Who takes an axis of a grid: training itself, the network, or the optimizer; and what of it is traced.
+
+A number is traced, so that members that differ in numbers share a compiled program. A word, a bool, None or a tuple
+changes the structure of the optimizer or of the network: each makes a program of its own. What a member's structure is
+follows from that member alone.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from weightdecay.core.types import Batch
+from weightdecay.data import Scaling, augment
+from weightdecay.decay import Rule
+from weightdecay.decay.placement import parts
+from weightdecay.models import network as networks
+from weightdecay.search import grid
+from weightdecay.search import member as member_json
+from weightdecay.training.task import REGULARIZERS, Hyperparameters, Task
+
+_OWN = ("decay", "learning_rate", *member_json.REPLICATES)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A member's hyperparameters by who takes them."""
+
+    decay: Rule
+    learning_rate: Any
+    seed: int
+    fold: int | None
+    training: dict[str, Any]
+    network: dict[str, Any]
+    optimizer: dict[str, Any]
+    options: tuple[tuple[str, Any], ...]
+    """Arguments of the optimizer that change its structure."""
+    model_options: tuple[tuple[str, Any], ...]
+    """Fields of the model, each of which changes its structure."""
+
+    def task(self, task: Task) -> Task:
+        """Return what this member trains."""
+        model = networks.with_options(task.model, dict(self.model_options)) if self.model_options else task.model
+        return replace(task, model=model, options=self.options)
+
+    def hyperparameters(self, decay: Rule, scaling: Scaling | None) -> Hyperparameters:
+        """Return what is traced, as NumPy numbers.
+
+        Args:
+          decay: The rule in its normal form.
+          scaling: Of all folds.
+        """
+        numbers = {name: value for name, value in self.training.items() if name != "patience"}
+        training = jax.tree.map(real, numbers)
+        if self.training.get("patience") is not None:
+            training["patience"] = np.asarray(self.training["patience"], np.int32)
+        own = None if scaling is None else jax.tree.map(lambda array: real(array[self.fold]), scaling)
+        return Hyperparameters(
+            decay=jax.tree.map(real, decay),
+            learning_rate=jax.tree.map(real, self.learning_rate),
+            seed=np.asarray(self.seed, np.int32),
+            optimizer=jax.tree.map(real, self.optimizer),
+            training=training,
+            network=jax.tree.map(real, self.network),
+            fold=None if self.fold is None else np.asarray(self.fold, np.int32),
+            scaling=own,
+        )
+
+
+class ByNetwork(NamedTuple):
+    """Axes that a network takes: traced numbers, and fields that change its structure."""
+
+    traced: frozenset[str]
+    fields: frozenset[str]
+
+
+def by_network(model: Any) -> ByNetwork:
+    """Axes that a model takes.
+
+    Args:
+      model: What is trained.
+
+    Returns:
+      Their names.
+    """
+    return ByNetwork(networks.traced_axes(model), networks.static_axes(model))
+
+
+def divide(member: Mapping[str, Any], taken: ByNetwork, *, patience: int | None = None) -> Shares:
+    """Give every axis of a member to who takes it; what nobody else takes is the optimizer's.
+
+    Args:
+      member: Its hyperparameters by name.
+      taken: By the network.
+      patience: Of members that have none of their own.
+
+    Returns:
+      The shares.
+    """
+    rules = parts(member["decay"])
+    alone = len(rules) == 1 and rules[0][1] is None
+    others = {name: value for name, value in member.items() if name not in _OWN}
+    training = {name: others.pop(name) for name in REGULARIZERS if name in others}
+    training.setdefault("patience", patience)
+    if "clip_norm" in training and training["clip_norm"] is None:
+        training["clip_norm"] = np.inf
+    network = {name: others.pop(name) for name in taken.traced & others.keys()}
+    model_options = {name: others.pop(name) for name in taken.fields & others.keys()}
+    options = {name: value for name, value in others.items() if not _is_number(value)}
+    return Shares(
+        decay=rules[0][0] if alone else member["decay"],
+        learning_rate=member["learning_rate"],
+        seed=member["seed"],
+        fold=member.get("fold"),
+        training=training,
+        network=network,
+        optimizer={name: value for name, value in others.items() if name not in options},
+        options=tuple(sorted(options.items())),
+        model_options=tuple(sorted(model_options.items())),
+    )
+
+
+def check(
+    members: grid.Grid, task: Task, splits: Mapping[str, Batch], *, num_folds: int | None, patience: int | None
+) -> None:
+    """Refuse axes that nobody takes, and what does not go together.
+
+    Args:
+      members: The grid.
+      task: What is trained.
+      splits: Examples by name.
+      num_folds: Of the data; None = it has validation examples.
+      patience: That `fit_grid` was given.
+
+    Raises:
+      TypeError: No grid; an optimizer that takes no decay.
+      ValueError: An axis without a taker, or one that does not fit the loss, the inputs or the data.
+    """
+    if any("learning_rate" not in member for member in members):
+        raise ValueError("grid has no axis learning_rate; add one, as in wd.Grid(decay=[...], learning_rate=[1e-3]).")
+    names = {name: None for member in members for name in member}
+    if patience is not None and "patience" in names:
+        raise ValueError("patience is an axis of the grid and an argument as well; give it once.")
+    if "label_smoothing" in names and not task.loss.smooths:
+        raise ValueError(
+            f"grid has an axis 'label_smoothing', but loss {task.loss.name!r} has no labels to smooth; it goes with "
+            "softmax_cross_entropy and sigmoid_cross_entropy."
+        )
+    for name in names:
+        if name in augment.KINDS or name == "mixup":
+            inputs = splits["train"].inputs
+            augment.check(name, inputs.shape, inputs.dtype)
+    _check_folds(members, num_folds)
+    _check_taken(names, task)
+
+
+def _check_folds(members: grid.Grid, num_folds: int | None) -> None:
+    folds = {member.get("fold") for member in members}
+    if num_folds is None and folds != {None}:
+        raise ValueError(
+            "grid has an axis 'fold', but data has validation examples and no folds; give wd.data.folds(inputs, "
+            "targets, num_folds=5)."
+        )
+    if num_folds is not None and not folds <= set(range(num_folds)):
+        wrong = sorted(str(fold) for fold in folds - set(range(num_folds)))
+        raise ValueError(
+            f"data has {num_folds} folds, but a member's fold is {', '.join(wrong)}; add the axis "
+            f"fold=range({num_folds}) to the grid."
+        )
+
+
+def _check_taken(names: Mapping[str, Any], task: Task) -> None:
+    parameters = inspect.signature(task.optimizer).parameters.values()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    named = (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    known = [p.name for p in named if p.name not in ("decay", "mask", "learning_rate")]
+    network = frozenset().union(*by_network(task.model))
+    for name in names:
+        if name in known and name in network:
+            raise ValueError(
+                f"grid has an axis {name!r}, which both the model and the optimizer take; give one of them another "
+                "name."
+            )
+        taken = name in _OWN or name in REGULARIZERS or name in network or name in known
+        if not taken and not takes_any:
+            raise ValueError(
+                f"grid has an axis {name!r}, which nobody takes. Training takes {', '.join(REGULARIZERS)}; the model "
+                f"{', '.join(sorted(network)) or 'nothing'}; the optimizer {', '.join(known) or 'nothing'}."
+            )
+
+
+def check_optimizer(optimizer: Callable[..., Any]) -> None:
+    """Refuse what makes no optimizer of a decay.
+
+    Args:
+      optimizer: What a user gave.
+
+    Raises:
+      TypeError: It is none.
+    """
+    if not callable(optimizer):
+        raise TypeError(
+            f"optimizer is {optimizer!r}; give wd.adam, wd.sgd or a function of learning_rate, decay and mask."
+        )
+    parameters = inspect.signature(optimizer).parameters.values()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if not takes_any and not {"decay", "mask"} <= {p.name for p in parameters}:
+        name = getattr(optimizer, "__name__", None) or repr(optimizer)
+        raise TypeError(
+            f"optimizer is {name}, which takes no decay and mask; give wd.adam, wd.sgd or a function, as "
+            "lambda learning_rate, decay, mask: wd.optimizer(optax.scale_by_adam(), learning_rate, decay, mask=mask)."
+        )
+
+
+def real(value: Any) -> np.ndarray:
+    """Return numbers in the precision that JAX computes in."""
+    return np.asarray(value, jnp.zeros(()).dtype)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)

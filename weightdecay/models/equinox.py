@@ -1,0 +1,170 @@
+"""Networks of equinox: a module class, or a function of ``key`` that makes a module, with a traced dropout rate.
+
+A module of equinox sees one example. Batches go through it as equinox has it: mapped over the examples, along an axis
+named ``batch`` for its batch normalization.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from weightdecay.core import tree
+from weightdecay.core.types import Key, ModelState, Params
+from weightdecay.models import adapters, dropout
+
+
+def functions(factory: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Two pure functions of what makes a module; see `weightdecay.models.network.Network`.
+
+    Weights are the module with its floating arrays alone, as ``eqx.filter(module, eqx.is_inexact_array)`` gives it:
+    ``eqx.combine(params, module)`` is the module with these weights. Its other arrays and its ``eqx.nn.State`` are
+    model state. Each example has a key of its own.
+
+    Args:
+      factory: ``factory(key=...) -> module``, or ``-> (module, state)`` as ``eqx.nn.make_with_state`` gives it.
+
+    Returns:
+      ``init`` and ``apply``.
+    """
+
+    def init(key: Key, inputs: Any) -> tuple[Params, ModelState]:
+        del inputs
+        skeleton = _skeleton(factory)
+        module, state = _make(factory, key)
+        params, constants = skeleton.divide(jax.tree.leaves(module))
+        strong = [jnp.asarray(leaf, leaf.dtype) for leaf in jax.tree.leaves(state)]
+        arrays = {"constants": constants, "state": strong}
+        return params, {name: leaves for name, leaves in arrays.items() if leaves}
+
+    def apply(
+        params: Params,
+        model_state: ModelState,
+        inputs: Any,
+        *,
+        key: Key,
+        train: bool,
+        hyperparameters: Mapping[str, Any] = {},
+    ) -> tuple[Any, ModelState]:
+        import equinox as eqx
+
+        skeleton = _skeleton(factory)
+        module = eqx.nn.inference_mode(skeleton.module(params, model_state.get("constants", [])), value=not train)
+        if dropout.AXIS in hyperparameters:
+            module = _with_rate(module, hyperparameters[dropout.AXIS])
+        arguments = inspect.signature(type(module).__call__).parameters
+        known = adapters.call_arguments(type(module).__call__, given=("state", "key"))
+        mode = adapters.mode(known, train=train)
+        before = model_state.get("state", [])
+        state = jax.tree.unflatten(jax.tree.structure(skeleton.state), before)
+        stateful = "state" in known and (bool(before) or arguments["state"].default is inspect.Parameter.empty)
+
+        def one_example(example: Any, key: Key) -> Any:
+            options: dict[str, Any] = {**mode, "key": key} if "key" in known else dict(mode)
+            if not stateful:
+                return module(example, **options), state
+            return module(example, state=state, **options)
+
+        keys = jax.random.split(key, len(inputs))
+        outputs, state = jax.vmap(one_example, axis_name="batch", out_axes=(0, None))(inputs, keys)
+        if not before or not train:
+            return outputs, model_state
+        after = [leaf.astype(old.dtype) for leaf, old in zip(jax.tree.leaves(state), before, strict=True)]
+        return outputs, {**model_state, "state": after}
+
+    return init, apply
+
+
+class _Skeleton(NamedTuple):
+    """A module without its arrays."""
+
+    leaves: list[Any]  # shapes in place of arrays
+    structure: Any
+    state: Any  # as shapes
+
+    def divide(self, leaves: list[Any]) -> tuple[Params, list[Any]]:
+        """Return the weights, in the module's structure, and its other arrays."""
+        params = [leaf if _is_weight(shape) else None for leaf, shape in zip(leaves, self.leaves, strict=True)]
+        constants = [leaf for leaf, shape in zip(leaves, self.leaves, strict=True) if _is_constant(shape)]
+        return self.structure.unflatten(params), constants
+
+    def module(self, params: Params, constants: list[Any]) -> Any:
+        """Return the module with its arrays."""
+        weights, others = iter(jax.tree.leaves(params)), iter(constants)
+        return self.structure.unflatten(
+            [
+                next(weights) if _is_weight(leaf) else next(others) if _is_constant(leaf) else leaf
+                for leaf in self.leaves
+            ]
+        )
+
+
+def _is_weight(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _is_constant(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct) and not _is_weight(leaf)
+
+
+def _make(factory: Callable[..., Any], key: Key) -> tuple[Any, Any]:
+    """A module and its state."""
+    import equinox as eqx
+
+    made = factory(key=key)
+    if isinstance(made, eqx.Module):
+        return eqx.nn.make_with_state(lambda: made)()
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], eqx.nn.State):
+        return made
+    raise TypeError(
+        f"model gives {made!r}, of type {type(made).__name__}; a function of key must make an equinox module, or a "
+        "module and its state."
+    )
+
+
+def _skeleton(factory: Callable[..., Any]) -> _Skeleton:
+    try:
+        return _kept_skeleton(factory)
+    except TypeError:  # It cannot be hashed.
+        return _kept_skeleton.__wrapped__(factory)
+
+
+@functools.lru_cache(maxsize=128)
+def _kept_skeleton(factory: Callable[..., Any]) -> _Skeleton:
+    """Skeleton of what a factory makes: one for all its modules, so that their structures are one."""
+    import equinox as eqx
+
+    module, state = eqx.filter_eval_shape(lambda key: _make(factory, key), jax.random.key(0))
+    return _Skeleton(*jax.tree.flatten(module), state)
+
+
+@tree.dataclass
+class _Traced:
+    """Dropout layer of equinox, at a traced rate."""
+
+    rate: Any
+    inference: Any = field(metadata={"static": True})
+
+    def __call__(
+        self, x: Any, *, key: Key | None = None, inference: bool | None = None, deterministic: bool | None = None
+    ) -> Any:
+        inference = deterministic if inference is None else inference
+        if self.inference if inference is None else inference:
+            return x
+        if key is None:
+            raise RuntimeError("model calls a dropout layer without a key; call it as dropout(x, key=key).")
+        return dropout.drop(x, self.rate, key)
+
+
+def _with_rate(module: Any, rate: Any) -> Any:
+    import equinox as eqx
+
+    is_layer = lambda node: isinstance(node, eqx.nn.Dropout)  # noqa: E731
+    if not any(map(is_layer, jax.tree.leaves(module, is_leaf=is_layer))):
+        raise dropout.no_layer()
+    traced = lambda node: _Traced(rate, node.inference) if is_layer(node) else node  # noqa: E731
+    return jax.tree.map(traced, module, is_leaf=is_layer)

@@ -1,0 +1,1 @@
+"""One plot a file: tables in, matplotlib axes out."""

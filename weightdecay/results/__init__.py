@@ -1,0 +1,1 @@
+"""What came of a grid: tables, the choice, and the report."""

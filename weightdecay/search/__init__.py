@@ -1,0 +1,1 @@
+"""Grids, their axes, and the distributions that candidates are drawn from."""

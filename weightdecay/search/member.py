@@ -1,0 +1,167 @@
+"""Members as JSON has them, and what tells one member from another.
+
+A member is a dictionary of hyperparameters. What is stored, hashed and compared is its JSON.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import jax.numpy as jnp
+
+from weightdecay import decay
+from weightdecay.decay import Masked, PerLayer, Rule, masks, schedules
+
+REPLICATES = ("seed", "fold")
+"""Axes that make no candidates of their own: members that differ in these alone share one."""
+MASKS = {mask.__name__: mask for mask in (masks.kernels, masks.everything, masks.hidden, masks.first, masks.last)}
+"""Masks that have a name, by it."""
+
+
+def encode(member: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameters as JSON has them.
+
+    Args:
+      member: Hyperparameters by name.
+
+    Returns:
+      The same, with a rule or a schedule as its name and its numbers, and a tuple as a list.
+    """
+    return {name: _encode(value) for name, value in member.items()}
+
+
+def decode(member: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameters from JSON.
+
+    Args:
+      member: As `encode` made it.
+
+    Returns:
+      Hyperparameters by name.
+
+    Raises:
+      ValueError: A rule or a schedule that this version does not know.
+    """
+    return {
+        name: _decode_rule(value) if name == "decay" else _decode_other(name, value) for name, value in member.items()
+    }
+
+
+def candidates(members: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Candidate of each member: members that differ in the seed and the fold alone share one.
+
+    Args:
+      members: Hyperparameters by name.
+
+    Returns:
+      Numbers from 0, in the order of first appearance.
+    """
+    numbers: dict[str, int] = {}
+    compared = ({name: value for name, value in member.items() if name not in REPLICATES} for member in members)
+    keys = (json.dumps(encode(member), sort_keys=True) for member in compared)
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
+
+
+def identity(member: Mapping[str, Any]) -> str:
+    """What tells a member from others, seed and fold included.
+
+    Args:
+      member: Hyperparameters by name.
+
+    Returns:
+      The same text for members that are the same once JAX has rounded their numbers.
+    """
+    return json.dumps({name: value_identity(name, value) for name, value in member.items()}, sort_keys=True)
+
+
+def value_identity(name: str, value: Any) -> str:
+    """What tells a value of an axis from others.
+
+    Args:
+      name: The axis's.
+      value: A member's.
+
+    Returns:
+      The same text for values that are the same once JAX has rounded their numbers.
+    """
+    return str(value) if name in REPLICATES else _rounded(value)
+
+
+def _encode(value: Any) -> Any:
+    """Rule, or what stands in one, in JSON: a dictionary whose first key says what it is."""
+
+    def of_fields(value: Any) -> dict[str, Any]:
+        named = {one.name: getattr(value, one.name) for one in fields(value)}
+        return {name: _encode(item) for name, item in named.items() if item is not None}
+
+    if isinstance(value, Masked):
+        return {"masked": _encode(value.rule), "on": _encode(value.mask)}
+    if isinstance(value, Rule):
+        return {"rule": type(value).__name__, **of_fields(value)}
+    if isinstance(value, PerLayer):
+        return {"per_layer": _encode(value.coefficients), "default": _encode(value.default)}
+    if isinstance(value, masks.Matching):
+        return {"matching": list(value.patterns)}
+    if isinstance(value, schedules.Parametric):
+        return {"schedule": type(value).__name__, **of_fields(value)}
+    if callable(value):
+        return {"mask": getattr(value, "__name__", repr(value))}
+    if isinstance(value, Mapping):
+        return {"tree": [[name, _encode(item)] for name, item in value.items()]}
+    if isinstance(value, list):
+        return {"list": [_encode(item) for item in value]}
+    if isinstance(value, tuple):
+        return [_encode(item) for item in value]
+    return value.item() if hasattr(value, "item") else value
+
+
+def _decode_rule(value: Any) -> Rule:
+    try:
+        rule = _decode(value)
+        decay.check(rule, argument="decay")
+        return rule
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"decay is stored as {value!r}, which is no rule of this version.") from error
+
+
+def _decode_other(name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return _decode(value)
+    try:
+        schedule = _decode(value)
+        schedules.check(schedule, argument=name)
+        return schedule
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{name} is stored as {value!r}, which is no schedule of this version.") from error
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_decode(item) for item in value)
+    if not isinstance(value, Mapping):
+        return value
+    items = {name: _decode(item) for name, item in value.items() if name != "tree"}
+    if "list" in value:
+        return list(items["list"])
+    if "tree" in value:
+        return {name: _decode(item) for name, item in value["tree"]}
+    if "masked" in items:
+        return Masked(items["masked"], items["on"])
+    if "rule" in items:
+        return {**decay.KINDS, "Combined": decay.Combined}[items.pop("rule")](**items)
+    if "per_layer" in items:
+        return PerLayer(items["per_layer"], items["default"])
+    if "matching" in items:
+        return masks.matching(*items["matching"])
+    if "schedule" in items:
+        return schedules.KINDS[items.pop("schedule")](**items)
+    return MASKS[items["mask"]]
+
+
+def _rounded(value: Any) -> str:
+    """What tells a value from others: its JSON with numbers in the precision that JAX computes in."""
+    precision = jnp.result_type(float).type
+    number = lambda text: float(precision(text)) + 0.0  # noqa: E731 (-0.0 is 0.0)
+    text = json.dumps(_encode(value), sort_keys=True)
+    return json.dumps(json.loads(text, parse_int=number, parse_float=number), sort_keys=True)

@@ -1,0 +1,1 @@
+"""Run directories, checkpoints, saved results and fingerprints."""

@@ -1,0 +1,1 @@
+"""One member: its task, step, loss, evaluation and diagnostics."""
