@@ -1,12 +1,45 @@
-"""Files that are held against their sums."""
+"""Files that appear whole or not at all, and files with checksums."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Write a file or a folder that appears whole or not at all.
+
+    What is written goes to a new folder next to ``path`` and is renamed to ``path`` at the end. Where an error ends the
+    block, the new folder is removed and whatever was at ``path`` is as it was.
+
+    Args:
+      path: The file or folder to write; folders above it are made. An existing file is replaced; so is an existing
+        folder, which is put aside until the new one is there.
+
+    Yields:
+      A path that does not exist yet and that the block is to write, a file or a folder of the same name as ``path``.
+
+    Raises:
+      OSError: It cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        written = unfinished / path.name
+        yield written
+        _to_disk(written)
+        if written.is_dir() and path.exists():
+            os.replace(path, unfinished / f"{path.name}.replaced")
+        os.replace(written, path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def canonical(value: Any) -> bytes:
@@ -32,12 +65,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """
     content = json.loads(json.dumps(content))
     digest = hashlib.sha256(canonical(content)).hexdigest()
-    unfinished = path.with_name(f".{path.name}")
-    with unfinished.open("w", encoding="utf-8") as file:
-        json.dump({**content, "checksum": digest}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    with atomic(path) as unfinished:
+        unfinished.write_text(json.dumps({**content, "checksum": digest}, indent=1), encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -92,3 +121,10 @@ def damaged(file: Path, error: Exception) -> ValueError:
     """
     told = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
     return ValueError(f"file {file} is missing, damaged or altered ({told}); save it again.")
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until every file of a folder, or a file, has reached the disk."""
+    for file in [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]:
+        with open(file, "rb") as opened:
+            os.fsync(opened.fileno())
