@@ -209,8 +209,7 @@ def _trained(
             raise
         holds_members = run is not None and run.holds_members()
         free = width_is_free and not holds_members
-        may_stream = work.splits["validation"] is not work.splits["train"]
-        batch_size = work.batch_size if may_stream else None
+        batch_size = None if work.cross_validates else work.batch_size
         smaller = plans.lowered(work.plan, batch_size=batch_size, width_is_free=free)
         lanes_on = f"lanes of {work.plan.lane_width} on {work.plan.num_devices} device(s)"
         if again or smaller is None:

@@ -101,8 +101,7 @@ class Lane:
         """Put on the device what all lanes share; ``ahead`` makes the next batches ready while it computes."""
         self._work, self._source, self._device, self._ahead = work, source, device, ahead
         self._shared = jax.device_put(source.shared(), device)
-        folds = work.splits["validation"] is work.splits["train"]
-        self._validation = self._shared if folds else jax.device_put(work.splits["validation"], device)
+        self._validation = self._shared if work.cross_validates else jax.device_put(work.splits["validation"], device)
 
     def train(
         self,

@@ -47,6 +47,11 @@ class Work(NamedTuple):
         return min(self.plan.steps_per_call, max(stop - start for start, stop in itertools.pairwise([0, *self.steps])))
 
     @property
+    def cross_validates(self) -> bool:
+        """Whether each training example validates in its fold: one copy of the examples then serves both purposes."""
+        return self.splits["train"].fold is not None
+
+    @property
     def devices(self) -> tuple[Device, ...]:
         """Devices that lanes are spread over."""
         return tuple(jax.local_devices()[: self.plan.num_devices])
