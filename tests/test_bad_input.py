@@ -447,9 +447,9 @@ def test_mask_refuses_what_are_no_weights(mask, wrong):
         (
             lambda: wd.convert(HUGE, "L2", "keras.L2"),
             ValueError,
-            r"coefficient \(coefficient of L2\) is a whole number too",
+            r"coefficient \(coefficient of L2\) is an integer too",
         ),
-        (lambda: wd.convert(0.1, "L2", "L2", batch_size=HUGE), ValueError, "batch_size is a whole number too large"),
+        (lambda: wd.convert(0.1, "L2", "L2", batch_size=HUGE), ValueError, "batch_size is an integer too large"),
         (
             lambda: wd.convert(np.array("x"), "L2", "keras.L2"),
             TypeError,
@@ -457,8 +457,8 @@ def test_mask_refuses_what_are_no_weights(mask, wrong):
         ),
         (lambda: wd.convert(np.array(True), "L2", "keras.L2"), TypeError, "coefficient .* is an array of dtype bool"),
         (lambda: wd.convert(np.array(None), "L2", "keras.L2"), TypeError, "coefficient .* is an array of dtype object"),
-        (lambda: wd.convert(wd.L2(0.1), "L2", "keras.L2"), TypeError, "coefficient .* of type L2; give a number"),
-        (lambda: wd.convert(0.1, "", "L2"), ValueError, "source is '', which is unknown. The conventions are: L2"),
+        (lambda: wd.convert(wd.L2(0.1), "L2", "keras.L2"), TypeError, "coefficient .* of type L2; give a finite number"),
+        (lambda: wd.convert(0.1, "", "L2"), ValueError, "source is '', which is not a known convention. The conventions are: L2"),
         (lambda: wd.convert((0.1, "x"), "ElasticNet", "keras.L1L2"), TypeError, "l2_coefficient of ElasticNet. is 'x'"),
         (
             lambda: schedules.check(schedules.Constant(HUGE), argument="a"),
@@ -641,7 +641,7 @@ def test_grid_is_its_product_and_is_stored(axes, form):
     assert member_json.candidates(again) == numbers
 
 
-NAMES = [one.name for one in conventions._TABLE]
+NAMES = [one.name for one in conventions.TABLE]
 POSITIVE = st.floats(1e-6, 1e3)
 
 
@@ -652,7 +652,7 @@ POSITIVE = st.floats(1e-6, 1e3)
 )  # fmt: skip
 def test_convert_there_and_back_gives_the_coefficient(source, value, share, rate, examples, batch, steps):
     run = {"learning_rate": rate, "num_examples": examples, "batch_size": batch, "num_steps": steps}
-    pair = conventions._find("source", source).kind == "elastic_net"
+    pair = conventions.find(source, argument="source").kind == "elastic_net"
     coefficient = (value, share) if pair else value
     for target in NAMES:
         there, told = None, ""

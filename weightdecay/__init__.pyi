@@ -34,7 +34,7 @@ from .decay import (
     proximal,
     schedules,
 )
-from .decay.conventions import convert
+from .decay.convert import convert
 from .decay.optimizers import adam, lamb, lion, muon, optimizer, rmsprop, sgd
 from .decay.penalties import penalized
 from .engine.fit import fit, fit_grid

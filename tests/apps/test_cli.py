@@ -174,7 +174,7 @@ def convert(*arguments):
     [
         (
             ["0.01", "--from", "keras.L2", "--to", "torch.SGD"],
-            ["0.02", "weight_decay = 2 * l2", "Stays the same: the penalty beside the mean data loss", "Source: Krogh"],
+            ["0.02", "weight_decay = 2 * l2", "Stays the same: the penalty that is added to the mean", "Source: Krogh"],
         ),
         (["0.01", "--from", "keras.L2", "--to", "keras.SGD"], ["0.02", "", "Stays the same: every step of plain SGD"]),
         (["2,0.25", "--from", "sklearn.ElasticNet", "--to", "ElasticNet"], ["0.5,1.5", "(c1, c2) = (alpha * l1_ratio"]),
@@ -191,7 +191,7 @@ def convert(*arguments):
         ),
         (
             ["0.5", "--from", "Independent", "--to", "Independent", "--num-steps", "4", "--new-num-steps", "8"],
-            ["0.25", "", "Stays the same: the time scale as a share of the run", "Source: Wang & Aitchison 2024"],
+            ["0.25", "", "Stays the same: the time scale as a fraction of the run", "Source: Wang & Aitchison 2024"],
         ),
         (["0.5", "--from", "torch.SGD", "--to", "Decoupled", "--momentum", "0"], ["0.5"]),
     ],
@@ -219,10 +219,10 @@ def test_convert_lists_the_conventions():
         (["0.1", "--to", "L2"], "--from: source is missing"),
         (["0.1", "--from", "L2"], "--to: target is missing"),
         (["some", "--from", "L2", "--to", "L2"], "coefficient is 'some'; give numbers"),
-        (["0.1", "--from", "L3", "--to", "L2"], "--from: source is 'L3', which is unknown"),
+        (["0.1", "--from", "L3", "--to", "L2"], "--from: source is 'L3', which is not a known"),
         (
             ["0.1", "--from", "L2", "--to", "torch.SDG"],
-            "--to: target is 'torch.SDG', which is unknown; did you mean tor",
+            "--to: target is 'torch.SDG', which is not a known convention. Did you mean 'tor",
         ),
         (["0.1", "--from", "torch.Adam", "--to", "torch.AdamW"], "torch.Adam to torch.AdamW: no conversion exists"),
         (
@@ -253,11 +253,11 @@ def test_convert_refuses_with_one_message(arguments, message):
 def test_convert_has_an_option_for_every_number_of_the_function():
     import inspect
 
-    from weightdecay.decay import conventions
+    from weightdecay.decay.convert import convert as convert_coefficient
 
     shown = CliRunner().invoke(cli.app, ["convert", "--help"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
-    for name in list(inspect.signature(conventions.convert).parameters)[3:]:
+    for name in list(inspect.signature(convert_coefficient).parameters)[3:]:
         assert f"--{name.replace('_', '-')} " in shown.stdout
 
 

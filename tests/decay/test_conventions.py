@@ -19,10 +19,12 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression, Ridge
 from sklearn.neural_network import MLPRegressor
 
+from weightdecay.core.checks import ArgumentError
 from weightdecay.decay import conventions
-from weightdecay.decay.conventions import Conversion, convert, describe
+from weightdecay.decay.conventions import describe
+from weightdecay.decay.convert import Conversion, convert
 
-TABLE = {convention.name: convention for convention in conventions._TABLE}
+TABLE = {convention.name: convention for convention in conventions.TABLE}
 CONTEXT = {"learning_rate": 0.05, "batch_size": 20, "num_examples": 300, "num_steps": 1200}
 WEIGHTS = np.array([3.0, -4.0, 0.5], np.float32)
 ROUNDING = 1e-15 * 4  # a few roundings of float64
@@ -221,7 +223,7 @@ def keras(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [f"keras.{name}" for name in conventions._KERAS])
+@pytest.mark.parametrize("name", [f"keras.{name}" for name in conventions.KERAS_OPTIMIZERS])
 def test_convert_is_the_step_of_keras(name, keras):
     made = convert(0.002, "Independent", name, learning_rate=0.1)
     optimizer = getattr(keras.optimizers, name.split(".")[1])(learning_rate=0.1, weight_decay=made)
@@ -272,17 +274,22 @@ def test_convert_there_and_back_is_the_identity(source):
 @pytest.mark.parametrize(
     ("source", "target", "options", "why"),
     [
-        ("torch.Adam", "torch.AdamW", {}, r"different methods.*\(torch\.Adam\).*divides it by sqrt\(v\) \+ eps"),
+        ("torch.Adam", "torch.AdamW", {}, r"different methods.*torch\.Adam.*divides it by sqrt\(v\) \+ eps"),
         ("torch.AdamW", "torch.Adam", {}, r"different methods"),
         ("keras.L2", "keras.Adam", {}, r"different methods"),
         ("torch.RMSprop", "Decoupled", {}, r"different methods"),
         ("torch.Adam", "time_scale.steps", {"learning_rate": 0.1}, r"different methods"),
-        ("torch.SGD", "torch.AdamW", {}, r"optimizers differ.*go by 'Decoupled'"),
-        ("L2", "Decoupled", {}, r"plain SGD alone.*say 'torch\.SGD'"),
+        ("torch.SGD", "torch.AdamW", {}, r"optimizers differ.*use 'Decoupled'"),
+        ("L2", "Decoupled", {}, r"plain SGD only.*use 'torch\.SGD'"),
         ("L1", "L2", {}, r"same force"),
         ("sklearn.Lasso", "Decoupled", {}, r"same force"),
         ("L2", "ElasticNet", {}, r"give it as a pair"),
-        ("torch.SGD", "Decoupled", {"momentum": 0.9}, r"momentum 0\.9 L2.*learning_rate \* c / \(1 - momentum\)"),
+        (
+            "torch.SGD",
+            "Decoupled",
+            {"momentum": 0.9},
+            r"momentum 0\.9 the penalty.*c / \(1 - momentum\)",
+        ),
         ("Independent", "torch.SGD", {"momentum": 0.9, "learning_rate": 0.1}, r"momentum"),
     ],
 )
@@ -361,7 +368,7 @@ def test_convert_by_the_normalized_coefficient_scales_with_the_root():
 @pytest.mark.parametrize(
     ("name", "moves", "message"),
     [
-        ("L2", {"new_batch_size": 3}, r"new_batch_size: L2 to L2 has no time scale.*say 'torch\.SGD'"),
+        ("L2", {"new_batch_size": 3}, r"new_batch_size: L2 to L2 has no time scale.*use 'torch\.SGD'"),
         ("torch.Adam", {"new_learning_rate": 3}, r"new_learning_rate: torch\.Adam to torch\.Adam has no time scale"),
         ("sklearn.Lasso", {"new_num_examples": 3}, r"new_num_examples: .*no time scale"),
         ("Decoupled", {"new_num_steps": 3, "new_batch_size": 3}, r"new_batch_size, new_num_steps: .*two rules"),
@@ -377,10 +384,15 @@ def test_convert_refuses_to_move_what_has_no_time_scale(name, moves, message):
     [
         ("L2", "sklearn.Ridge", {}, r"num_examples is missing: sklearn\.Ridge has alpha = c \* num_examples\. Give"),
         ("sklearn.MLP", "L2", {}, r"batch_size is missing: sklearn\.MLP.*Give batch_size or num_examples"),
-        ("torch.AdamW", "Independent", {}, r"learning_rate is missing: torch\.AdamW decays a share a step and"),
+        (
+            "torch.AdamW",
+            "Independent",
+            {},
+            r"learning_rate is missing: torch\.AdamW decays in proportion to",
+        ),
         ("Independent", "time_scale.epochs", {"num_examples": 9}, r"batch_size is missing: time_scale\.epochs has"),
         ("loshchilov_hutter.normalized", "Independent", {}, r"num_steps is missing"),
-        ("Decoupled", "Decoupled", {"new_batch_size": 9}, r"batch_size is missing: new_batch_size is a move from it"),
+        ("Decoupled", "Decoupled", {"new_batch_size": 9}, r"batch_size is missing: new_batch_size changes it"),
         ("Decoupled", "Decoupled", {"new_learning_rate": 9}, r"learning_rate is missing"),
     ],
 )
@@ -398,7 +410,7 @@ def test_convert_says_which_number_is_missing_and_why(source, target, options, m
         (math.nan, "time_scale.steps", {}, ValueError, r"coefficient \(steps of time_scale\.steps\) is nan"),
         (0, "time_scale.steps", {}, ValueError, r"coefficient .* is 0; give a number above 0; 0 would be infinite"),
         (0, "sklearn.LogisticRegression", {}, ValueError, r"coefficient \(C of .* is 0"),
-        ("0.1", "L2", {}, TypeError, r"coefficient .* is '0\.1', of type str; give a number"),
+        ("0.1", "L2", {}, TypeError, r"coefficient .* is '0\.1', of type str; give a finite number >= 0"),
         (True, "L2", {}, TypeError, r"coefficient .* is True, of type bool"),
         (0.1, "ElasticNet", {}, ValueError, r"coefficient is 0\.1; ElasticNet takes a pair, \(l1_coefficient, l2"),
         ((0.1, 0.2), "L2", {}, ValueError, r"coefficient is \(0\.1, 0\.2\); L2 takes one number"),
@@ -408,7 +420,7 @@ def test_convert_says_which_number_is_missing_and_why(source, target, options, m
             "sklearn.ElasticNet",
             {},
             ValueError,
-            r"coefficient \(l1_ratio of .*1\.2; give a share from 0 to 1",
+            r"coefficient \(l1_ratio of .*1\.2; give a fraction from 0 to 1",
         ),
         (0.1, "L2", {"learning_rate": 0}, ValueError, r"learning_rate is 0; give a finite number above 0"),
         (0.1, "L2", {"new_learning_rate": math.inf}, ValueError, r"new_learning_rate is inf"),
@@ -426,15 +438,15 @@ def test_convert_refuses_bad_numbers(value, name, options, error, message):
 @pytest.mark.usefixtures("without_beartype")
 def test_convert_refuses_unknown_names_and_lists_the_known():
     with pytest.raises(
-        ValueError, match=r"source is 'torch\.SDG'.*did you mean torch\.SGD.*time_scale\.epochs\."
+        ValueError, match=r"source is 'torch\.SDG'.*Did you mean 'torch\.SGD'.*time_scale\.epochs\."
     ) as told:
         convert(0.1, "torch.SDG", "L2")
     assert all(name in str(told.value) for name in TABLE)
-    with pytest.raises(ValueError, match=r"target is 'ridge', which is unknown; did you mean sklearn\.Ridge\?"):
+    with pytest.raises(ValueError, match=r"target is 'ridge', which is not .*Did you mean 'sklearn\.Ridge'\?"):
         convert(0.1, "L2", "ridge")
-    with pytest.raises(ValueError, match=r"target is 'qqqq', which is unknown\. The conventions are"):
+    with pytest.raises(ValueError, match=r"target is 'qqqq', which is not a known convention\. The conventions are"):
         convert(0.1, "L2", "qqqq")
-    with pytest.raises(TypeError, match=r"target is 3, of type int; give a convention's name, such as 'torch\.SGD'"):
+    with pytest.raises(TypeError, match=r"target is 3, of type int; give the name of a convention, such as"):
         convert(0.1, "L2", 3)
 
 
@@ -457,11 +469,38 @@ def test_convert_refuses_unknown_names_and_lists_the_known():
     ],
 )
 def test_convert_knows_names_by_case_and_module(written, name):
-    assert conventions._find("source", written) is TABLE[name]
+    assert conventions.find(written, argument="source") is TABLE[name]
+
+
+@pytest.mark.parametrize(
+    ("written", "suggestions"),
+    [
+        ("tensorflow.L2", "'keras.L2'"),
+        ("tf.L2", "'keras.L2'"),
+        ("tf.regularizers.L2", "'keras.L2'"),
+        ("regularizers.L2", "'keras.L2'"),
+        ("optim.SGD", "'torch.SGD'"),
+        ("jax.L2", "'L2' or 'keras.L2'"),
+        ("wd.keras.L2", "'keras.L2'"),
+        ("torch.L1", "'L1' or 'keras.L1' or 'sklearn.LogisticRegression.l1'"),
+        ("weightdecay.optim.Decoupled", "'Decoupled'"),
+        ("optim.L2", "'L2' or 'keras.L2'"),
+        ("keras.optim.AdamW", "'keras.AdamW'"),
+        ("linear_model.Ridge", "'sklearn.Ridge'"),
+        ("torch.optim.regularizers.SGD", "'torch.SGD'"),
+        (".L2", "'L2' or 'keras.L2'"),
+    ],
+)
+def test_convert_refuses_a_prefix_that_it_does_not_know(written, suggestions):
+    # Dropped, such a prefix would give the number of another convention: keras.L2 is twice L2.
+    with pytest.raises(ArgumentError, match=rf"Did you mean {suggestions}\?") as raised:
+        convert(0.01, written, "torch.SGD")
+    assert raised.value.argument == "source"
 
 
 def test_names_stay_apart_without_case_and_module():
-    assert len(conventions._BY_KEY) == len(conventions._TABLE) == len(TABLE)
+    assert len({convention.name.lower() for convention in conventions.TABLE}) == len(conventions.TABLE) == len(TABLE)
+    assert set(map(id, conventions._BY_SPELLING.values())) == set(map(id, conventions.TABLE))
 
 
 def test_convert_zero_and_infinity_belong_together():
@@ -528,9 +567,9 @@ def test_conversion_is_a_float_with_words():
     [
         ("keras.L2", "keras.SGD", "every step of plain SGD"),
         ("torch.AdamW", "time_scale.steps", "Wang & Aitchison 2024"),
-        ("keras.SGD", "Decoupled", "that of keras.SGD too"),
-        ("Corrected", "Decoupled", "where a schedule moves"),
-        ("Independent", "optax.adafactor", "neither the learning rate nor its schedule"),
+        ("keras.SGD", "Decoupled", "also of keras.SGD"),
+        ("Corrected", "Decoupled", "where a schedule changes"),
+        ("Independent", "optax.adafactor", "neither on the learning rate nor on its schedule"),
         ("L1", "ProximalL1", "same minimizer"),
         ("sklearn.MLP", "L2", "min(200, num_examples)"),
     ],
@@ -560,6 +599,6 @@ def test_describe_lists_every_convention_with_its_formula():
 
 
 def test_import_of_conventions_loads_no_array_library():
-    code = "import weightdecay.decay.conventions as c; c.convert(1, 'L2', 'keras.L2'); import sys; print(*sys.modules)"
+    code = "import weightdecay.decay.convert as c; c.convert(1, 'L2', 'keras.L2'); import sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(loaded.stdout.split()) & {"jax", "numpy"}

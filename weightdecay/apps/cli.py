@@ -310,6 +310,7 @@ def convert(
 ) -> None:
     """Convert a coefficient between the conventions of this library, torch, optax, Keras, scikit-learn and papers."""
     from weightdecay.decay import conventions
+    from weightdecay.decay.convert import convert as convert_coefficient
 
     if show_list:
         typer.echo(conventions.describe())
@@ -320,7 +321,7 @@ def convert(
                 f"{name} is missing; write it as in weightdecay convert 0.01 --from keras.L2 --to torch.SGD."
             )
     numbers = cli_arguments.numbers("coefficient", coefficient or "", float)
-    result = conventions.convert(
+    result = convert_coefficient(
         numbers[0] if len(numbers) == 1 else tuple(numbers),
         source or "",
         target or "",

@@ -5,10 +5,9 @@ argument, so that the command line can name the option, and a caller can tell wh
 """
 
 import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
-
-import numpy as np
 
 
 class ArgumentError(ValueError):
@@ -34,12 +33,12 @@ class ArgumentTypeError(ArgumentError, TypeError):
 
 def is_integer(value: Any) -> bool:
     """Whether a value is an integer of Python or NumPy; True and False are not."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
     """Whether a value is a real number of Python or NumPy; True and False are not. nan and infinities are."""
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def integer(
@@ -67,7 +66,8 @@ def integer(
       ArgumentError: Out of range.
 
     Examples:
-      >>> integer(np.int64(3), "num_steps", at_least=1)
+      >>> import numpy as np
+      >>> integer(3, "num_steps", at_least=1)
       3
       >>> integer(0, "num_steps", at_least=1)
       Traceback (most recent call last):
@@ -85,10 +85,10 @@ def number(
     value: Any,
     argument: str,
     *,
-    above: float | None = None,
-    at_least: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
+    above: float | int | None = None,
+    at_least: float | int | None = None,
+    below: float | int | None = None,
+    at_most: float | int | None = None,
     allowed: str,
 ) -> float:
     """Validate a finite real number that is not traced.

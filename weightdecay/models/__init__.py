@@ -1,4 +1,7 @@
-"""Networks of any library under one face, and our own: `MLP`, `CNN`, `Transformer` and a `Dropout` layer."""
+"""Networks of any library under one face, and our own: `MLP`, `CNN`, `Transformer` and a `Dropout` layer.
+
+.. include:: your_own_network.md
+"""
 
 from weightdecay.models.zoo import (
     ACTIVATIONS,
