@@ -1,1 +1,14 @@
-"""The command line, the comparison of regularizers, and the article; nobody imports these."""
+"""Programs on top of the library: the command line, the comparison of regularizers, and the tables of an article.
+
+- No other room imports this one.
+- `cli` holds the commands and nothing else: `cli_arguments` turns strings into models, data and grids, and `cli_output`
+  formats what is printed. A new command is one function in `cli`.
+- A message about a wrong option comes from a `weightdecay.core.checks.ArgumentError`; the command line finds the option
+  by the error's ``argument``.
+- `comparison` ranks regularizers that have the same number of trials. `article_protocol`, `article_settings`,
+  `article_tables` and `article` test what a popular article claims; `claims` holds the rules of the verdicts, and
+  `step_times` measures the parts of a training step. A new table is one function in `article_tables` and one entry in
+  its ``TABLES``.
+
+.. include:: real_data.md
+"""

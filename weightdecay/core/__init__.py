@@ -1,1 +1,4 @@
-"""What knows nothing of decay: types, trees, argument checks, text, files, statistics, random streams."""
+"""What knows nothing of decay: types, trees, argument checks, text, files, statistics, random streams.
+
+.. include:: glossary.md
+"""

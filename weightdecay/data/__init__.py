@@ -2,6 +2,8 @@
 
 `Data` is what is trained on; `split` and `folds` make it of arrays, which the readers take from files and `arrays` from
 other libraries; the data sets of scikit-learn and the synthetic ones need no download.
+
+.. include:: your_own_data.md
 """
 
 from collections.abc import Callable

@@ -3,6 +3,12 @@
 A rule of weight decay is a class with a formula and a unit. The rules are in `coupled` (what is added to the gradient),
 `decoupled` (what shrinks the weights in addition to the step) and `projected` (what is done to the weights after the
 step); `base` says what a rule is, and `registry` lists them. `optimizers` joins a rule to any optax transformation.
+
+.. include:: choosing.md
+.. include:: rules.md
+.. include:: masks.md
+.. include:: training_scripts.md
+.. include:: coefficients.md
 """
 
 from weightdecay.decay import masks, penalties, proximal, schedules

@@ -1,1 +1,5 @@
-"""Groups, plans, lanes and devices: `fit_grid` and `map_grid`."""
+"""Groups, plans, lanes and devices: `fit_grid` and `map_grid`.
+
+.. include:: running.md
+.. include:: speed.md
+"""

@@ -1,1 +1,4 @@
-"""Grids, their axes, and the distributions that candidates are drawn from."""
+"""Grids, their axes, and the distributions that candidates are drawn from.
+
+.. include:: grids.md
+"""

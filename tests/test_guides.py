@@ -1,0 +1,170 @@
+"""The guides of the reference: their code runs, their commands work, and their tables agree with the code."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import weightdecay
+from weightdecay import decay
+from weightdecay.apps.cli import app
+from weightdecay.decay import masks
+from weightdecay.training.task import REGULARIZERS
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(weightdecay.__file__).parent
+GUIDES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.md"))
+# Appended to a command, so that it runs at a small size: of two options of one name the last one counts.
+SMALL = {
+    "sweep": ["--steps", "10", "--seeds", "2", "--num-coefficients", "2", "--output", "out"],
+    "compare": ["--steps", "10", "--seeds", "2", "--trials", "2", "--output", "out"],
+    "plan": ["--num-coefficients", "2"],
+}
+
+
+def text(guide):
+    return (PACKAGE / guide).read_text(encoding="utf-8")
+
+
+def blocks(guide):
+    """The fenced blocks of a guide in their order, as pairs of language and content."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text(guide), flags=re.S | re.M)
+
+
+def cases(language):
+    return [
+        pytest.param(guide, index, id=f"{guide}:{index}")
+        for guide in GUIDES
+        for index, (name, _) in enumerate(blocks(guide))
+        if name == language
+    ]
+
+
+def shown_after(guide, index):
+    """What a guide shows as the output of a block: the text block that follows it, or nothing."""
+    following = blocks(guide)[index + 1 : index + 2]
+    return following[0][1] if following and following[0][0] == "text" else None
+
+
+def rows(guide, title):
+    """The first column of the table that has a title in its head, without the marks of code."""
+    head, _, *lines = re.search(rf"^\| {title} .*?(?=\n\n|\Z)", text(guide), flags=re.S | re.M).group(0).splitlines()
+    assert head.startswith(f"| {title} |")
+    return [re.split(r"(?<!\\)\|", line)[1].strip() for line in lines]
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_guide_is_on_the_page_of_its_room(guide):
+    folder, name = guide.split("/")
+    docstring = (PACKAGE / folder / "__init__.py").read_text(encoding="utf-8").split('"""')[1]
+    assert f"\n.. include:: {name}\n" in docstring
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("guide", "index"), cases("python"))
+def test_guide_python_runs_as_written(guide, index, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks(guide)[index][1], guide, "exec"), {})
+    assert capsys.readouterr().out == (shown_after(guide, index) or "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("guide", "index"), cases("console"))
+def test_guide_commands_run(guide, index, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, line in enumerate(blocks(guide)[index][1].splitlines()):
+        program, command, *arguments = shlex.split(line)
+        assert program == "weightdecay"
+        small = [argument.replace("out", f"out{number}") for argument in SMALL.get(command, [])]
+        shown = CliRunner().invoke(app, [command, *arguments, *small])
+        assert shown.exit_code == 0, shown.output
+        if expected := shown_after(guide, index):
+            assert shown.stdout == expected
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_guide_names_files_that_exist(guide):
+    named = re.findall(r"`(?:python )?((?:tests|benchmarks|weightdecay|docs)/[\w/]+\.\w+)", text(guide))
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_guide_links_to_its_own_headings_alone(guide):
+    # A guide is read as a file and as a part of a page: a link to another file would break in one of the two.
+    prose = re.sub(r"^```.*?^```$", "", text(guide), flags=re.S | re.M)
+    headings = {
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)$", prose, re.M)
+    }
+    links = re.findall(r"\]\(([^)]*)\)", prose)
+    assert {link.removeprefix("#") for link in links} <= headings
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_guide_names_things_that_exist(guide):
+    for dotted in set(re.findall(r"\bwd((?:\.[A-Za-z]\w*)+)", text(guide))):
+        thing = weightdecay
+        for name in dotted.split(".")[1:]:
+            thing = getattr(thing, name)
+    for name in set(re.findall(r"`result\.(\w+)", text(guide))) | set(re.findall(r"`(plot_\w+)`", text(guide))):
+        assert hasattr(weightdecay.GridResult, name) or name in ("dataset", "settings")
+
+
+def test_rules_guide_has_each_rule_with_its_own_formula_and_unit():
+    assert rows("decay/rules.md", "rule") == [f"`{name}`" for name in decay.KINDS]
+    for name, rule in decay.KINDS.items():
+        # A bar in a formula is escaped in a table.
+        (row,) = re.findall(rf"^\| `{name}` \| `(.*?)` \| (.*?) ?\| ", text("decay/rules.md"), flags=re.M)
+        formula, unit = (cell.replace("\\|", "|") for cell in row)
+        docstring = " ".join((rule.__doc__ or "").split())
+        assert formula == re.findall(r"``(.*?)``", docstring)[0]
+        for part in unit.strip().split(", "):
+            assert part in docstring
+
+
+def test_choosing_guide_names_rules_that_exist():
+    named = set(re.findall(r"`([A-Z]\w+)[`(]", text("decay/choosing.md"))) - {"LogTime", "EarlyOnly"}
+    assert len(named) >= 20
+    assert named <= {*decay.KINDS, "Masked", "PerLayer"}
+
+
+def test_choosing_guide_gives_a_source_for_each_situation():
+    situations = re.split(r"^## ", text("decay/choosing.md"), flags=re.M)[1:]
+    assert len(situations) >= 10
+    for situation in situations:
+        assert re.search(r"\b(19|20)\d\d\b", situation)
+        assert "```" in situation
+
+
+def test_masks_guide_has_every_mask():
+    named = {re.match(r"`wd\.masks\.(\w+)", row).group(1) for row in rows("decay/masks.md", "mask")}
+    assert named == {"kernels", "everything", "first", "hidden", "last", "matching"}
+    assert all(callable(getattr(masks, name)) for name in named)
+
+
+def test_grids_guide_has_every_regularizer():
+    row = next(row for row in rows("search/grids.md", "axis") if "dropout_rate" in row)
+    assert set(re.findall(r"`(\w+)`", row)) == {"patience", "dropout_rate", *REGULARIZERS}
+
+
+def test_glossary_has_the_terms_of_the_project():
+    assert [row.strip("*") for row in rows("core/glossary.md", "term")] == [
+        *("rule", "coefficient", "mask", "time scale"),
+        *("grid", "member", "candidate", "replicate", "group", "lane", "segment", "plan"),
+        *("run directory", "result folder"),
+    ]
+
+
+def test_faults_guide_names_a_test_for_each_row():
+    for line in re.search(r"^\| what happens .*?\n\n", text("engine/running.md"), flags=re.S | re.M)[0].splitlines()[
+        2:
+    ]:
+        if line:
+            assert re.search(r"\| `tests/\w+/\w+\.py` \|$", line)
+
+
+def test_speed_guide_names_the_processor_of_each_table():
+    sections = re.split(r"^## ", text("engine/speed.md"), flags=re.M)[1:]
+    tables = [section for section in sections if "| small |" in section]
+    assert [re.match(r"AMD EPYC|Intel Xeon", section) is not None for section in tables] == [True, True]
