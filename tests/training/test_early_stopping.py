@@ -12,7 +12,8 @@ import pytest
 
 import weightdecay as wd
 from compare import same_bits
-from weightdecay.engine import lanes
+from weightdecay.core import metrics as metric_table
+from weightdecay.engine import training_workload
 from weightdecay.engine.plans import Plan
 from weightdecay.training import step as training
 from weightdecay.training import task as tasks
@@ -162,7 +163,7 @@ def test_patience_stops_where_the_curve_says(plain, metric, patience):
     assert -1 < max(stops)
     assert stopping.dataset["stopped_at"].values.tolist() == stops
     assert stopping.dataset["best_step"].values.tolist() == [steps[best] for _, best in expected]
-    for name in tasks.METRICS:
+    for name in metric_table.recorded():
         before, after = plain.dataset[name].values, stopping.dataset[name].values
         for member, (stop, best) in enumerate(expected):
             until = len(steps) - 1 if stop is None else min(stop + 1, len(steps) - 1)
@@ -193,10 +194,13 @@ def test_patience_of_a_member_that_dies_keeps_its_last_finite_weights():
 
 def test_a_lane_without_a_living_member_takes_no_more_steps(monkeypatch):
     taken = []
-    examples = lanes.Lane._examples
-    monkeypatch.setattr(
-        lanes.Lane, "_examples", lambda self, seeds, start, end: taken.append(end) or examples(self, seeds, start, end)
-    )
+    segment = training_workload.TrainingDevice.segment
+
+    def counted(self, streams, start, end):
+        taken.append(end)
+        return segment(self, streams, start, end)
+
+    monkeypatch.setattr(training_workload.TrainingDevice, "segment", counted)
     grid = wd.Grid(learning_rate=[1e30, 1e31], seed=range(2))
     result = wd.fit_grid(MODEL, DATA, grid, plan=Plan(4, 1), **SETTINGS)
     assert max(taken) <= 10  # one stretch of five steps, and one made ready beside it
@@ -211,7 +215,7 @@ def test_a_lane_without_a_living_member_takes_no_more_steps(monkeypatch):
         ({"patience": -1}, "patience is -1"),
         (
             {"patience": 2, "stopping_metric": "train_loss"},
-            "stopping_metric is 'train_loss'; give one of validation_loss",
+            "stopping_metric is 'train_loss'; give one of validation_accuracy, validation_loss",
         ),
     ],
 )

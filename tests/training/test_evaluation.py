@@ -10,6 +10,7 @@ import pytest
 
 import weightdecay as wd
 from compare import same_bits
+from weightdecay.core import metrics as metric_table
 from weightdecay.core.types import Batch
 from weightdecay.decay import masks
 from weightdecay.training import evaluation, losses, step
@@ -39,7 +40,7 @@ def test_weights_do_not_depend_on_how_often_a_member_is_evaluated(result):
         seldom = wd.fit_grid(MODEL, DATA, GRID, eval_every=eval_every, **SHORT)
         for number in range(len(GRID)):
             same_bits(seldom.params(number), result.params(number))
-        for name in (*tasks.METRICS, *tasks.LAYER_METRICS):
+        for name in (*metric_table.recorded(), *tasks.LAYER_METRICS):
             ours, theirs = (one.dataset[name].sel(step=seldom.dataset["step"]).values for one in (seldom, result))
             np.testing.assert_array_equal(ours, theirs)
 
@@ -124,7 +125,7 @@ def test_patience_looks_at_a_metric_of_ones_own(name):
 def linear_task(metrics=None):
     model = wd.Model(init=lambda key, x: {"w": jnp.ones(x.shape[1])}, apply=lambda params, x: x @ params["w"])
     loss = losses.resolve("squared_error", np.zeros(1, np.float32))
-    return tasks.Task(model, loss, wd.sgd, masks.everything, None, metrics=losses.metrics(metrics))
+    return tasks.Task(model, loss, wd.sgd, masks.everything, None, metrics=losses.resolve_metrics(metrics))
 
 
 @pytest.mark.parametrize("validation", [False, True])
@@ -157,17 +158,17 @@ def test_chunk_rows_count_every_example_once(num_examples):
     assert (rows < num_examples).all()
 
 
-def test_report_is_nan_of_a_member_that_is_dead():
+def test_evaluate_is_nan_for_a_diverged_member():
     task = linear_task()
     data = Batch(np.ones((4, 3), np.float32), np.zeros(4, np.float32))
     one = tasks.Hyperparameters(wd.L2(jnp.float32(0.5)), jnp.float32(0.1), jnp.int32(0), {})
     state = step.initialize(task, one, data.inputs)
     on_train = evaluation.score(task, one, state.params, {}, data)
-    told = evaluation.report(task, one, state, {"w": jnp.zeros(3)}, on_train, data)
+    told = evaluation.evaluate(task, one, state, {"w": jnp.zeros(3)}, on_train, data)
     np.testing.assert_allclose([told["train_loss"], told["validation_loss"]], 9.0, rtol=1e-6)
     np.testing.assert_allclose(told["penalty"], 0.5 * 3 / 2, rtol=1e-6)
     np.testing.assert_allclose(told["weight_norm"], np.sqrt(3), rtol=1e-6)
     assert set(told) == {*task.metric_names(), *tasks.LAYER_METRICS}
     dead = state._replace(diverged_at=jnp.int32(3))
-    told = evaluation.report(task, one, dead, state.params, on_train, data)
+    told = evaluation.evaluate(task, one, dead, state.params, on_train, data)
     assert all(np.isnan(value).all() for value in jax.tree.leaves(told))

@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics
 
 import weightdecay as wd
+from weightdecay.core import metrics as metric_table
 from weightdecay.core.types import Batch
 from weightdecay.training import losses, task
 
@@ -21,14 +22,14 @@ def test_softmax_cross_entropy_equals_scikit_learn():
     np.testing.assert_allclose(ours.mean(), metrics.log_loss(targets, shares, labels=range(4)), rtol=1e-5)  # float32
     loss = losses.resolve(None, targets)
     expected = metrics.accuracy_score(targets, outputs.argmax(axis=1))
-    np.testing.assert_allclose(loss.correct(outputs, targets).mean(), expected, rtol=1e-6)
+    np.testing.assert_allclose(loss.accuracy(outputs, targets).mean(), expected, rtol=1e-6)
 
 
 def test_sigmoid_cross_entropy_equals_scikit_learn():
     outputs, targets = RANDOM.normal(size=50).astype(np.float32), RANDOM.integers(0, 2, 50)
     ours = losses.sigmoid_cross_entropy(outputs, targets)
     np.testing.assert_allclose(ours.mean(), metrics.log_loss(targets, 1 / (1 + np.exp(-outputs))), rtol=1e-5)
-    correct = losses.resolve("sigmoid_cross_entropy", targets).correct(outputs, targets)
+    correct = losses.resolve("sigmoid_cross_entropy", targets).accuracy(outputs, targets)
     np.testing.assert_allclose(correct.mean(), metrics.accuracy_score(targets, outputs > 0), rtol=1e-6)
 
 
@@ -67,7 +68,7 @@ def test_sigmoid_cross_entropy_of_several_labels_equals_scikit_learn():
     each = [metrics.log_loss(targets[:, label], shares[:, label]) for label in range(3)]
     assert ours.shape == (50,)
     np.testing.assert_allclose(ours.mean(), np.mean(each), rtol=1e-5)  # float32
-    correct = loss.correct(outputs, targets).mean()
+    correct = loss.accuracy(outputs, targets).mean()
     np.testing.assert_allclose(correct, 1 - metrics.hamming_loss(targets, outputs > 0), rtol=1e-6)
 
 
@@ -161,7 +162,7 @@ def test_smoothed_has_finite_gradients_far_out(name):
 
 
 def test_smoothed_is_for_losses_with_labels():
-    smooths = {name: losses.resolve(name, np.zeros(1)).smooths for name in losses._NAMED}
+    smooths = {name: losses.resolve(name, np.zeros(1)).smooths for name in losses._BY_NAME}
     assert smooths == {
         "softmax_cross_entropy": True,
         "sigmoid_cross_entropy": True,
@@ -172,7 +173,7 @@ def test_smoothed_is_for_losses_with_labels():
         losses.resolve("huber", np.zeros(1)).smoothed(np.zeros(1), np.zeros(1), 0.1)
 
 
-@pytest.mark.parametrize("name", losses._NAMED)
+@pytest.mark.parametrize("name", losses._BY_NAME)
 def test_resolve_does_not_take_a_function_of_the_user_for_its_namesake(name):
     def own(outputs, targets):
         return jnp.abs(outputs[:, 0])
@@ -181,7 +182,7 @@ def test_resolve_does_not_take_a_function_of_the_user_for_its_namesake(name):
     loss = losses.resolve(own, np.zeros(3))
     assert loss.name == name
     assert not loss.smooths
-    assert np.isnan(loss.correct(np.zeros((3, 1)), np.zeros(3, int))).all()
+    assert np.isnan(loss.accuracy(np.zeros((3, 1)), np.zeros(3, int))).all()
     losses.check_targets(loss, np.full(3, -7.5), argument="data.train targets")
     assert loss.align(np.zeros((3, 1)), np.zeros(3)).shape == (3, 1)
     assert losses.resolve(getattr(losses, name), np.zeros(3)) == losses.resolve(name, np.zeros(3))
@@ -204,9 +205,9 @@ def absolute_error(outputs, targets):
 
 
 def test_metrics_come_in_the_order_given():
-    assert losses.metrics(None) == ()
+    assert losses.resolve_metrics(None) == ()
     given = {"b": absolute_error, "a": np.abs}
-    assert losses.metrics(given) == (losses.Metric("b", absolute_error), losses.Metric("a", np.abs))
+    assert losses.resolve_metrics(given) == (losses.UserMetric("b", absolute_error), losses.UserMetric("a", np.abs))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_metrics_come_in_the_order_given():
             for name in ("absolute error", "", "2nd")
         ),
         *(
-            ({name: absolute_error}, ValueError, f"metrics has the name {name!r}, under which another number is told")
+            ({name: absolute_error}, ValueError, f"metrics has the name {name!r}, which is reserved")
             for name in ("loss", "accuracy", "penalty")
         ),
         ({"a": 1.0}, TypeError, r"metrics\['a'\] is 1.0; give a function"),
@@ -227,11 +228,11 @@ def test_metrics_come_in_the_order_given():
 )
 def test_metrics_refuses_names_and_what_is_no_function(given, error, words, without_beartype):
     with pytest.raises(error, match=words):
-        losses.metrics(given, taken=["penalty"])
+        losses.resolve_metrics(given)
 
 
-@pytest.mark.parametrize("name", task.METRICS)
-def test_metrics_refuses_the_names_that_training_tells(name):
+@pytest.mark.parametrize("name", metric_table.recorded())
+def test_metrics_refuses_the_names_of_recorded_metrics(name):
     examples = Batch(np.zeros((4, 2), np.float32), np.zeros(4, np.int32))
     with pytest.raises(ValueError, match=f"metrics has the name {name!r}"):
         task.prepare(
@@ -244,8 +245,8 @@ def test_check_metric_shape_takes_one_number_an_example():
     arrays = np.zeros(4, np.float32), np.zeros(4, np.int32)
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
     for given in (arrays, shapes):
-        losses.check_metric_shape(losses.Metric("a", absolute_error), *given)
-        losses.check_metric_shape(losses.Metric("a", lambda outputs, targets: outputs > targets), *given)
+        losses.check_metric_shape(losses.UserMetric("a", absolute_error), *given)
+        losses.check_metric_shape(losses.UserMetric("a", lambda outputs, targets: outputs > targets), *given)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def test_check_metric_shape_takes_one_number_an_example():
     [
         (lambda outputs, targets: (outputs - targets).mean(), ValueError, r"shape \(\) for 4 examples.*not their mean"),
         (lambda outputs, targets: outputs[:, None] - targets, ValueError, r"shape \(4, 4\) .* shape \(4,\)"),
-        (lambda outputs, targets: {"a": outputs}, TypeError, "gives a dict; give one array"),
+        (lambda outputs, targets: {"a": outputs}, TypeError, "returns a dict; return one array"),
         (lambda outputs, targets: np.asarray(outputs), TypeError, "write it in jax.numpy"),
         (lambda outputs, targets: outputs if outputs[0] > 0 else targets, TypeError, "write it in jax.numpy"),
         (lambda outputs, targets: metrics.accuracy_score(targets, outputs), TypeError, "write it in jax.numpy"),
@@ -261,19 +262,4 @@ def test_check_metric_shape_takes_one_number_an_example():
 )
 def test_check_metric_shape_refuses_all_else(metric, error, words):
     with pytest.raises(error, match=rf"metrics\['my_metric'\] .*{words}"):
-        losses.check_metric_shape(losses.Metric("my_metric", metric), jnp.zeros(4), jnp.zeros(4))
-
-
-@pytest.mark.parametrize(
-    ("name", "lower"),
-    [
-        ("validation_loss", True),
-        ("validation_absolute_error", True),
-        ("train_log_loss", True),
-        ("validation_accuracy", False),
-        ("validation_loss_free_share", False),
-        ("validation_auc", False),
-    ],
-)
-def test_lower_is_better_for_losses_and_errors(name, lower):
-    assert losses.lower_is_better(name) is lower
+        losses.check_metric_shape(losses.UserMetric("my_metric", metric), jnp.zeros(4), jnp.zeros(4))

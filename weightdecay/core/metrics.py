@@ -1,4 +1,111 @@
-"""The direction of a metric: whether less of it is better."""
+"""The table of metrics: what is recorded of every member, its label and unit, and which direction is better.
+
+A new metric is one row of `TABLE` and one function of the same name: in `weightdecay.training.losses` for a metric of
+examples, in `weightdecay.training.diagnostics` for a metric of weights or layers. The dataset, the table of candidates,
+the plots and the report derive from the row.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, TypeAlias
+
+Kind: TypeAlias = Literal["examples", "weights", "layers", "table"]
+"""What a metric is computed from. ``"examples"``: averaged over the examples of each split, and recorded as
+``train_<name>`` and ``validation_<name>``. ``"weights"``: one number for all weights that decay. ``"layers"``: one
+number for each array of weights that decays. ``"table"``: from other columns of the table of candidates."""
+
+SPLITS = {"validation": "validation", "train": "training", "test": "test"}
+"""The adjective of each split in labels, by the prefix of its metrics."""
+
+LOSS_UNIT = "unit of the loss"
+"""Unit of metrics that are measured in the unit of the data loss, which differs between runs."""
+
+
+class Metric(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    label: str  # a noun phrase; the labels of metrics of examples begin with their split
+    unit: str | None  # None = the label contains it
+    better: Literal["lower", "higher"] | None  # None = neither direction is better in itself
+    kind: Kind
+
+
+TABLE: tuple[Metric, ...] = (
+    Metric("accuracy", "accuracy", "fraction of examples", "higher", "examples"),
+    Metric("loss", "loss", LOSS_UNIT, "lower", "examples"),
+    Metric("penalty", "penalty", LOSS_UNIT, None, "weights"),
+    Metric("weight_norm", "norm of the weights that decay, in units of weight", None, None, "weights"),
+    Metric("zero_fraction", "exact zeros, fraction of the weights that decay", None, None, "weights"),
+    Metric("near_zero_fraction", "values below 0.001, fraction of the weights that decay", None, None, "weights"),
+    Metric("layer_weight_norm", "norm of a layer's weights", "weight", None, "layers"),
+    Metric("layer_zero_fraction", "exact zeros, fraction of a layer's weights", None, None, "layers"),
+    Metric("rotation", "rotation of a layer", "radians a step", None, "layers"),
+    Metric("effective_learning_rate", "effective learning rate of a layer", "1 / step", None, "layers"),
+    Metric("generalization_gap", "generalization gap", LOSS_UNIT, "lower", "table"),
+)
+"""All metrics that the library itself computes."""
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """Names of the metrics of one kind, in the order of the table.
+
+    Examples:
+      >>> names("examples")
+      ('accuracy', 'loss')
+    """
+    return tuple(metric.name for metric in TABLE if metric.kind == kind)
+
+
+def recorded(own: Iterable[str] = ()) -> tuple[str, ...]:
+    """Names of the numbers that an evaluation records of a member; ``names("layers")`` are recorded in addition.
+
+    Args:
+      own: Names of the user's metrics.
+
+    Returns:
+      Metrics of the validation examples, of the training examples, and of the weights; then the user's metrics.
+
+    Examples:
+      >>> recorded(["rank"])[:5]
+      ('validation_accuracy', 'validation_loss', 'train_accuracy', 'train_loss', 'penalty')
+      >>> recorded(["rank"])[-2:]
+      ('train_rank', 'validation_rank')
+    """
+    ours = [f"{split}_{name}" for split in ("validation", "train") for name in names("examples")]
+    return *ours, *names("weights"), *(f"{split}_{name}" for name in own for split in ("train", "validation"))
+
+
+def axis_label(metric: str, loss_unit: str = LOSS_UNIT) -> str:
+    """Label, with its unit, of an axis along which a metric is drawn.
+
+    Args:
+      metric: Name of a variable of the dataset or of a column of the table of candidates.
+      loss_unit: Unit of the data loss.
+
+    Returns:
+      The label.
+
+    Examples:
+      >>> axis_label("validation_loss", "nats"), axis_label("train_absolute_error")
+      ('validation loss, nats', 'training absolute error, its own unit')
+    """
+    split, name = split_of(metric)
+    row = next((row for row in TABLE if row.name == name and (row.kind == "examples") == bool(split)), None)
+    if row is None:
+        row = Metric(name, name.replace("_", " "), "its own unit", None, "examples")
+    label = f"{SPLITS[split]} {row.label}" if split else row.label
+    return label if row.unit is None else f"{label}, {loss_unit if row.unit == LOSS_UNIT else row.unit}"
+
+
+def split_of(metric: str) -> tuple[str, str]:
+    """Divide the recorded name of a metric into its split and its own name.
+
+    Examples:
+      >>> split_of("validation_loss"), split_of("weight_norm")
+      (('validation', 'loss'), ('', 'weight_norm'))
+    """
+    split, _, name = metric.partition("_")
+    return (split, name) if split in SPLITS and name else ("", metric)
 
 
 def lower_is_better(metric_name: str) -> bool:

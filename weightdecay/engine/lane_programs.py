@@ -20,7 +20,7 @@ from weightdecay.engine import devices as backend
 from weightdecay.engine import plans
 from weightdecay.engine.groups import Group
 from weightdecay.engine.preparation import Work
-from weightdecay.training import evaluation, step
+from weightdecay.training import early_stopping, evaluation, step
 from weightdecay.training.evaluation import Sums
 from weightdecay.training.task import Task
 
@@ -177,8 +177,8 @@ def _functions(task: Task) -> dict[str, Callable[..., Any]]:
                 if isinstance(train, Sums)
                 else evaluation.score(task, one, state.params, state.model_state, train, validation=False)
             )
-            metrics = evaluation.report(task, one, state, previous, on_train, validation)
-            metrics, judged = evaluation.judge(task, one, state, metrics)
+            metrics = evaluation.evaluate(task, one, state, previous, on_train, validation)
+            metrics, judged = early_stopping.update(task, one, state, metrics)
             return metrics, judged.stopped_at, judged.best
 
         in_axes = (0, 0, 0, 0 if isinstance(train, Sums) else None)

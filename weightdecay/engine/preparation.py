@@ -167,7 +167,7 @@ def settle(
     patience = None if patience is None else int(patience)
     routing.check(grid, task, splits, num_folds=data.num_folds, patience=patience)
     if plan is not None:
-        task = replace(task, by_slices=plan.lowering == "slices")
+        task = replace(task, reduce_convolutions=plan.lowering == "slices")
     divided = groups.divide(task, grid, splits, patience=patience, scaling=data.scaling)
     if plan is None:
         plan = _choose(task, divided, splits, batch_size, memory_budget, may_stream=not folds)

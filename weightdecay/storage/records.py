@@ -153,7 +153,7 @@ class Records:
                 self.write_metrics(places, self._shape[1] - 1, best, layers)
         for slot, place in enumerate(places):
             alone = jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), states)
-            self.weights.write(int(place), jax.tree.map(np.asarray, alone.kept()))
+            self.weights.write(int(place), jax.tree.map(np.asarray, alone.result()))
 
     def _columns(self, layers: Sequence[str]) -> list[int]:
         return [self.layers.index(layer) for layer in layers]

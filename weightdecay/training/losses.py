@@ -1,6 +1,9 @@
-"""Data losses: one loss an example, with the accuracy and the targets that go with it; metrics of the user's own."""
+"""Data losses and metrics of examples: functions that return one number for each example.
 
-from collections.abc import Collection, Mapping
+A new loss is a function here and its name in `_BY_NAME`; `Loss` adds what training and evaluation need with it.
+"""
+
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from weightdecay.core import metrics as core_metrics
+from weightdecay.core import text
+from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import LossFn
 
 
@@ -25,7 +31,7 @@ def softmax_cross_entropy(outputs: Any, targets: Any) -> Any:
 
 
 def sigmoid_cross_entropy(outputs: Any, targets: Any) -> Any:
-    """Cross-entropy of independent sigmoids, in nats, averaged over an example's outputs.
+    """Cross-entropy of independent sigmoids, in nats, averaged over the outputs of an example.
 
     Args:
       outputs: Logits, shape ``(examples, ...)``.
@@ -38,7 +44,7 @@ def sigmoid_cross_entropy(outputs: Any, targets: Any) -> Any:
 
 
 def squared_error(outputs: Any, targets: Any) -> Any:
-    """``(output - target)²``, without a factor 1/2, averaged over an example's outputs.
+    """``(output - target)²``, without a factor 1/2, averaged over the outputs of an example.
 
     Args:
       outputs: Shape ``(examples, ...)``.
@@ -51,16 +57,16 @@ def squared_error(outputs: Any, targets: Any) -> Any:
 
 
 def huber(outputs: Any, targets: Any) -> Any:
-    """``error²/2`` up to ``|error| = 1`` and ``|error| - 1/2`` beyond, averaged over an example's outputs.
+    """``error²/2`` up to ``|error| = 1`` and ``|error| - 1/2`` beyond, averaged over the outputs of an example.
 
-    Of ``error = output - target``. Small errors cost half of what they cost in `squared_error`.
+    Here ``error = output - target``. Small errors cost half as much as in `squared_error`.
 
     Args:
       outputs: Shape ``(examples, ...)``.
       targets: Same shape.
 
     Returns:
-      Losses, shape ``(examples,)``; the 1 is in the unit of the targets.
+      Losses, shape ``(examples,)``; the threshold 1 is in the unit of the targets.
 
     References:
       Huber, Robust Estimation of a Location Parameter, Annals of Mathematical Statistics 35, 1964.
@@ -73,27 +79,27 @@ def _mean_over_outputs(losses: Any) -> Any:
 
 
 class Loss(NamedTuple):
-    """A data loss with all that training needs to know of it."""
+    """A data loss, with the accuracy and the label smoothing that belong to it."""
 
     name: str
     per_example: LossFn
 
     @property
     def smooths(self) -> bool:
-        """Whether it has labels to smooth."""
-        return self._is(softmax_cross_entropy, sigmoid_cross_entropy)
+        """Whether label smoothing is defined for it."""
+        return self._is_one_of(softmax_cross_entropy, sigmoid_cross_entropy)
 
     def smoothed(self, outputs: Any, targets: Any, strength: Any) -> Any:
         """Losses with smoothed labels.
 
-        Of ``classes`` classes, the label has the share ``1 - strength + strength / classes`` and every other one
-        ``strength / classes``; a target of a sigmoid becomes ``(1 - strength) target + strength / 2``. Strength 0 gives
-        the plain losses, bit for bit.
+        With ``classes`` classes, the probability of the label is ``1 - strength + strength / classes``, and that of
+        every other class ``strength / classes``. A target of a sigmoid becomes
+        ``(1 - strength) target + strength / 2``. Strength 0 gives the plain losses, bit for bit.
 
         Args:
           outputs: Logits, aligned with the targets.
-          targets: As the loss takes them.
-          strength: From 0 to below 1, shape ``()``; may be traced.
+          targets: As for the loss.
+          strength: In [0, 1), shape ``()``; may be traced.
 
         Returns:
           Losses, shape ``(examples,)``.
@@ -105,48 +111,71 @@ class Loss(NamedTuple):
           Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 2016.
         """
         if not self.smooths:
-            raise ValueError(
+            raise ArgumentError(
+                "loss",
                 f"loss is {self.name!r}, which has no labels to smooth; give softmax_cross_entropy or "
-                "sigmoid_cross_entropy."
+                "sigmoid_cross_entropy.",
             )
         strength = jnp.asarray(strength, outputs.dtype)
-        if self._is(sigmoid_cross_entropy):
+        if self._is_one_of(sigmoid_cross_entropy):
             return self.per_example(outputs, (1 - strength) * targets.astype(outputs.dtype) + strength / 2)
-        own = jnp.take_along_axis(outputs, targets[:, None], axis=-1)[:, 0]
-        return self.per_example(outputs, targets) + strength * (own - outputs.mean(axis=-1))
-
-    def _is(self, *losses: LossFn) -> bool:
-        return any(self.per_example is loss for loss in losses)
+        of_label = jnp.take_along_axis(outputs, targets[:, None], axis=-1)[:, 0]
+        return self.per_example(outputs, targets) + strength * (of_label - outputs.mean(axis=-1))
 
     def align(self, outputs: Any, targets: Any) -> Any:
-        """Outputs in the targets' shape where they differ by one last dimension of 1: ``(n, 1)`` beside ``(n,)``."""
+        """Drop a last dimension of 1 from outputs of shape ``(examples, 1)`` if the targets have ``(examples,)``.
+
+        Args:
+          outputs: Of the model.
+          targets: Shape ``(examples, ...)``.
+
+        Returns:
+          The outputs, in the targets' shape where this is the only difference.
+
+        Raises:
+          TypeError: Outputs that are not one array of floats.
+          ValueError: Outputs without one row for each example.
+        """
         if not hasattr(outputs, "ndim"):
-            raise TypeError(f"model gives outputs of type {type(outputs).__name__}; give one array, a row an example.")
-        if outputs.ndim == 0 or outputs.shape[0] != targets.shape[0]:
-            raise ValueError(
-                f"model gives outputs of shape {outputs.shape} for {targets.shape[0]} examples; give a row each."
+            raise ArgumentTypeError(
+                "model",
+                f"model returns outputs of type {type(outputs).__name__}; return one array with one row for each "
+                "example.",
             )
-        if self._is(*_NAMED.values()) and not jnp.issubdtype(outputs.dtype, jnp.floating):
-            raise TypeError(f"model gives outputs of dtype {outputs.dtype}; give floats.")
-        if self._is(*_ELEMENTWISE) and outputs.ndim == targets.ndim + 1 and outputs.shape[-1] == 1:
+        if outputs.ndim == 0 or outputs.shape[0] != targets.shape[0]:
+            raise ArgumentError(
+                "model",
+                f"model returns outputs of shape {outputs.shape} for {targets.shape[0]} examples; return one row for "
+                "each example.",
+            )
+        if self._is_one_of(*_BY_NAME.values()) and not jnp.issubdtype(outputs.dtype, jnp.floating):
+            raise ArgumentTypeError("model", f"model returns outputs of dtype {outputs.dtype}; return floats.")
+        if self._is_one_of(*_ELEMENTWISE) and outputs.ndim == targets.ndim + 1 and outputs.shape[-1] == 1:
             return outputs[..., 0]
         return outputs
 
-    def correct(self, outputs: Any, targets: Any) -> Any:
-        """Share of right predictions an example, shape ``(examples,)``; nan where the loss has no accuracy."""
-        if self._is(softmax_cross_entropy):
+    def accuracy(self, outputs: Any, targets: Any) -> Any:
+        """Fraction of correct predictions in each example, shape ``(examples,)``; nan if the loss has no accuracy."""
+        if self._is_one_of(softmax_cross_entropy):
             return (outputs.argmax(axis=-1) == targets).astype(jnp.float32)
-        if self._is(sigmoid_cross_entropy):
+        if self._is_one_of(sigmoid_cross_entropy):
             return _mean_over_outputs(((outputs > 0) == (targets > 0.5)).astype(jnp.float32))
         return jnp.full(outputs.shape[:1], jnp.nan, jnp.float32)
 
+    def metrics(self) -> dict[str, LossFn]:
+        """Return the metrics of examples by their names in `weightdecay.core.metrics`."""
+        return {"loss": self.per_example, "accuracy": self.accuracy}
+
+    def _is_one_of(self, *losses: LossFn) -> bool:
+        return any(self.per_example is loss for loss in losses)
+
 
 _ELEMENTWISE = (sigmoid_cross_entropy, squared_error, huber)
-_NAMED = {fn.__name__: fn for fn in (softmax_cross_entropy, *_ELEMENTWISE)}
+_BY_NAME = {fn.__name__: fn for fn in (softmax_cross_entropy, *_ELEMENTWISE)}
 
 
 def resolve(loss: str | LossFn | None, targets: Any) -> Loss:
-    """Loss from its name, from a function of the user's own, or by default from the targets.
+    """Find a loss by its name, take a function of the user, or choose the default for the targets.
 
     Args:
       loss: A name, ``loss_fn(outputs, targets) -> losses`` of shape ``(examples,)``, or None: softmax cross-entropy for
@@ -158,18 +187,25 @@ def resolve(loss: str | LossFn | None, targets: Any) -> Loss:
       The loss.
 
     Raises:
-      TypeError: ``loss`` is neither.
+      TypeError: ``loss`` is not a name or a function.
       ValueError: An unknown name.
     """
     if loss is None:
         loss = _default(targets)
     if callable(loss):
         return Loss(getattr(loss, "__name__", "loss_fn"), loss)
+    names = ", ".join(_BY_NAME)
     if not isinstance(loss, str):
-        raise TypeError(f"loss is {loss!r}; give one of {', '.join(_NAMED)}, or loss_fn(outputs, targets) -> losses.")
-    if loss not in _NAMED:
-        raise ValueError(f"loss is {loss!r}, which is none of {', '.join(_NAMED)}; a function serves as well.")
-    return Loss(loss, _NAMED[loss])
+        raise ArgumentTypeError(
+            "loss", f"loss is {loss!r}; give one of {names}, or loss_fn(outputs, targets) -> losses."
+        )
+    if loss not in _BY_NAME:
+        raise ArgumentError(
+            "loss",
+            f"loss is {loss!r}; give one of {names}, or loss_fn(outputs, targets) -> losses."
+            f"{text.suggestion(loss, _BY_NAME)}",
+        )
+    return Loss(loss, _BY_NAME[loss])
 
 
 def _default(targets: Any) -> str:
@@ -181,112 +217,128 @@ def _default(targets: Any) -> str:
 
 
 def check_targets(loss: Loss, targets: Any, *, argument: str) -> None:
-    """Refuse targets that do not fit the loss.
+    """Check that targets fit the loss.
 
     Args:
       loss: The loss.
       targets: Shape ``(examples, ...)``.
-      argument: Where they were given, for the message.
+      argument: Name of the targets in messages.
 
     Raises:
       ValueError: Wrong type, shape or range.
     """
-    came = f"{argument} has dtype {targets.dtype} and shape {targets.shape}"
-    if loss._is(softmax_cross_entropy):
+    description = f"{argument} has dtype {targets.dtype} and shape {targets.shape}"
+    if loss._is_one_of(softmax_cross_entropy):
         if not np.issubdtype(targets.dtype, np.integer) or targets.ndim != 1:
-            raise ValueError(
-                f"{came}, but loss='softmax_cross_entropy' takes one class index an example: integers of shape "
-                "(examples,). Convert the targets to class indices, or pass loss='squared_error' for real targets."
+            raise ArgumentError(
+                "loss",
+                f"{description}, but loss='softmax_cross_entropy' needs one class index for each example: integers of "
+                "shape (examples,). Convert the targets to class indices, or give loss='squared_error' for real "
+                "targets.",
             )
         if targets.size and targets.min() < 0:
-            raise ValueError(f"{argument} holds the class {targets.min()}; classes are counted from 0.")
-    if loss._is(sigmoid_cross_entropy) and targets.size and (targets.min() < 0 or targets.max() > 1):
-        raise ValueError(
-            f"{came} and values from {targets.min()} to {targets.max()}, but loss='sigmoid_cross_entropy' takes "
-            "targets in [0, 1]. For class indices pass loss='softmax_cross_entropy'."
+            raise ArgumentError("loss", f"{argument} contains the class {targets.min()}; number the classes from 0.")
+    if loss._is_one_of(sigmoid_cross_entropy) and targets.size and (targets.min() < 0 or targets.max() > 1):
+        raise ArgumentError(
+            "loss",
+            f"{description} and values from {targets.min()} to {targets.max()}, but loss='sigmoid_cross_entropy' needs "
+            "targets in [0, 1]. Give loss='softmax_cross_entropy' for class indices.",
         )
 
 
 def num_outputs(loss: Loss, targets: Any) -> int:
-    """Outputs an example that the targets ask for: the classes, or the numbers in a target.
+    """Number of outputs that the targets require: the number of classes, or of values in one target.
 
     Args:
       loss: The loss.
-      targets: All targets there are, shape ``(examples, ...)``.
+      targets: Targets of all splits, shape ``(examples, ...)``.
 
     Returns:
-      The number of outputs.
+      Outputs for each example.
     """
-    if loss._is(softmax_cross_entropy):
+    if loss._is_one_of(softmax_cross_entropy):
         return int(targets.max()) + 1
     return int(np.prod(targets.shape[1:], dtype=int))
 
 
 def check_outputs(loss: Loss, outputs: Any, targets: Any) -> None:
-    """Refuse a model whose outputs do not fit the targets.
+    """Check that the outputs of a model fit the targets.
 
     Args:
       loss: The loss.
       outputs: Shape and dtype of a batch of outputs, aligned with the targets.
-      targets: All targets there are, shape ``(examples, ...)``.
+      targets: Targets of all splits, shape ``(examples, ...)``.
 
     Raises:
       ValueError: Fewer outputs than classes, or another shape than the targets.
     """
-    if loss._is(softmax_cross_entropy):
+    if loss._is_one_of(softmax_cross_entropy):
         classes = num_outputs(loss, targets)
         if outputs.ndim != 2 or outputs.shape[1] < classes:
-            raise ValueError(
-                f"model gives outputs of shape (examples, {', '.join(map(str, outputs.shape[1:]))}), but data holds "
-                f"{classes} classes (targets 0 to {classes - 1}): give the model at least {classes} outputs, or leave "
-                "num_outputs unset where it can be taken from the data."
+            raise ArgumentError(
+                "model",
+                f"model returns outputs of shape (examples, {', '.join(map(str, outputs.shape[1:]))}), but data has "
+                f"{classes} classes (targets 0 to {classes - 1}); give the model at least {classes} outputs, or leave "
+                "num_outputs unset where the model takes it from the data.",
             )
-    elif loss._is(*_ELEMENTWISE) and outputs.shape[1:] != targets.shape[1:]:
-        raise ValueError(
-            f"model gives outputs of shape {('examples', *outputs.shape[1:])}, but the targets have shape "
-            f"{('examples', *targets.shape[1:])}; give the model as many outputs as a target has numbers."
+    elif loss._is_one_of(*_ELEMENTWISE) and outputs.shape[1:] != targets.shape[1:]:
+        raise ArgumentError(
+            "model",
+            f"model returns outputs of shape {('examples', *outputs.shape[1:])}, but the targets have shape "
+            f"{('examples', *targets.shape[1:])}; give the model as many outputs as a target has values.",
         )
 
 
-class Metric(NamedTuple):
-    """What a user wants to know of a member beside its loss; its mean over a split is told."""
+class UserMetric(NamedTuple):
+    """A metric of the user; its mean over each split is recorded."""
 
     name: str
     per_example: LossFn
 
 
-def metrics(given: Mapping[str, LossFn] | None, *, taken: Collection[str] = ()) -> tuple[Metric, ...]:
-    """Metrics of the user's own, checked.
+def resolve_metrics(metrics: Mapping[str, LossFn] | None) -> tuple[UserMetric, ...]:
+    """Check the metrics of the user.
 
     Args:
-      given: By name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``; None = none.
-      taken: Names, beside ``loss`` and ``accuracy``, under which other numbers are told.
+      metrics: By name, ``metric(outputs, targets) -> values`` of shape ``(examples,)``; None = no metrics.
 
     Returns:
       The metrics, in the order given.
 
     Raises:
-      TypeError: No mapping, a name that is no string, or a metric that is no function.
-      ValueError: A name that is no identifier, or that is taken.
+      TypeError: Not a mapping of strings to functions.
+      ValueError: A name that is not an identifier, or that the library uses itself.
     """
-    if given is None:
+    if metrics is None:
         return ()
-    if not isinstance(given, Mapping):
-        raise TypeError(f"metrics is {given!r}; give functions by name, as {{'absolute_error': function}}.")
-    for name, metric in given.items():
+    if not isinstance(metrics, Mapping):
+        raise ArgumentTypeError(
+            "metrics", f"metrics is {metrics!r}; give functions by name, as {{'absolute_error': function}}."
+        )
+    reserved = (*core_metrics.names("examples"), *core_metrics.recorded())
+    for name, metric in metrics.items():
         if not isinstance(name, str):
-            raise TypeError(f"metrics has the name {name!r}, of type {type(name).__name__}; give a string.")
+            raise ArgumentTypeError(
+                "metrics", f"metrics has the name {name!r}, of type {type(name).__name__}; give a string."
+            )
         if not name.isidentifier():
-            raise ValueError(f"metrics has the name {name!r}; give letters, digits and underscores, a letter first.")
-        if name in ("loss", "accuracy", *taken):
-            raise ValueError(f"metrics has the name {name!r}, under which another number is told; give another name.")
+            raise ArgumentError(
+                "metrics",
+                f"metrics has the name {name!r}; give letters, digits and underscores, beginning with a letter.",
+            )
+        if name in reserved:
+            raise ArgumentError(
+                "metrics", f"metrics has the name {name!r}, which is reserved for a metric of the library; rename it."
+            )
         if not callable(metric):
-            raise TypeError(f"metrics[{name!r}] is {metric!r}; give a function, metric(outputs, targets) -> numbers.")
-    return tuple(Metric(name, metric) for name, metric in given.items())
+            raise ArgumentTypeError(
+                "metrics", f"metrics[{name!r}] is {metric!r}; give a function, metric(outputs, targets) -> values."
+            )
+    return tuple(UserMetric(name, metric) for name, metric in metrics.items())
 
 
-def check_metric_shape(metric: Metric, outputs: Any, targets: Any) -> None:
-    """Refuse a metric that does not give one number an example, by shapes alone.
+def check_metric_shape(metric: UserMetric, outputs: Any, targets: Any) -> None:
+    """Check, by shapes alone, that a metric returns one number for each example.
 
     Args:
       metric: The metric.
@@ -294,19 +346,21 @@ def check_metric_shape(metric: Metric, outputs: Any, targets: Any) -> None:
       targets: Targets, or their shape and dtype.
 
     Raises:
-      TypeError: It cannot be traced, or gives no array.
+      TypeError: It cannot be traced, or does not return an array.
       ValueError: Another shape than ``(examples,)``.
     """
+    argument = f"metrics[{metric.name!r}]"
     try:
         values = jax.eval_shape(metric.per_example, outputs, targets)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
-        raise TypeError(
-            f"metrics[{metric.name!r}] needs the values of its arguments, but it is compiled; write it in jax.numpy."
+        raise ArgumentTypeError(
+            "metrics", f"{argument} needs the values of its arguments, but it is compiled; write it in jax.numpy."
         ) from error
     if not hasattr(values, "shape"):
-        raise TypeError(f"metrics[{metric.name!r}] gives a {type(values).__name__}; give one array.")
+        raise ArgumentTypeError("metrics", f"{argument} returns a {type(values).__name__}; return one array.")
     if values.shape != targets.shape[:1]:
-        raise ValueError(
-            f"metrics[{metric.name!r}] gives an array of shape {values.shape} for {targets.shape[0]} examples; it must "
-            f"give one number an example, shape {targets.shape[:1]}, and not their mean."
+        raise ArgumentError(
+            "metrics",
+            f"{argument} returns an array of shape {values.shape} for {targets.shape[0]} examples; return one number "
+            f"for each example, shape {targets.shape[:1]}, not their mean.",
         )

@@ -1,8 +1,7 @@
-"""One member from its first weights to its last: initialize, forward, loss, backward, update.
+"""Training of one member: its initial state, its steps, and its forward pass outside training.
 
-Pure functions of one member, without a thought of others; `weightdecay.training.task` says what they take and give.
-Random keys come from the seed alone, so that members that differ in the decay start at the same weights and see the
-same batches. `weightdecay.training.evaluation` says what is told of a member.
+Random keys follow from the seed alone, so that members that differ only in the decay start at the same weights and see
+the same batches.
 """
 
 from collections.abc import Mapping
@@ -15,47 +14,50 @@ from jax import Array
 from jaxtyping import Float
 
 from weightdecay.core import random_streams, tree
+from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Batch, ModelState, Params
 from weightdecay.data import augment
 from weightdecay.data.batches import Examples
 from weightdecay.training import diagnostics, losses
 from weightdecay.training.task import LAYER_METRICS, Best, Hyperparameters, State, Task, all_targets
 
-_BLOCK = 32  # steps between two looks whether all numbers are finite
+_BLOCK = 32  # steps between two checks that all numbers are finite
 
 
 def check_outputs(task: Task, hyperparameters: Hyperparameters, state: State, splits: Mapping[str, Batch]) -> None:
-    """Refuse a network whose outputs do not fit the targets or the loss, by its shapes alone.
+    """Check, by shapes alone, that the outputs of a network fit the targets, the loss and the metrics.
 
     Args:
-      task: What is to be trained.
+      task: What is trained.
       hyperparameters: A member's, as shapes.
       state: Its state, as shapes.
-      splits: Examples by name.
+      splits: Examples by the name of the split.
 
     Raises:
-      ValueError: Fewer outputs than classes, outputs of another shape than the targets, or a loss that does not give
-        one number an example.
+      TypeError: A metric that cannot be traced.
+      ValueError: Fewer outputs than classes, outputs of another shape than the targets, or a loss or a metric that does
+        not return one number for each example.
     """
     validation = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), splits["validation"])
 
-    def forward(hyperparameters: Hyperparameters, state: State, batch: Batch) -> Any:
-        return evaluated(task, hyperparameters, state.params, state.model_state, batch)[0]
+    def outputs_of(hyperparameters: Hyperparameters, state: State, batch: Batch) -> Any:
+        return outputs_and_batch(task, hyperparameters, state.params, state.model_state, batch)[0]
 
-    outputs = jax.eval_shape(forward, hyperparameters, state, validation)
+    outputs = jax.eval_shape(outputs_of, hyperparameters, state, validation)
     losses.check_outputs(task.loss, outputs, all_targets(splits))
-    each = jax.eval_shape(task.loss.per_example, outputs, validation.targets)
-    if each.shape != validation.targets.shape[:1]:
-        raise ValueError(
-            f"loss gives an array of shape {each.shape} for {len(validation.targets)} examples; it must give one loss "
-            f"an example, shape {validation.targets.shape[:1]}, and not their mean."
+    values = jax.eval_shape(task.loss.per_example, outputs, validation.targets)
+    if values.shape != validation.targets.shape[:1]:
+        raise ArgumentError(
+            "loss",
+            f"loss returns an array of shape {values.shape} for {len(validation.targets)} examples; return one loss "
+            f"for each example, shape {validation.targets.shape[:1]}, not their mean.",
         )
     for metric in task.metrics:
         losses.check_metric_shape(metric, outputs, validation.targets)
 
 
 def initialize(task: Task, hyperparameters: Hyperparameters, inputs: Any) -> State:
-    """First weights and states of a member.
+    """Initial weights and state of a member.
 
     Args:
       task: What is trained.
@@ -78,34 +80,34 @@ def initialize(task: Task, hyperparameters: Hyperparameters, inputs: Any) -> Sta
     return State(zero, params, model_state, optimizer_state, diverged_at=never, stopped_at=never, best=best)
 
 
-def evaluated(
+def outputs_and_batch(
     task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, batch: Batch
 ) -> tuple[Any, Batch]:
-    """Outputs of a network that is not being trained.
+    """Outputs of a network outside training, aligned with the targets.
 
     Args:
       task: What is trained.
       hyperparameters: The member's.
-      params: Its weights.
-      model_state: What goes with them.
-      batch: Examples as they lie in the data.
+      params: Weights.
+      model_state: State of the model.
+      batch: Examples as in the data.
 
     Returns:
-      The outputs in the targets' shape, and the examples as the network sees them.
+      The outputs in the shape of the targets, and the standardized batch that the network received.
     """
-    batch = scaled(hyperparameters, batch)
+    batch = standardized(hyperparameters, batch)
     return task.loss.align(forward(task, hyperparameters, params, model_state, batch.inputs), batch.targets), batch
 
 
 def forward(task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any) -> Any:
-    """Outputs of a network that is not being trained, as it gives them.
+    """Outputs of a network outside training.
 
     Args:
       task: What is trained.
       hyperparameters: The member's.
-      params: Its weights.
-      model_state: What goes with them.
-      inputs: As the network sees them, ``(examples, ...)``.
+      params: Weights.
+      model_state: State of the model.
+      inputs: Standardized inputs, ``(examples, ...)``.
 
     Returns:
       The outputs, ``(examples, ...)``.
@@ -116,15 +118,15 @@ def forward(task: Task, hyperparameters: Hyperparameters, params: Params, model_
     return outputs
 
 
-def scaled(hyperparameters: Hyperparameters, batch: Batch) -> Batch:
-    """Examples standardized by what was fitted on the training examples of a member's fold.
+def standardized(hyperparameters: Hyperparameters, batch: Batch) -> Batch:
+    """Standardize examples by the scaling of a member's fold.
 
     Args:
       hyperparameters: The member's.
-      batch: Examples as they lie in the data.
+      batch: Examples as in the data.
 
     Returns:
-      The same, where there are no folds.
+      The standardized examples; the same examples if there are no folds.
     """
     scaling = hyperparameters.scaling
     if scaling is None:
@@ -138,7 +140,7 @@ def scaled(hyperparameters: Hyperparameters, batch: Batch) -> Batch:
 
 
 def sizes(task: Task, hyperparameters: Mapping[str, Any], batch: Batch) -> tuple[int, int]:
-    """Bytes of a network's weights, and of the arrays that a forward pass makes, from its shapes alone.
+    """Bytes of the weights of a network, and of all arrays that its forward pass computes, from shapes alone.
 
     Args:
       task: What is trained.
@@ -146,7 +148,7 @@ def sizes(task: Task, hyperparameters: Mapping[str, Any], batch: Batch) -> tuple
       batch: A batch, as shapes.
 
     Returns:
-      The two.
+      The two numbers of bytes.
     """
     network = task.network()
     key = jax.random.key(0)
@@ -155,54 +157,57 @@ def sizes(task: Task, hyperparameters: Mapping[str, Any], batch: Batch) -> tuple
     def forward(params: Params, model_state: ModelState, inputs: Any, hyperparameters: Mapping[str, Any]) -> Any:
         return network.apply(params, model_state, inputs, key=key, train=True, hyperparameters=hyperparameters)
 
-    made = jax.make_jaxpr(forward)(params, model_state, batch.inputs, dict(hyperparameters)).jaxpr.eqns
-    arrays = [variable.aval for equation in made for variable in equation.outvars]
-    size = lambda arrays: sum(array.size * array.dtype.itemsize for array in arrays)  # noqa: E731
-    return size(jax.tree.leaves(params)), size(arrays)
+    equations = jax.make_jaxpr(forward)(params, model_state, batch.inputs, dict(hyperparameters)).jaxpr.eqns
+    computed = [variable.aval for equation in equations for variable in equation.outvars]
+    return _num_bytes(jax.tree.leaves(params)), _num_bytes(computed)
+
+
+def _num_bytes(arrays: list[Any]) -> int:
+    return sum(array.size * array.dtype.itemsize for array in arrays)
 
 
 def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch: Batch) -> tuple[State, Any]:
-    """One step: forward, loss, backward, update.
+    """One training step: forward pass, loss, gradient, update.
 
     Args:
       task: What is trained.
       hyperparameters: The member's.
       state: Before the step.
-      batch: Its examples.
+      batch: Examples of the step.
 
     Returns:
-      The state after the step, and the loss and the gradients that led there.
+      The state after the step, and the loss and the gradients of the step.
     """
     network, strengths = task.network(), hyperparameters.training
     key = jax.random.fold_in(random_streams.key(hyperparameters.seed, random_streams.FORWARD_PASS), state.step)
-    batch = scaled(hyperparameters, batch)
+    batch = standardized(hyperparameters, batch)
     targets, weights = batch.targets, batch.weights
-    inputs, other, share = _varied(hyperparameters, state.step, batch.inputs)
+    inputs, partners, fraction = _augmented(hyperparameters, state.step, batch.inputs)
 
     def losses_of(outputs: Any, targets: Any, weights: Any) -> Any:
         if "label_smoothing" in strengths:
-            each = task.loss.smoothed(outputs, targets, strengths["label_smoothing"])
+            values = task.loss.smoothed(outputs, targets, strengths["label_smoothing"])
         else:
-            each = task.loss.per_example(outputs, targets)
-        return each if weights is None else each * weights
+            values = task.loss.per_example(outputs, targets)
+        return values if weights is None else values * weights
 
     def data_loss(params: Params) -> tuple[Float[Array, ""], ModelState]:
         outputs, model_state = network.apply(
             params, state.model_state, inputs, key=key, train=True, hyperparameters=hyperparameters.network
         )
         outputs = task.loss.align(outputs, targets)
-        each = losses_of(outputs, targets, weights)
-        if other is not None:
-            others = losses_of(outputs, targets[other], None if weights is None else weights[other])
-            each = share * each + (1 - share) * others
-        return each.mean(), model_state
+        values = losses_of(outputs, targets, weights)
+        if partners is not None:
+            of_partners = losses_of(outputs, targets[partners], None if weights is None else weights[partners])
+            values = fraction * values + (1 - fraction) * of_partners
+        return values.mean(), model_state
 
     (loss, model_state), gradients = jax.value_and_grad(data_loss, has_aux=True)(state.params)
-    made = loss, gradients
+    loss_and_gradients = loss, gradients
     if "clip_norm" in strengths:
-        norm, most = tree.norm(gradients), strengths["clip_norm"]
-        shrink = jnp.where(norm > most, most / norm, 1)
-        gradients = jax.tree.map(lambda gradient: gradient * shrink.astype(gradient.dtype), gradients)
+        norm, bound = tree.norm(gradients), strengths["clip_norm"]
+        factor = jnp.where(norm > bound, bound / norm, 1)
+        gradients = jax.tree.map(lambda gradient: gradient * factor.astype(gradient.dtype), gradients)
     updates, optimizer_state = task.transformation(hyperparameters).update(
         gradients, state.optimizer_state, state.params
     )
@@ -212,20 +217,20 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         model_state=model_state,
         optimizer_state=optimizer_state,
     )
-    return after, made
+    return after, loss_and_gradients
 
 
 def train(
     task: Task, hyperparameters: Hyperparameters, state: State, examples: Examples, num_steps: Any
 ) -> tuple[State, Params]:
-    """Some steps in one compiled loop; a member that is not finite any more stays at its last finite state.
+    """Take some steps in one compiled loop; a member that diverges stays at its last finite state.
 
-    The number of steps is traced, so that one compiled program serves a first, a full and a last stretch alike.
+    The number of steps is traced, so that one compiled program serves short and long segments alike.
 
-    Steps are taken in short blocks without a look at their numbers. After a block in which a number was not finite, the
-    member goes back to its start and takes the steps again one by one, up to the one that fails. This costs a lane
-    nothing but one look and one copy a block, as long as all its members live. The last step is a block of its own, so
-    that what it started from is at hand.
+    Steps are taken in blocks without checking each step's numbers. If a number was not finite after a block, the member
+    returns to the state before the block and takes its steps again one by one, up to the step that fails. As long as
+    all members of a lane are finite, this costs one check and one copy for each block. The last step is a block of its
+    own, so that the weights before it are available.
 
     Args:
       task: What is trained.
@@ -235,8 +240,8 @@ def train(
       num_steps: At least 1, shape ``()``.
 
     Returns:
-      The state after the steps; ``diverged_at`` is the first step whose loss, gradient or new state is not finite, and
-      all else is as it was before that step. And the weights before the last step.
+      The state after the steps, and the weights before the last step. If a step has a loss, a gradient or a new state
+      that is not finite, ``diverged_at`` is the first such step and everything else is as before that step.
     """
 
     def step(index: Any, state: State) -> tuple[State, Any]:
@@ -249,42 +254,42 @@ def train(
         first = jnp.minimum(number * _BLOCK, num_steps - 1)
         last = jnp.where(number == last_block, num_steps, jnp.minimum(first + _BLOCK, num_steps - 1))
 
-        def unseen(index: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
+        def unchecked_step(index: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
             after, (loss, _) = step(index, carry[0])
             return after, carry[1] & jnp.isfinite(loss)
 
-        after, sound = jax.lax.fori_loop(first, last, unseen, (before, jnp.ones((), bool)))
-        sound &= diagnostics.all_finite(after)
-        lives = before.goes_on()
-        state = jax.tree.map(lambda new, old: jnp.where(lives & sound, new, old), after, before)
+        after, finite = jax.lax.fori_loop(first, last, unchecked_step, (before, jnp.ones((), bool)))
+        finite &= diagnostics.all_finite(after)
+        is_training = before.is_training()
+        state = jax.tree.map(lambda new, old: jnp.where(is_training & finite, new, old), after, before)
 
-        def goes_on(carry: tuple[Any, State]) -> Any:
+        def repeats(carry: tuple[Any, State]) -> Any:
             index, state = carry
-            return lives & ~sound & (index < last) & state.goes_on()
+            return is_training & ~finite & (index < last) & state.is_training()
 
-        def seen(carry: tuple[Any, State]) -> tuple[Any, State]:
+        def checked_step(carry: tuple[Any, State]) -> tuple[Any, State]:
             index, state = carry
-            after, made = step(index, state)
-            finite = diagnostics.all_finite((after, made))
-            stays = state._replace(diverged_at=state.step)
-            return index + 1, jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, stays)
+            after, loss_and_gradients = step(index, state)
+            finite = diagnostics.all_finite((after, loss_and_gradients))
+            diverged = state._replace(diverged_at=state.step)
+            return index + 1, jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, diverged)
 
-        return jax.lax.while_loop(goes_on, seen, (first, state))[1], before.params
+        return jax.lax.while_loop(repeats, checked_step, (first, state))[1], before.params
 
-    best, state = state.best, state._replace(best=None)  # no step touches it
+    best, state = state.best, state._replace(best=None)  # no step changes it
     state, previous = jax.lax.fori_loop(0, last_block + 1, block, (state, state.params))
     return state._replace(best=best), previous
 
 
-def _varied(hyperparameters: Hyperparameters, step: Any, inputs: Any) -> tuple[Any, Any, Any]:
-    """Inputs of a step, augmented and mixed; with whom each is mixed (None = with nobody), and its own share."""
+def _augmented(hyperparameters: Hyperparameters, step: Any, inputs: Any) -> tuple[Any, Any, Any]:
+    """Inputs of a step after augmentation and mixup, the mixing partners (None = no mixup), and the mixing fraction."""
     strengths = hyperparameters.training
-    augmenting = {name: strengths[name] for name in augment.KINDS if name in strengths}
-    if augmenting:
+    augmentations = {name: strengths[name] for name in augment.KINDS if name in strengths}
+    if augmentations:
         inputs = augment.augmented(
             jax.random.fold_in(random_streams.key(hyperparameters.seed, random_streams.AUGMENTATION), step),
             inputs,
-            augmenting,
+            augmentations,
         )
     if "mixup" not in strengths:
         return inputs, None, None

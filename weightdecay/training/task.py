@@ -1,7 +1,7 @@
-"""What is trained: the task of a program, the hyperparameters of a member, and the state that it carries.
+"""The three records of training: `Task`, `Hyperparameters` and `State`.
 
-`Task` stands fixed for all members of a program; `Hyperparameters` tell them apart, every one of them traced; `State`
-is what a member carries from step to step.
+`Task` is the same for all members of a compiled program. `Hyperparameters` differ between members, and each is traced.
+`State` is what a member carries from step to step.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,37 +14,27 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int
 
+from weightdecay.core import metrics as metric_table
 from weightdecay.core import tree
+from weightdecay.core.checks import ArgumentTypeError
 from weightdecay.core.types import Batch, LossFn, Mask, MaskFn, ModelState, Params, PyTree
 from weightdecay.data import Scaling, augment
 from weightdecay.decay import Rule, masks
 from weightdecay.models import convolutions
 from weightdecay.models import network as networks
 from weightdecay.training import losses
-from weightdecay.training.losses import Loss, Metric
+from weightdecay.training.losses import Loss, UserMetric
 
-METRICS = (
-    "train_loss",
-    "penalty",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "weight_norm",
-    "zero_fraction",
-    "near_zero_fraction",
-)
-"""What is told of every member at an evaluation, each one number."""
-
-LAYER_METRICS = ("layer_weight_norm", "layer_zero_fraction", "rotation", "effective_learning_rate")
-"""What is told of every array of weights that decays."""
+LAYER_METRICS = metric_table.names("layers")
+"""Names of the metrics that are recorded for each array of weights that decays."""
 
 REGULARIZERS = (*augment.KINDS, "mixup", "label_smoothing", "clip_norm", "patience")
-"""Axes of a grid that training itself takes."""
+"""Axes of a grid that are used by training itself, and not by the optimizer or the network."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained, the same for all members of one compiled program."""
+    """What is trained: the same for all members of one compiled program."""
 
     model: Any
     loss: Loss
@@ -54,24 +44,24 @@ class Task:
     options: tuple[tuple[str, Any], ...] = ()
     """Arguments of the optimizer that change its structure (``nesterov``), by name."""
     dtype: str | None = None
-    """What the network computes in; None = as the weights are."""
-    by_slices: bool = True
-    """Whether convolutions and pooling are written out; see `weightdecay.models.convolutions`."""
+    """Dtype in which the network computes; None = the dtype of the weights."""
+    reduce_convolutions: bool = True
+    """Whether convolutions and pooling are reduced to slices; see `weightdecay.models.convolutions`."""
     stopping_metric: str = "validation_loss"
-    """What patience looks at."""
-    metrics: tuple[Metric, ...] = ()
-    """Of the user's own."""
+    """Metric on which patience is based."""
+    metrics: tuple[UserMetric, ...] = ()
+    """Metrics of the user."""
 
     def network(self) -> networks.Network:
-        """Return the model under the one face."""
+        """Return the model in the common interface."""
         network = networks.network(self.model)
-        if self.by_slices:
+        if self.reduce_convolutions:
             network = networks.rewritten(network, convolutions.rewrite)
         return network if self.dtype is None else networks.computing_in(network, self.dtype)
 
     def metric_names(self) -> tuple[str, ...]:
-        """Return what is told of a member at an evaluation."""
-        return *METRICS, *(f"{split}_{metric.name}" for metric in self.metrics for split in ("train", "validation"))
+        """Return the names of the numbers that are recorded of a member at an evaluation."""
+        return metric_table.recorded(metric.name for metric in self.metrics)
 
     def layers(self, params: Params) -> list[str]:
         """Return the names of the arrays of weights that decay."""
@@ -79,7 +69,7 @@ class Task:
         return [name for (name, _), decayed in zip(tree.named_leaves(params), decays, strict=True) if decayed]
 
     def transformation(self, hyperparameters: "Hyperparameters") -> optax.GradientTransformation:
-        """Return one member's optimizer."""
+        """Return the optimizer of one member."""
         return self.optimizer(
             hyperparameters.learning_rate,
             hyperparameters.decay,
@@ -90,45 +80,45 @@ class Task:
 
 
 class Hyperparameters(NamedTuple):
-    """What tells one member from another."""
+    """The values in which members differ."""
 
     decay: Rule
     learning_rate: Any  # shape (), or a schedule
     seed: Any  # int32, shape ()
-    optimizer: dict[str, Any]  # further arguments of the optimizer, each shape ()
-    training: dict[str, Any] = {}  # noqa: RUF012 (nobody changes it)  # by the names of REGULARIZERS, each shape (); patience is there if it has any
-    network: dict[str, Any] = {}  # noqa: RUF012  # what the network takes, such as its dropout rate, each shape ()
-    fold: Any = None  # in which it validates, int32, shape (); None = there are validation examples
-    scaling: Scaling | None = None  # of its fold
+    optimizer: dict[str, Any]  # other arguments of the optimizer, each shape ()
+    training: dict[str, Any] = {}  # noqa: RUF012 (never mutated)  # by the names of REGULARIZERS, each shape ()
+    network: dict[str, Any] = {}  # noqa: RUF012  # arguments of the network, such as a dropout rate, each shape ()
+    fold: Any = None  # whose examples validate the member, int32, shape (); None = there are validation examples
+    scaling: Scaling | None = None  # of the fold
 
 
 class Best(NamedTuple):
-    """A member at its best evaluation so far."""
+    """The state of a member with patience at its best evaluation so far."""
 
     step: Int[Array, ""]
     params: Params
     model_state: ModelState
     metrics: dict[str, Float[Array, "..."]]
-    waited: Int[Array, ""]  # evaluations since
+    waited: Int[Array, ""]  # evaluations since then
 
 
 class State(NamedTuple):
-    """What one member carries from step to step."""
+    """What a member carries from step to step."""
 
     step: Int[Array, ""]
     params: Params
     model_state: ModelState
     optimizer_state: PyTree
-    diverged_at: Int[Array, ""]  # the step that it could not take, since numbers were not finite; -1 = none
-    stopped_at: Int[Array, ""]  # step of the evaluation at which its patience ended; -1 = not
-    best: Best | None  # None = it has no patience
+    diverged_at: Int[Array, ""]  # first step with a number that is not finite; -1 = no such step
+    stopped_at: Int[Array, ""]  # step of the evaluation at which patience ran out; -1 = it has not
+    best: Best | None  # None = without patience
 
-    def goes_on(self) -> Any:
-        """Whether more steps change anything, bool, shape ``()``."""
+    def is_training(self) -> Any:
+        """Whether the member has neither diverged nor stopped, bool, shape ``()``."""
         return (self.diverged_at < 0) & (self.stopped_at < 0)
 
-    def kept(self) -> tuple[Params, ModelState]:
-        """Return what is kept of one member, with NumPy arrays: its best weights, if it has patience and lives."""
+    def result(self) -> tuple[Params, ModelState]:
+        """Return the weights and the model state that are saved: with patience the best, unless the member diverged."""
         if self.best is None or self.diverged_at >= 0:
             return self.params, self.model_state
         return self.best.params, self.best.model_state
@@ -146,25 +136,25 @@ def prepare(
     stopping_metric: str = "validation_loss",
     metrics: Mapping[str, LossFn] | None = None,
 ) -> Task:
-    """Settle what is trained: the loss from the targets, the model's outputs from the classes.
+    """Determine the task: the loss from the targets, and the number of outputs of the model from the classes.
 
     Args:
-      model: Any that `weightdecay.models.network.network` takes.
-      splits: Examples by name: ``train``, ``validation`` and perhaps ``test``.
-      loss: A name, a function, or None for the targets' own.
+      model: A model that `weightdecay.models.network.network` accepts.
+      splits: Examples by the name of the split: ``train``, ``validation`` and, if there are any, ``test``.
+      loss: A name, a function, or None for the default of the targets.
       optimizer: ``optimizer(learning_rate, decay, mask=..., **others)``.
       mask: Which weights decay.
       batch_size: Examples a step; None = all.
-      dtype: What the network computes in; None = as the weights are.
-      stopping_metric: What patience looks at.
-      metrics: Of the user's own by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``.
+      dtype: Dtype in which the network computes; None = the dtype of the weights.
+      stopping_metric: Metric on which patience is based.
+      metrics: ``metric(outputs, targets) -> values`` of shape ``(examples,)``, by name.
 
     Returns:
       The task.
 
     Raises:
-      TypeError: A model, a loss, a metric or a dtype that is none.
-      ValueError: An unknown loss, or targets that do not fit it; a name of a metric that is taken.
+      TypeError: A model, a loss, a metric or a dtype of a wrong type.
+      ValueError: An unknown loss, targets that do not fit the loss, or a reserved name of a metric.
     """
     resolved = losses.resolve(loss, splits["train"].targets)
     for name, split in splits.items():
@@ -179,15 +169,15 @@ def prepare(
         batch_size,
         dtype=None if dtype is None else _float_name(dtype),
         stopping_metric=stopping_metric,
-        metrics=losses.metrics(metrics, taken=METRICS),
+        metrics=losses.resolve_metrics(metrics),
     )
 
 
 def all_targets(splits: Mapping[str, Batch]) -> np.ndarray:
-    """Targets of all splits together.
+    """Concatenate the targets of all splits.
 
     Args:
-      splits: Examples by name.
+      splits: Examples by the name of the split.
 
     Returns:
       Shape ``(examples, ...)``.
@@ -196,10 +186,11 @@ def all_targets(splits: Mapping[str, Batch]) -> np.ndarray:
 
 
 def _float_name(dtype: Any) -> str:
+    allowed = "give a floating dtype, such as jax.numpy.bfloat16"
     try:
         name = jnp.dtype(dtype).name
     except TypeError as error:
-        raise TypeError(f"dtype is {dtype!r}; give a floating dtype, such as jax.numpy.bfloat16.") from error
+        raise ArgumentTypeError("dtype", f"dtype is {dtype!r}; {allowed}.") from error
     if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
-        raise TypeError(f"dtype is {name}; give a floating dtype, such as jax.numpy.bfloat16.")
+        raise ArgumentTypeError("dtype", f"dtype is {name}; {allowed}.")
     return name
