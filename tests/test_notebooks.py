@@ -1,4 +1,4 @@
-"""Every notebook runs at a small size, quietly, and is committed as it ran, from its first cell to its last."""
+"""Every notebook runs at a small size without warnings, and is committed with its outputs in order."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ import weightdecay
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-# What stands in the cell tagged "parameters" while a test runs the notebook: every name of it, with a smaller value.
+# The content of the cell tagged "parameters" while a test runs the notebook: each of its names, with a smaller value.
 SMALL = {
     "a_grid_of_thousands": {"NUM_CANDIDATES": 32, "SEEDS": 2, "NUM_STEPS": 20, "NUM_TRAIN": 100},
     "coupled_and_decoupled": {"NUM_STEPS": 20, "SEEDS": 2, "NUM_COEFFICIENTS": 4, "NUM_LEARNING_RATES": 3},
@@ -58,7 +58,7 @@ def pictures(cell):
 
 
 def text(notebook):
-    """Sources and outputs without the pictures, whose letters mean nothing."""
+    """Sources and outputs without the pictures, whose encoded bytes could look like paths."""
     for cell in code(notebook):
         for output in cell.outputs:
             output.get("data", {}).pop("image/png", None)
@@ -77,6 +77,7 @@ def test_every_notebook_has_a_small_size():
     assert sorted(SMALL) == NOTEBOOKS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_runs_at_a_small_size(name, tmp_path):
     from nbclient import NotebookClient
@@ -87,13 +88,13 @@ def test_notebook_runs_at_a_small_size(name, tmp_path):
     assert first.metadata.get("tags") == ["parameters"]
     assert assigned(first) == list(SMALL[name])
     first.source = "\n".join(f"{parameter} = {value!r}" for parameter, value in SMALL[name].items())
-    # The kernel draws into the notebook, and knows nothing of the settings of whoever runs the test.
+    # The kernel draws into the notebook, and does not use the settings of the person who runs the test.
     environment = {variable: value for variable, value in os.environ.items() if variable != "MPLBACKEND"}
     environment |= {"IPYTHONDIR": str(tmp_path / "ipython"), "PYTHONPATH": str(FOLDER.parent)}
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
     client.execute(env=environment)
-    said = [output.text for cell in code(notebook) for output in cell.outputs if output.get("name") == "stderr"]
-    assert not said  # a warning, or a progress bar
+    printed = [output.text for cell in code(notebook) for output in cell.outputs if output.get("name") == "stderr"]
+    assert not printed  # a warning, or a progress bar
     assert [pictures(cell) for cell in code(notebook)] == drawn
 
 
@@ -114,8 +115,8 @@ def test_notebook_is_committed_as_it_ran(name):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_names_no_absolute_path(name):
     notebook = read(name)
-    found = re.findall(r"(?<![\w:/.<)*])(?:/[A-Za-z_][\w.-]*){2,}|\b[A-Za-z]:\\\w+|file://\S+", text(notebook))
-    assert not found
+    absolute = re.findall(r"(?<![\w:/.<)*])(?:/[A-Za-z_][\w.-]*){2,}|\b[A-Za-z]:\\\w+|file://\S+", text(notebook))
+    assert not absolute
     assert notebook.metadata.kernelspec.name == "python3"
     assert all("execution" not in cell.metadata for cell in notebook.cells)
 
@@ -134,14 +135,14 @@ def test_notebook_asks_one_question_and_answers_it(name):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_notebook_uses_public_names_alone(name):
+def test_notebook_uses_only_public_names(name):
     for cell in code(read(name)):
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.ImportFrom):
                 assert not (node.module or "").startswith("weightdecay")
             elif isinstance(node, ast.Import):
-                ours = [(alias.name, alias.asname) for alias in node.names if alias.name.startswith("weightdecay")]
-                assert ours in ([], [("weightdecay", "wd")])
+                imported = [(alias.name, alias.asname) for alias in node.names if alias.name.startswith("weightdecay")]
+                assert imported in ([], [("weightdecay", "wd")])
             elif isinstance(node, ast.Attribute):
                 assert not node.attr.startswith("_")
                 if isinstance(node.value, ast.Name) and node.value.id == "wd":
