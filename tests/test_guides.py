@@ -1,7 +1,10 @@
 """The guides of the reference: their code runs, their commands work, and their tables agree with the code."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,8 @@ PACKAGE = Path(weightdecay.__file__).parent
 GUIDES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.md"))
 # Appended to a command, so that it runs at a small size: of two options of one name the last one counts.
 SMALL = {
-    "sweep": ["--steps", "10", "--seeds", "2", "--num-coefficients", "2", "--output", "out"],
-    "compare": ["--steps", "10", "--seeds", "2", "--trials", "2", "--output", "out"],
+    "sweep": ["--steps", "10", "--seeds", "2", "--num-coefficients", "2"],
+    "compare": ["--steps", "10", "--seeds", "2", "--trials", "2"],
     "plan": ["--num-coefficients", "2"],
 }
 
@@ -77,8 +80,8 @@ def test_guide_commands_run(guide, index, tmp_path, monkeypatch):
     for number, line in enumerate(blocks(guide)[index][1].splitlines()):
         program, command, *arguments = shlex.split(line)
         assert program == "weightdecay"
-        small = [argument.replace("out", f"out{number}") for argument in SMALL.get(command, [])]
-        shown = CliRunner().invoke(app, [command, *arguments, *small])
+        output = ["--output", f"out{number}"] if command in ("sweep", "compare") else []
+        shown = CliRunner().invoke(app, [command, *arguments, *SMALL.get(command, []), *output])
         assert shown.exit_code == 0, shown.output
         if expected := shown_after(guide, index):
             assert shown.stdout == expected
@@ -168,3 +171,16 @@ def test_speed_guide_names_the_processor_of_each_table():
     sections = re.split(r"^## ", text("engine/speed.md"), flags=re.M)[1:]
     tables = [section for section in sections if "| small |" in section]
     assert [re.match(r"AMD EPYC|Intel Xeon", section) is not None for section in tables] == [True, True]
+
+
+@pytest.mark.slow
+def test_reference_has_a_page_for_each_room_and_its_front_page_leads_to_the_guides(tmp_path):
+    pytest.importorskip("pdoc")
+    command = [sys.executable, "-W", "error", ROOT / "docs" / "build.py", tmp_path]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms == {path.stem for path in (tmp_path / "weightdecay").glob("*.html")}
+    links = re.findall(r"\]\((\S+)#(\S+)\)", weightdecay.__doc__ or "")
+    assert len(links) > 10
+    for page, heading in links:
+        assert f'id="{heading}"' in (tmp_path / page).read_text(encoding="utf-8")
