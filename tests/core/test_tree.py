@@ -164,7 +164,7 @@ def test_first_match_is_the_first_whose_parts_stand_in_the_name(names, data):
     if set(parts) <= set(expected):
         assert tree.first_match(parts, joined, argument="rates") == expected
     else:
-        with pytest.raises(ValueError, match="decides nowhere"):
+        with pytest.raises(ValueError, match="is never used"):
             tree.first_match(parts, joined, argument="rates")
 
 
@@ -174,7 +174,7 @@ def test_first_match_is_the_first_whose_parts_stand_in_the_name(names, data):
     [
         (["Dense_2"], r"rates: the pattern 'Dense_2' matches no weight; these are: Dense_0/bias, Dense_0/kernel"),
         (["kernel", "ense_0"], r"the pattern 'ense_0' matches no weight"),
-        (["Dense_("], r"rates: 'Dense_\(' is no regular expression: missing \)"),
+        (["Dense_("], r"rates: 'Dense_\(' is not a regular expression: missing \)"),
     ],
 )
 def test_patterns_that_match_nothing_are_refused(function, patterns, message):
@@ -183,7 +183,7 @@ def test_patterns_that_match_nothing_are_refused(function, patterns, message):
 
 
 def test_first_match_refuses_a_pattern_that_decides_nowhere():
-    with pytest.raises(ValueError, match=r"rates: the pattern 'Dense_0' decides nowhere, since 'Dense_.', 'kernel' "):
+    with pytest.raises(ValueError, match=r"rates: the pattern 'Dense_0' is never used, because 'Dense_.', 'kernel' "):
         tree.first_match(["kernel", "Dense_.", "Dense_0"], NAMES, argument="rates")
     assert tree.matches(["kernel", "Dense_.", "Dense_0"], NAMES, argument="rates") == [True] * 5
 

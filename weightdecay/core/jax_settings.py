@@ -1,13 +1,13 @@
-"""JAX's settings as they are in this thread, and compiler options that are used more than once."""
+"""Settings of JAX in the current thread, and compiler options that are used in several places."""
 
 from typing import Any
 
 import jax
 
 FAST_COMPILE = {"xla_backend_optimization_level": 1}
-"""Compiler options for programs that run once: random numbers take long to optimize and little time to draw."""
+"""Compiler options for programs that run once, such as the drawing of initial weights, which is slow to optimize."""
 
 
 def setting(name: str) -> Any:
-    """Return one of JAX's settings, ``jax.config.jax_<name>``, as it is in this thread."""
+    """Return the setting ``jax.config.jax_<name>`` of the current thread."""
     return getattr(jax.config, f"jax_{name}")

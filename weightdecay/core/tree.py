@@ -1,4 +1,4 @@
-"""Trees of weights: their leaves' names, values spread over them, their norm; numbers; dataclasses that are trees."""
+"""Trees of weights: names of leaves, broadcasting, norms, checks of numbers, and dataclasses that are pytrees."""
 
 import dataclasses
 import re
@@ -13,7 +13,7 @@ from typing_extensions import dataclass_transform
 from weightdecay.core.types import Params, PyTree
 
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-"""Ends of the positive numbers that float32 has: what lies beyond is 0, or infinite, where JAX computes."""
+"""Smallest and largest positive normal number of float32. In JAX, smaller numbers become 0 and larger ones infinite."""
 
 _BOX = jax.tree_util.GetAttrKey("value")
 
@@ -22,25 +22,27 @@ _BOX = jax.tree_util.GetAttrKey("value")
 def dataclass(cls: Any) -> Any:
     """Make a class a frozen dataclass and a pytree.
 
-    Two such classes differ in tree structure, also where their fields agree. `jax.tree_util.register_dataclass` makes
-    them compare equal (jaxlib 0.10.2), so that `jax.jit` now and then runs the program of another class.
+    Two such classes have different tree structures, even if their fields are equal.
+    `jax.tree_util.register_dataclass` makes the structures compare equal (jaxlib 0.10.2), so that `jax.jit` sometimes
+    runs the program of another class.
 
     Args:
-      cls: A class with annotated fields: leaves, or trees of them, unless their metadata say ``static``.
+      cls: A class with annotated fields, which are leaves or pytrees. A field whose metadata contain ``static`` is part
+        of the structure.
 
     Returns:
       The class.
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
-    static = tuple(one.name for one in dataclasses.fields(cls) if one.metadata.get("static"))
-    traced = tuple(one.name for one in dataclasses.fields(cls) if one.name not in static)
+    static = tuple(field.name for field in dataclasses.fields(cls) if field.metadata.get("static"))
+    traced = tuple(field.name for field in dataclasses.fields(cls) if field.name not in static)
     keys = tuple(map(jax.tree_util.GetAttrKey, traced))
 
-    def flatten(one: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        return tuple(getattr(one, name) for name in traced), tuple(getattr(one, name) for name in static)
+    def flatten(instance: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple(getattr(instance, name) for name in traced), tuple(getattr(instance, name) for name in static)
 
-    def flatten_with_keys(one: Any) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
-        values, rest = flatten(one)
+    def flatten_with_keys(instance: Any) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
+        values, rest = flatten(instance)
         return tuple(zip(keys, values, strict=True)), rest
 
     def unflatten(rest: tuple[Any, ...], values: Any) -> Any:
@@ -54,17 +56,17 @@ def name(path: tuple[Any, ...]) -> str:
     """Name of a leaf from its key path, ``"Dense_0/kernel"``; ``""`` for a bare array.
 
     Args:
-      path: Key path, as `jax.tree_util.tree_flatten_with_path` gives it.
+      path: Key path, as `jax.tree_util.tree_flatten_with_path` returns it.
 
     Returns:
-      The keys, joined by slashes. The box that flax puts around an array (``nnx.Param``, ``linen.Partitioned``) has no
-      part in the name.
+      The keys, joined by slashes. The box that flax puts around an array (``nnx.Param``, ``linen.Partitioned``) is left
+      out of the name.
     """
     return _joined(path[:-1] if path[-1:] == (_BOX,) else path)
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
-    """Leaves with their names, in the tree's own order.
+    """Leaves with their names, in the order of `jax.tree.leaves`.
 
     Args:
       tree: Any pytree.
@@ -73,21 +75,21 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
       Pairs ``(name, leaf)``.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    # What has a value beside other fields is no box.
+    # A node that has further fields in addition to a value is not a box.
     crowded = {path[:-1] for path, _ in leaves if path[-1:] != (_BOX,)}
     return [(_joined(path) if path[:-1] in crowded else name(path), leaf) for path, leaf in leaves]
 
 
 def spread(prefix: PyTree, params: Params, *, argument: str) -> list[Any]:
-    """Spread a pytree prefix over the leaves of the weights.
+    """Broadcast a pytree prefix to the leaves of the weights.
 
     Args:
-      prefix: One value, or a tree that agrees with ``params`` down to some depth.
+      prefix: One value, or a tree with the structure of ``params`` down to some depth.
       params: Weights.
-      argument: What the prefix is, for the error message.
+      argument: Name of the prefix, for the error message.
 
     Returns:
-      One value a leaf of ``params``, in the order of `jax.tree.leaves`.
+      One value per leaf of ``params``, in the order of `jax.tree.leaves`.
 
     Raises:
       ValueError: ``prefix`` does not fit ``params``.
@@ -103,13 +105,13 @@ def spread(prefix: PyTree, params: Params, *, argument: str) -> list[Any]:
 
 
 def is_real(value: Any) -> bool:
-    """Whether a value is a real number, or an array of such; True and False are none.
+    """Whether a value is a real number or an array of real numbers; True and False are not.
 
     Args:
-      value: Anything; may be traced.
+      value: Any object; may be traced.
 
     Returns:
-      Whether it is.
+      True or False.
     """
     if not hasattr(value, "dtype"):
         return isinstance(value, int | float) and not isinstance(value, bool)
@@ -119,7 +121,7 @@ def is_real(value: Any) -> bool:
 
 
 def plain(value: Any) -> int | float:
-    """Python's own number for a number of any kind.
+    """Convert a number to a Python number.
 
     Args:
       value: A number, not traced, shape ``()``.
@@ -136,16 +138,16 @@ def check_number(
     domain: str = "number >= 0",
     allowed: Callable[[Any], bool] = lambda number: not number < 0,
 ) -> None:
-    """Refuse what is no number, or is out of its domain; the content of an array of JAX is not looked at.
+    """Validate a number. The content of a JAX array is not checked.
 
     Args:
-      value: What a user gave; may be traced.
-      argument: Where it was given, for the message.
-      domain: What it may be, for the message.
-      allowed: Whether it may be that; by default nan may, which shows itself in what comes of it.
+      value: Value that a user passed; may be traced.
+      argument: Name of the argument, for the message.
+      domain: Description of the allowed values, for the message.
+      allowed: ``allowed(value) -> bool``. The default allows nan, which appears in every result that depends on it.
 
     Raises:
-      TypeError: No real number.
+      TypeError: Not a real number.
       ValueError: An array of several numbers, or a Python or NumPy number that is not allowed.
     """
     if not is_real(value):
@@ -156,21 +158,21 @@ def check_number(
         raise ValueError(f"{argument} is {value}; give one {domain}.")
 
 
-def check_weights(params: Params, *, whole: bool = False) -> None:
-    """Refuse weights that are no real numbers.
+def check_weights(params: Params, *, integers: bool = False) -> None:
+    """Check that all weights are real numbers.
 
     Args:
       params: Weights.
-      whole: Whether integers pass too.
+      integers: Whether integers are allowed too.
 
     Raises:
-      TypeError: A leaf that is none.
+      TypeError: A leaf of another type.
     """
-    wanted = "real numbers" if whole else "floats"
-    for place, leaf in enumerate(jax.tree.leaves(params)):
+    wanted = "real numbers" if integers else "floats"
+    for index, leaf in enumerate(jax.tree.leaves(params)):
         dtype = getattr(leaf, "dtype", type(leaf))
-        if not is_real(leaf) or not (whole or dtype is float or jnp.issubdtype(dtype, np.floating)):
-            leaf_name = named_leaves(params)[place][0]
+        if not is_real(leaf) or not (integers or dtype is float or jnp.issubdtype(dtype, np.floating)):
+            leaf_name = named_leaves(params)[index][0]
             raise TypeError(
                 f"params has {leaf_name or 'an array'} of dtype {getattr(dtype, '__name__', dtype)}; weights are "
                 f"{wanted}: convert it, or leave it out."
@@ -180,59 +182,59 @@ def check_weights(params: Params, *, whole: bool = False) -> None:
 def first_match(
     patterns: Sequence[str], names: Sequence[str], *, argument: str, what: str = "weight"
 ) -> list[str | None]:
-    """First of the patterns that matches each name.
+    """Find the first pattern that matches each name.
 
     Args:
-      patterns: Regular expressions for a run of whole parts of a name: ``"Dense_1"`` matches ``"Dense_1/kernel"`` and
-        not ``"Dense_10/kernel"``.
-      names: Leaves' names, as `name` makes them.
-      argument: Where the patterns were given, for the error message.
-      what: What the names are names of, for the error message.
+      patterns: Regular expressions. Each is matched against complete parts of a name, one part or several adjacent
+        ones: ``"Dense_1"`` matches ``"Dense_1/kernel"``, but not ``"Dense_10/kernel"``.
+      names: Names of leaves, as `name` returns them.
+      argument: Name of the argument that holds the patterns, for the error message.
+      what: What the names stand for, for the error message.
 
     Returns:
-      One pattern, or None, a name.
+      One pattern or None per name.
 
     Raises:
-      ValueError: A pattern that is no regular expression, matches no name, or is first nowhere.
+      ValueError: A pattern is not a regular expression, matches no name, or is never the first match.
     """
-    found = _matches(patterns, names, argument, what)
-    chosen = [next((pattern for pattern in patterns if found[pattern][place]), None) for place in range(len(names))]
+    matching = _matches(patterns, names, argument, what)
+    chosen = [next((pattern for pattern in patterns if matching[pattern][index]), None) for index in range(len(names))]
     for pattern in patterns:
         if pattern not in chosen:
-            earlier = sorted({str(chosen[place]) for place in np.flatnonzero(found[pattern])})
+            earlier = sorted({str(chosen[index]) for index in np.flatnonzero(matching[pattern])})
             raise ValueError(
-                f"{argument}: the pattern {pattern!r} decides nowhere, since {', '.join(map(repr, earlier))} stands "
+                f"{argument}: the pattern {pattern!r} is never used, because {', '.join(map(repr, earlier))} comes "
                 "before it and the first match wins; put the narrower pattern first."
             )
     return chosen
 
 
 def matches(patterns: Sequence[str], names: Sequence[str], *, argument: str) -> list[bool]:
-    """Whether any of the patterns matches, for each name.
+    """Whether any pattern matches, for each name.
 
     Args:
       patterns: Regular expressions, as for `first_match`.
-      names: Leaves' names, as `name` makes them.
-      argument: Where the patterns were given, for the error message.
+      names: Names of leaves, as `name` returns them.
+      argument: Name of the argument that holds the patterns, for the error message.
 
     Returns:
-      One bool a name.
+      One boolean per name.
 
     Raises:
-      ValueError: A pattern that is no regular expression, or matches no name.
+      ValueError: A pattern is not a regular expression, or matches no name.
     """
-    found = _matches(patterns, names, argument, "weight")
-    return [any(found[pattern][place] for pattern in patterns) for place in range(len(names))]
+    matching = _matches(patterns, names, argument, "weight")
+    return [any(matching[pattern][index] for pattern in patterns) for index in range(len(names))]
 
 
 def norm(tree: PyTree) -> Any:
-    """Euclidean norm of all leaves together, with a gradient of 0 where all are 0.
+    """Euclidean norm of all leaves together; its gradient is 0 where all leaves are 0.
 
     Args:
       tree: Any pytree of arrays.
 
     Returns:
-      The norm, shape ``()``, of at least float32's precision.
+      The norm, shape ``()``, of at least the precision of float32.
     """
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     precise = (leaf.astype(jnp.promote_types(jnp.float32, leaf.dtype)) for leaf in leaves)
@@ -245,17 +247,17 @@ def _joined(path: tuple[Any, ...]) -> str:
 
 
 def _matches(patterns: Sequence[str], names: Sequence[str], argument: str, what: str) -> dict[str, list[bool]]:
-    found = {pattern: _matching(pattern, names, argument) for pattern in patterns}
+    matching = {pattern: _matching(pattern, names, argument) for pattern in patterns}
     for pattern in patterns:
-        if not any(found[pattern]):
-            known = ", ".join(one or "(a bare array)" for one in names) or "(none)"
+        if not any(matching[pattern]):
+            known = ", ".join(leaf_name or "(a bare array)" for leaf_name in names) or "(none)"
             raise ValueError(f"{argument}: the pattern {pattern!r} matches no {what}; these are: {known}.")
-    return found
+    return matching
 
 
 def _matching(pattern: str, names: Sequence[str], argument: str) -> list[bool]:
     try:
         expression = re.compile(f"(?:^|/)(?:{pattern})(?:/|$)")
     except re.error as error:
-        raise ValueError(f"{argument}: {pattern!r} is no regular expression: {error}.") from error
+        raise ValueError(f"{argument}: {pattern!r} is not a regular expression: {error}.") from error
     return [expression.search(name) is not None for name in names]

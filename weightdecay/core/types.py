@@ -1,6 +1,6 @@
-"""The words that signatures are written in: what a weight, a coefficient, a mask or a loss is.
+"""Types of signatures: weights, coefficients, masks, losses, batches.
 
-Shapes are checked by beartype in the tests alone; at run time these names cost nothing.
+Only the tests check shapes, by beartype; at run time these names cost nothing.
 """
 
 from collections.abc import Callable
@@ -14,22 +14,22 @@ Params: TypeAlias = PyTree
 """Weights: any pytree of float arrays."""
 
 ModelState: TypeAlias = PyTree
-"""What a network carries beside its weights and does not differentiate (batch statistics)."""
+"""Arrays that a network carries in addition to its weights and does not differentiate, such as batch statistics."""
 
 Scalar: TypeAlias = float | int | np.number | Float[Array | np.ndarray, ""] | Int[Array | np.ndarray, ""]
 """A real number, shape ``()``: a Python or NumPy number, or a (traced) array."""
 
 Integer: TypeAlias = int | np.integer
-"""A whole number: a Python or a NumPy one."""
+"""An integer of Python or NumPy."""
 
 Schedule: TypeAlias = Callable[[Any], Any]
-"""A number as a function of the step, ``schedule(count) -> scalar``, as optax has them."""
+"""A number as a function of the step, ``schedule(count) -> scalar``, as in optax."""
 
 Coefficient: TypeAlias = Any
-"""A `Scalar`, a pytree prefix of the weights with a `Scalar` a leaf, or a `Schedule`; may be traced."""
+"""A `Scalar`, a pytree prefix of the weights with one `Scalar` per leaf, or a `Schedule`; may be traced."""
 
 Mask: TypeAlias = PyTree
-"""A pytree prefix of the weights with a bool a leaf; True = this weight decays."""
+"""A pytree prefix of the weights with one boolean per leaf; True = this weight decays."""
 
 MaskFn: TypeAlias = Callable[[Params], Mask]
 
@@ -39,13 +39,13 @@ Device: TypeAlias = Any
 """A `jax.Device`."""
 
 LossFn: TypeAlias = Callable[[Any, Any], Any]
-"""``loss_fn(outputs, targets) -> losses`` with one loss an example, shape ``(examples,)``."""
+"""``loss_fn(outputs, targets) -> losses`` with one loss per example, shape ``(examples,)``."""
 
 
 class Batch(NamedTuple):
-    """Some examples of a data set; a plain ``(inputs, targets)`` pair serves as well."""
+    """Examples of a data set. A plain pair ``(inputs, targets)`` works too."""
 
     inputs: Any  # (examples, ...)
     targets: Any  # (examples, ...)
-    weights: Any = None  # of their losses, (examples,), mean 1 over a split; None = all alike
-    fold: Any = None  # in which each validates, int32, (examples,); None = no folds
+    weights: Any = None  # of the losses, (examples,), mean 1 over a split; None = equal weights
+    fold: Any = None  # fold in which each example validates, int32, (examples,); None = no folds

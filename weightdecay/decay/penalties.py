@@ -332,7 +332,7 @@ def penalized(
 
 
 def _total(penalty: Callable[[Any], Any], params: Params, mask: Mask | None) -> Scalar:
-    tree.check_weights(params, whole=True)
+    tree.check_weights(params, integers=True)
     counts = tree.spread(True if mask is None else mask, params, argument="mask")
     wrong = next((m for m in counts if not isinstance(m, bool) and not _is_flag(m)), None)
     if wrong is not None:
