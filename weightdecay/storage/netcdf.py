@@ -1,4 +1,4 @@
-"""netCDF 3 files, read with no more memory than their sizes account for."""
+"""Reading of netCDF 3 files that allocates no more memory than the sizes of the files account for."""
 
 import io
 import math
@@ -9,7 +9,7 @@ from typing import Any
 from weightdecay.core import files
 
 _LARGEST_RANK = 64  # of a NumPy array
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8}  # bytes of a value by netCDF's number of its type
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8}  # bytes of a value by the number of its type in netCDF
 
 
 def read(file: Path) -> Any:
@@ -22,7 +22,7 @@ def read(file: Path) -> Any:
       An ``xarray.Dataset``, in memory.
 
     Raises:
-      ValueError: No netCDF 3 file, or arrays that do not fit in it.
+      ValueError: It is not a netCDF 3 file, or its arrays are larger than the file.
       OSError: It cannot be opened.
     """
     import xarray
@@ -34,9 +34,10 @@ def read(file: Path) -> Any:
 
 
 def _check(file: io.BufferedReader) -> None:
-    """Refuse a netCDF 3 file whose arrays do not fit in it, before memory is taken for them.
+    """Refuse a netCDF 3 file whose header describes arrays larger than the file, before memory is allocated for them.
 
-    See https://docs.unidata.ucar.edu/nug/current/file_format_specifications.html; record dimensions are never written.
+    The format: https://docs.unidata.ucar.edu/nug/current/file_format_specifications.html. Record dimensions are
+    refused, as this library does not write them.
     """
     length = os.fstat(file.fileno()).st_size
 
@@ -52,9 +53,9 @@ def _check(file: io.BufferedReader) -> None:
         return take(size + -size % 4)
 
     def entries(tag: int) -> range:
-        found, count = number(), number()
-        if (found, count) != (0, 0) and found != tag:
-            raise ValueError("its header is no netCDF header")
+        actual, count = number(), number()
+        if (actual, count) != (0, 0) and actual != tag:
+            raise ValueError("its header is not a netCDF header")
         return range(count)
 
     def attributes() -> None:
@@ -65,7 +66,7 @@ def _check(file: io.BufferedReader) -> None:
 
     magic = take(4)
     if magic not in (b"CDF\1", b"CDF\2"):
-        raise ValueError(f"it starts with {magic!r}, not as netCDF 3 does")
+        raise ValueError(f"it starts with {magic!r}, unlike a netCDF 3 file")
     number()
     dimensions: dict[bytes, int] = {}
     for _ in entries(10):

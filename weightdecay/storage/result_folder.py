@@ -1,33 +1,32 @@
-"""What lies on disk: a result as a folder of ordinary files, which other programs can read.
+"""Result folders: a saved result as a folder of ordinary files, which other programs can read.
 
-- ``dataset.nc``: every metric and coordinate, netCDF 3.
-- ``weights.safetensors``: every weight array, all members stacked along the first dimension, under its name
-  (``params/Dense_0/kernel``; what the model carries beside its weights under ``model_state/...``). Where members have
-  arrays of other names, shapes or dtypes, each such structure has its number before the names
-  (``1/params/Dense_0/kernel``), and its members are stacked apart.
+- ``dataset.nc``: all metrics and coordinates, netCDF 3.
+- ``weights.safetensors``: all weight arrays under their names (``params/Dense_0/kernel``), the members stacked along
+  the first dimension; what the model carries in addition to its weights is under ``model_state/...``. If members have
+  arrays of different names, shapes or dtypes, each such structure has a number, which precedes the names
+  (``1/params/Dense_0/kernel``), and its members are stacked separately. `weightdecay.storage.weights` describes how the
+  file holds keys that are not part of a name.
 - ``settings.json``: an object with
 
-  - ``format``: ``"weightdecay result"``, and ``version``: 2, of this layout; 3 where there are several structures;
-  - ``versions``: of the packages that trained its members, by name;
-  - ``settings``: of the run; ``test``: scores on the test examples, or null;
+  - ``format``: ``"weightdecay result"``, and ``version`` of this layout: 2, or 3 if there are several structures;
+  - ``versions``: versions of the packages that trained the members, by name;
+  - ``settings``: settings of the run; ``test``: scores on the test examples, or null;
   - ``members``: hyperparameters of each member by name, in the order of the arrays;
-  - ``structures``: in version 3 alone, the number of each member's structure, from 0;
-  - ``sha256``: in hexadecimal by file name. ``dataset.nc`` and ``weights.safetensors``: of the file's bytes.
-    ``settings.json``: of this object without that entry, written as Python's ``json.dumps(..., sort_keys=True,
-    separators=(",", ":"))`` writes it.
+  - ``structures``: only in version 3, the number of each member's structure, from 0;
+  - ``sha256``: SHA-256 in hexadecimal by file name. For ``dataset.nc`` and ``weights.safetensors`` it is that of the
+    file's bytes; for ``settings.json`` that of this object without this entry, written as Python's
+    ``json.dumps(..., sort_keys=True, separators=(",", ":"))`` writes it.
 
-Version 1 is the same without ``sha256``. The weights of one member alone are a file of their own:
+Version 1 has no ``sha256``. The weights of a single member can be written to a file of their own; see
 `weightdecay.storage.weights`.
 
-Reading runs no code from the files, holds them against their sums, and takes no more memory than their sizes account
-for.
+Reading executes no code from the files, verifies their checksums, and allocates no more memory than the sizes of the
+files account for.
 """
 
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -36,9 +35,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from weightdecay.core import files
-from weightdecay.search import member as member_json
-from weightdecay.storage import netcdf
-from weightdecay.storage import weights as weight_files
+from weightdecay.core.checks import ArgumentError
+from weightdecay.search.member import decode, encode
+from weightdecay.storage import netcdf, weights
+from weightdecay.storage.weights import KeyPath, NamedArrays
 
 _FORMAT = "weightdecay result"
 _VERSION = 3
@@ -47,50 +47,65 @@ _LARGEST_SETTINGS = 2**28  # bytes
 
 
 class Contents(NamedTuple):
-    """What a result folder holds."""
+    """What a result folder holds.
+
+    Attributes:
+      dataset: All metrics, an ``xarray.Dataset`` with the dimension ``member``.
+      members: Hyperparameters of each member by name.
+      weights: ``(params, model_state)`` of each member.
+      settings: Settings of the run.
+      test: Scores on the test examples; None if they were not computed.
+      versions: Versions of the packages that trained the members, by name.
+    """
 
     dataset: Any
     members: list[dict[str, Any]]
-    weights: Sequence[tuple[Any, Any]]  # (params, model_state) of each member
+    weights: Sequence[tuple[Any, Any]]
     settings: dict[str, Any]
     test: dict[str, Any] | None
-    versions: dict[str, str]  # of the packages that trained the members, by name
+    versions: dict[str, str]
 
 
 def check_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Refuse a folder that a result cannot be written to, before any work is done for it.
+    """Validate a folder for a result before any work is done for it.
 
     Args:
-      path: The folder; it may be missing or empty.
-      overwrite: Whether an earlier result may be replaced.
+      path: The folder. It need not exist, or may be empty.
+      overwrite: Whether an existing result is replaced.
 
     Returns:
       The path.
 
     Raises:
       NotADirectoryError: It is a file.
-      FileExistsError: It holds something else, or an earlier result without ``overwrite``.
+      FileExistsError: It holds other files, or a result and ``overwrite`` is False.
       PermissionError: It cannot be written.
+      ArgumentError: It is a mount point, or its name is not valid UTF-8.
     """
-    folder = Path(path)
+    folder = files.check_path(path, "folder")
+    files.recover(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"folder {folder} is a file; give a new or an empty folder.")
+    if folder.is_mount():
+        raise ArgumentError(
+            "folder", f"folder {folder} is a mount point, which cannot be replaced; give a folder in it."
+        )
     entries = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
     if entries and not is_result(folder):
         raise FileExistsError(
-            f"folder {folder} holds something else ({', '.join(entries[:3])}{', ...' if len(entries) > 3 else ''}); "
-            "nothing was touched. Give a new or an empty folder."
+            f"folder {folder} holds other files ({', '.join(entries[:3])}{', ...' if len(entries) > 3 else ''}); "
+            "nothing was changed. Give a new or an empty folder."
         )
     if entries and not overwrite:
         raise FileExistsError(
-            f"folder {folder} holds an earlier result; nothing was touched. Give another folder, or "
+            f"folder {folder} holds an earlier result; nothing was changed. Give another folder, or "
             "overwrite it (overwrite=True; --overwrite on the command line)."
         )
     parent = next(ancestor for ancestor in folder.absolute().parents if ancestor.exists())
     if not parent.is_dir():
-        raise NotADirectoryError(f"folder {folder} lies under {parent}, which is a file; give another folder.")
+        raise NotADirectoryError(f"folder {folder} is below {parent}, which is a file; give another folder.")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"folder {folder} cannot be made: {parent} is not writable; give another folder.")
+        raise PermissionError(f"folder {folder} cannot be created: {parent} is not writable; give another folder.")
     return folder
 
 
@@ -101,7 +116,7 @@ def is_result(path: str | os.PathLike[str]) -> bool:
       path: The folder.
 
     Returns:
-      True if it does.
+      True if it holds one.
     """
     try:
         return _is_ours(_parse(Path(path) / _SETTINGS))
@@ -110,36 +125,33 @@ def is_result(path: str | os.PathLike[str]) -> bool:
 
 
 def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool = False) -> Path:
-    """Write a result folder; it appears whole or not at all.
+    """Write a result folder, completely or not at all.
 
     Args:
       path: The folder; see `check_folder`.
       contents: What to write.
-      overwrite: Whether an earlier result may be replaced.
+      overwrite: Whether an existing result is replaced.
 
     Returns:
       The path.
 
     Raises:
-      OSError: As `check_folder`.
-      ValueError: Two weights of one name, or more members than ``settings.json`` may hold.
+      OSError: As `check_folder`, or the folder cannot be written.
+      ValueError: As `check_folder`, or ``settings.json`` would be too large to be read.
     """
-    from safetensors.numpy import save_file
-
     folder = check_folder(path, overwrite=overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with files.atomic(folder) as unfinished:
+        unfinished.mkdir()
         contents.dataset.to_netcdf(unfinished / _DATASET, engine="scipy")
         arrays, structures = _stack(contents.weights)
-        save_file(arrays, unfinished / _WEIGHTS)
+        weights.write_arrays(unfinished / _WEIGHTS, arrays)
         settings: dict[str, Any] = {
             "format": _FORMAT,
             "version": 3 if structures else 2,
             "versions": contents.versions,
             "settings": contents.settings,
             "test": contents.test,
-            "members": [member_json.encode(member) for member in contents.members],
+            "members": [encode(member) for member in contents.members],
             **({"structures": structures} if structures else {}),
             "sha256": {file: files.file_sum(unfinished / file) for file in (_DATASET, _WEIGHTS)},
         }
@@ -151,18 +163,6 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
                 f"{_LARGEST_SETTINGS}; save the grid in parts."
             )
         (unfinished / _SETTINGS).write_text(text, encoding="utf-8")
-        unfinished.chmod(0o755)
-        (unfinished / _WEIGHTS).chmod(0o644)
-        if folder.exists() and any(folder.iterdir()):
-            replaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            os.replace(folder, replaced)
-            os.replace(unfinished, folder)
-            shutil.rmtree(replaced)
-        else:
-            os.replace(unfinished, folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return folder
 
 
@@ -173,13 +173,14 @@ def read(path: str | os.PathLike[str]) -> Contents:
       path: The folder.
 
     Returns:
-      What it holds. Weights come as nested dictionaries by their names, in NumPy arrays.
+      What it holds. Weights are nested dictionaries and lists of NumPy arrays.
 
     Raises:
-      FileNotFoundError: No such folder, or no result in it.
-      ValueError: A file that is missing, damaged or altered, or written by a later version.
+      FileNotFoundError: There is no such folder, or it holds no result.
+      ValueError: A file is missing, damaged or altered, or was written by a later version.
     """
     folder = Path(path)
+    files.recover(folder)
     if not (folder / _SETTINGS).is_file():
         raise _no_result(folder)
     file = _SETTINGS
@@ -188,7 +189,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
         version = stored["version"] if _is_ours(stored) else None
         if version is not None and (type(version) is not int or version < 1):
             raise ValueError(f"its version is {version!r}")
-    except Exception as error:  # what parsers make of broken bytes is of many types
+    except Exception as error:  # parsers raise errors of many types for damaged files
         raise files.damaged(folder / file, error) from error
     if version is None:
         raise _no_result(folder)
@@ -198,12 +199,12 @@ def read(path: str | os.PathLike[str]) -> Contents:
         )
     try:
         sums = _checked_sums(stored) if version > 1 or "sha256" in stored else None
-        members = [member_json.decode(member) for member in stored["members"]]
+        members = [decode(member) for member in stored["members"]]
         settings, test, trained_by = stored["settings"], stored["test"], stored["versions"]
-        if not isinstance(trained_by, dict) or not all(isinstance(one, str) for one in trained_by.values()):
-            raise ValueError("its versions are no object of words")
+        if not isinstance(trained_by, dict) or not all(isinstance(name, str) for name in trained_by.values()):
+            raise ValueError("its versions are not an object of strings")
         if not isinstance(settings, dict) or not isinstance(test, dict | None):
-            raise ValueError("its settings or its test are no objects")
+            raise ValueError("its settings or its test are not objects")
         file = _DATASET
         _check_file(folder / file, sums)
         dataset = netcdf.read(folder / file)
@@ -212,45 +213,48 @@ def read(path: str | os.PathLike[str]) -> Contents:
         file = _WEIGHTS
         _check_file(folder / file, sums)
         structures = stored["structures"] if version > 2 else [0] * len(members)
-        weights = _Weights(weight_files.read_arrays(folder / file), _checked_structures(structures, len(members)))
+        members_weights = _StackedWeights(
+            weights.read_arrays(folder / file), _checked_structures(structures, len(members))
+        )
     except Exception as error:
         raise files.damaged(folder / file, error) from error
-    return Contents(dataset, members, weights, settings, test, trained_by)
+    return Contents(dataset, members, members_weights, settings, test, trained_by)
 
 
-class _Weights(Sequence[tuple[Any, Any]]):
-    """``(params, model_state)`` of each member, taken from the stacked arrays when asked for."""
+class _StackedWeights(Sequence[tuple[Any, Any]]):
+    """``(params, model_state)`` of each member, taken from the stacked arrays on access."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], structures: Sequence[int]) -> None:
+    def __init__(self, named: NamedArrays, structures: Sequence[int]) -> None:
         sizes = np.bincount(structures)
-        apart: list[dict[str, np.ndarray]] = [{} for _ in sizes]
-        for name, stacked in arrays.items():
-            number, own = name.split("/", 1) if len(sizes) > 1 else ("0", name)
-            if number not in map(str, range(len(sizes))):
-                raise ValueError(f"{name} is of no structure that {_SETTINGS} has")
-            if stacked.shape[:1] != (sizes[int(number)],):
-                raise ValueError(f"{name} has shape {stacked.shape}, {_SETTINGS} has {sizes[int(number)]} members")
-            apart[int(number)][own] = stacked
-        for own in apart:
-            if set(weight_files.nested_by_name(own)) - {"model_state"} != {"params"}:
+        by_structure: list[dict[KeyPath, np.ndarray]] = [{} for _ in sizes]
+        for name, stacked in named.arrays.items():
+            first, *path = named.path(name) if len(sizes) > 1 else ("0", *named.path(name))
+            if first not in map(str, range(len(sizes))):
+                raise ValueError(f"{name} is of a structure that {_SETTINGS} does not have")
+            number = int(first)
+            if stacked.shape[:1] != (sizes[number],):
+                raise ValueError(f"{name} has shape {stacked.shape}, {_SETTINGS} has {sizes[number]} members")
+            by_structure[number][tuple(path)] = stacked
+        for arrays in by_structure:
+            if set(weights.nested(arrays)) - {"model_state"} != {"params"}:
                 raise ValueError("its arrays are not all of params/... and model_state/...")
-        places = [0] * len(sizes)
-        self._arrays: list[tuple[dict[str, np.ndarray], int]] = []  # of each member, with its place in them
+        rows = [0] * len(sizes)
+        self._arrays: list[tuple[dict[KeyPath, np.ndarray], int]] = []  # of each member, and its row in them
         for structure in structures:
-            self._arrays.append((apart[structure], places[structure]))
-            places[structure] += 1
+            self._arrays.append((by_structure[structure], rows[structure]))
+            rows[structure] += 1
 
     def __len__(self) -> int:
         return len(self._arrays)
 
     def __getitem__(self, index: Any) -> Any:
-        arrays, place = self._arrays[index]
-        nested = weight_files.nested_by_name({name: stacked[place, ...] for name, stacked in arrays.items()})
-        return nested["params"], nested.get("model_state", {})
+        arrays, row = self._arrays[index]
+        tree = weights.nested({path: stacked[row, ...] for path, stacked in arrays.items()})
+        return tree["params"], tree.get("model_state", {})
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries that a member's bits depend on."""
+    """Return the versions of the packages that the bits of a member depend on."""
     return {name: metadata.version(name) for name in ("weightdecay", "jax", "jaxlib", "optax", "flax", "numpy")}
 
 
@@ -263,7 +267,7 @@ def _is_ours(stored: Any) -> bool:
 
 
 def _parse(file: Path) -> Any:
-    """JSON in a file; a ValueError for whatever is wrong with it."""
+    """Parse a JSON file; everything that is wrong with it is a ValueError."""
 
     def refuse(constant: str) -> None:
         raise ValueError(f"it holds {constant}")
@@ -285,38 +289,54 @@ def _settings_sum(stored: dict[str, Any]) -> str:
 
 def _checked_sums(stored: dict[str, Any]) -> dict[str, str]:
     if stored["sha256"][_SETTINGS] != _settings_sum(stored):
-        raise ValueError("its content does not fit its sha256")
+        raise ValueError("its content does not match its sha256")
     return stored["sha256"]
 
 
 def _check_file(file: Path, sums: Mapping[str, str] | None) -> None:
-    """Hold a file against its sum; version 1 has none."""
-    if sums is not None and sums[file.name] != (found := files.file_sum(file)):
-        raise ValueError(f"its sha256 is {found}, {_SETTINGS} says {sums[file.name]}")
+    """Compare a file with its checksum; version 1 has no checksums."""
+    if sums is not None and sums[file.name] != (actual := files.file_sum(file)):
+        raise ValueError(f"its sha256 is {actual}, {_SETTINGS} has {sums[file.name]}")
 
 
-def _stack(weights: Sequence[tuple[Any, Any]]) -> tuple[dict[str, np.ndarray], list[int]]:
-    """Arrays by name, members stacked; and the number of each member's structure, empty where all have one."""
-    apart: dict[Any, dict[str, list[np.ndarray]]] = {}
-    of_members = []
-    for params, model_state in weights:
-        arrays = weight_files.by_name({"params": params, "model_state": model_state})
-        structure = frozenset((name, array.shape, array.dtype.str) for name, array in arrays.items())
-        own = apart.setdefault(structure, {name: [] for name in arrays})
-        for name, array in arrays.items():
-            own[name].append(array)
-        of_members.append(structure)
-    numbers = {structure: number for number, structure in enumerate(apart)}
+def _stack(members: Sequence[tuple[Any, Any]]) -> tuple[NamedArrays, list[int]]:
+    """Stack the arrays of the members by structure.
+
+    Returns:
+      The stacked arrays, and the number of each member's structure; no numbers if all members have one structure.
+    """
+    by_structure: dict[Any, dict[str, list[np.ndarray]]] = {}
+    all_paths: dict[Any, dict[str, KeyPath]] = {}
+    structures = []
+    for params, model_state in members:
+        named = weights.by_name({"params": params, "model_state": model_state})
+        structure = frozenset(
+            (name, named.path(name), array.shape, array.dtype.str) for name, array in named.arrays.items()
+        )
+        arrays = by_structure.setdefault(structure, {name: [] for name in named.arrays})
+        all_paths[structure] = named.paths
+        for name, array in named.arrays.items():
+            arrays[name].append(array)
+        structures.append(structure)
+    if len(by_structure) == 1:
+        ((structure, arrays),) = by_structure.items()
+        return NamedArrays({name: np.stack(rows) for name, rows in arrays.items()}, all_paths[structure]), []
+    numbers = {structure: number for number, structure in enumerate(by_structure)}
     stacked = {
-        f"{numbers[structure]}/{name}" if len(apart) > 1 else name: np.stack(members)
-        for structure, own in apart.items()
-        for name, members in own.items()
+        f"{numbers[structure]}/{name}": np.stack(rows)
+        for structure, arrays in by_structure.items()
+        for name, rows in arrays.items()
     }
-    return stacked, [numbers[structure] for structure in of_members] if len(apart) > 1 else []
+    paths = {
+        f"{numbers[structure]}/{name}": (str(numbers[structure]), *path)
+        for structure, by_name in all_paths.items()
+        for name, path in by_name.items()
+    }
+    return NamedArrays(stacked, paths), [numbers[structure] for structure in structures]
 
 
 def _checked_structures(structures: Any, num_members: int) -> list[int]:
-    is_list = isinstance(structures, list) and all(type(one) is int for one in structures)
+    is_list = isinstance(structures, list) and all(type(number) is int for number in structures)
     if not is_list or len(structures) != num_members:
         raise ValueError(f"{_SETTINGS} does not have the structure of each of {num_members} members")
     if sorted(set(structures)) != list(range(len(set(structures)))):
