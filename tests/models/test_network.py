@@ -157,7 +157,7 @@ def test_network_refuses_linen_calls_that_it_cannot_make():
         def __call__(self, x, temperature):
             return x * temperature
 
-    with pytest.raises(TypeError, match="argument 'temperature', which is not known here; give it a default"):
+    with pytest.raises(TypeError, match="argument 'temperature', whose value is not known; give it a default"):
         networks.network(Unknown())
 
     class Nothing(nn.Module):
@@ -476,7 +476,7 @@ def test_dropout_rate_refuses_networks_without_a_layer(train, eqx):
         def forward(params, state, rate, network=network):
             return network.apply(params, state, ROWS, key=KEY, train=train, hyperparameters={"dropout_rate": rate})
 
-        with pytest.raises(ValueError, match=r"axis 'dropout_rate', but no dropout layer was met.*wd\.models"):
+        with pytest.raises(ValueError, match=r"axis 'dropout_rate', but the model called no dropout layer.*wd\.models"):
             jax.eval_shape(forward, params, state, 0.1)
 
 
@@ -501,7 +501,7 @@ def test_dropout_rate_refuses_attention_that_drops_by_itself():
         network = networks.network(model)
         sequences = ROWS[:, None]
         params, state = network.init(FIRST, sequences)
-        with pytest.raises(ValueError, match="drops attention weights at a rate of its own"):
+        with pytest.raises(ValueError, match="drops attention weights at its own rate"):
             network.apply(params, state, sequences, key=KEY, train=True, hyperparameters={"dropout_rate": 0.5})
 
 
@@ -550,7 +550,7 @@ def test_with_options_sets_fields_and_finds_functions_by_their_words():
     module = NnxCNN(features=2, activation=nnx.tanh, rngs=nnx.Rngs(FIRST))
     module.eval()
     same(networks.network(wider).apply(params, state, IMAGES, key=KEY, train=False)[0], module(IMAGES))
-    with pytest.raises(ValueError, match="activation is 'tan', which is none of relu"):
+    with pytest.raises(ValueError, match="activation is 'tan'; give one of relu"):
         networks.with_options(NnxCNN, {"activation": "tan"})
     with pytest.raises(ValueError, match="model has no field 'depth' that a grid can set; it has: activation, "):
         networks.with_options(NnxCNN, {"depth": 3})
@@ -559,11 +559,11 @@ def test_with_options_sets_fields_and_finds_functions_by_their_words():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda eqx: FlaxCNN, "it is a class: make an instance"),
+        (lambda eqx: FlaxCNN, "it is a class; give an instance"),
         (lambda eqx: NnxCNN(rngs=nnx.Rngs(0)), r"has weights already.*lambda rngs: NnxCNN\(..., rngs=rngs\)"),
         (lambda eqx: equinox_model(eqx)(3, key=FIRST), "has weights already.*lambda key"),
         (lambda eqx: eqx.nn.Dropout, r"its __init__ must take rngs \(flax nnx\) or key \(equinox\)"),
-        (lambda eqx: lambda x: x, r"must take rngs \(flax nnx\) or key \(equinox\) by that name"),
+        (lambda eqx: lambda x: x, r"must have an argument named rngs \(flax nnx\) or key \(equinox\)"),
         (lambda eqx: 3, "model is 3, of type int; give a flax linen module"),
     ],
 )

@@ -230,15 +230,15 @@ def test_drop_at_rate_one_has_gradients_of_zero():
         compare.same_bits(gradient, jnp.full_like(ROWS, 1 - rate))
 
 
-@pytest.mark.parametrize("word", sorted(models.ACTIVATIONS))
-def test_activation_words_are_the_functions_of_torch(word):
+@pytest.mark.parametrize("activation", sorted(models.ACTIVATIONS))
+def test_activation_names_are_the_functions_of_torch(activation):
     torch = pytest.importorskip("torch")
-    name = "gelu" if word == "gelu_tanh" else word
-    options = {"approximate": "tanh"} if word == "gelu_tanh" else {}
+    name = "gelu" if activation == "gelu_tanh" else activation
+    options = {"approximate": "tanh"} if activation == "gelu_tanh" else {}
     values = np.linspace(-3, 3, 25, dtype=np.float32)
     expected = getattr(torch.nn.functional, name)(torch.tensor(values), **options)
     # float32, whose exponentials and error functions differ by a few units in the last place between the libraries
-    np.testing.assert_allclose(models.activation_function(word)(values), expected, rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(models.activation_function(activation)(values), expected, rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_activation_words_are_the_functions_of_torch(word):
         (
             lambda: models.MLP(activation="rely"),
             ValueError,
-            r"model.activation is 'rely', which is none of relu, .*function",
+            r"model.activation is 'rely'; give one of relu, .*function.* Did you mean 'relu'",
         ),
         (
             lambda: models.MLP(activation=3),
@@ -257,26 +257,38 @@ def test_activation_words_are_the_functions_of_torch(word):
         (
             lambda: models.MLP(normalization="group"),
             ValueError,
-            r"model.normalization is 'group'; give \"batch\", \"layer\"",
+            r"model.normalization is 'group'; give one of None, 'batch', 'layer'",
         ),
         (lambda: models.MLP(dropout_rate=1.5), ValueError, r"model.dropout_rate is 1.5; give a number in \[0, 1\]"),
-        (lambda: models.MLP(dropout_rate="0.5"), TypeError, r"model.dropout_rate is '0.5'; give a number"),
-        (lambda: models.CNN(features=8), TypeError, r"model.features is 8; give a width a block, such as \(16, 32\)"),
-        (lambda: models.CNN(hidden=(0,)), ValueError, r"model.hidden\[0\] is 0; give a whole number of at least 1"),
+        (lambda: models.MLP(dropout_rate="0.5"), TypeError, r"model.dropout_rate is '0.5', of type str; give a number"),
+        (
+            lambda: models.CNN(features=8),
+            TypeError,
+            r"model.features is 8; give one width per block",
+        ),
+        (lambda: models.CNN(hidden=(0,)), ValueError, r"model.hidden\[0\] is 0; give an integer of at least 1"),
         (lambda: models.Transformer(num_layers=0), ValueError, r"model.num_layers is 0"),
-        (lambda: models.Transformer(width=10), ValueError, r"model.width is 10, no multiple of model.num_heads, 4"),
+        (
+            lambda: models.Transformer(width=10),
+            ValueError,
+            r"model.width is 10; give a multiple of model.num_heads",
+        ),
         (
             lambda: models.Transformer(vocabulary_size=2.0),
             TypeError,
-            r"model.vocabulary_size is 2.0; give a whole number",
+            r"model.vocabulary_size is 2.0, of type float; give an integer",
         ),
-        (lambda: models.Transformer(pooling="max"), ValueError, r"model.pooling is 'max'; give \"mean\" or \"first\""),
+        (lambda: models.Transformer(pooling="max"), ValueError, r"model.pooling is 'max'; give one of 'mean', 'first'"),
         (
             lambda: models.Transformer(padding=0),
             ValueError,
             r"model.padding is 0, a token, and model.vocabulary_size is None",
         ),
-        (lambda: models.Transformer(vocabulary_size=7, padding="0"), TypeError, r"model.padding is '0'; give a token"),
+        (
+            lambda: models.Transformer(vocabulary_size=7, padding="0"),
+            TypeError,
+            r"'0', of type str; give a token",
+        ),
     ],
 )
 def test_network_refuses_fields_that_make_no_model(model, error, message, without_beartype):
@@ -288,7 +300,7 @@ def test_network_refuses_fields_that_make_no_model(model, error, message, withou
     ("model", "inputs", "message"),
     [
         (models.CNN(num_outputs=2), ROWS, r"\(examples, 5\), and models.CNN takes images.*reshape them"),
-        (models.CNN((2, 2, 2), num_outputs=2), IMAGES, r"6, 7, 2\), too small for 3 blocks.*8 x 8 at least"),
+        (models.CNN((2, 2, 2), num_outputs=2), IMAGES, r"6, 7, 2\), too small for 3 blocks.*need at least 8 x 8"),
         (models.Transformer(num_outputs=2), TOKENS, r"integers of shape \(examples, 5\), so tokens.*number of tokens"),
         (models.Transformer(num_outputs=2, vocabulary_size=7), ROWS, r"dtype float32 .*tokens are integers"),
         (models.Transformer(num_outputs=2), IMAGES, r"models.Transformer takes sequences"),

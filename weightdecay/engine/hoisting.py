@@ -1,7 +1,7 @@
-"""Arrays that a function closes over, taken out of its program and made an argument.
+"""Arrays that a function closes over, moved out of its program and made an argument.
 
-`jax.make_jaxpr` does so for what a function uses directly. What is used under a `jax.jit` inside it stays there, and
-would be written out number by number in the compiled program.
+`jax.make_jaxpr` does so for arrays that a function uses directly. Arrays used under a `jax.jit` inside it stay there,
+and would be written number by number into the compiled program.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,20 +9,21 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.core import eval_jaxpr
-from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+from weightdecay.core import jaxprs
 
 
 def hoist(traced: ClosedJaxpr) -> ClosedJaxpr:
-    """Take arrays out of the inner functions of a traced one.
+    """Move the arrays of the inner functions of a traced function to its own constants.
 
-    Functions under `jax.jit` are entered, also where they stand in loops and branches.
+    Functions under `jax.jit` are entered, also inside loops and branches.
 
     Args:
-      traced: As `jax.make_jaxpr` gives it.
+      traced: As `jax.make_jaxpr` returns it.
 
     Returns:
-      The same computation, with all arrays among its own constants; as it is where they stand there already.
+      The same computation, with all arrays among its own constants; ``traced`` itself where they are there already.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -33,18 +34,18 @@ def hoist(traced: ClosedJaxpr) -> ClosedJaxpr:
     """
     hidden: dict[int, Any] = {}
     for equation in traced.jaxpr.eqns:
-        for inner in _inner(equation):
+        for inner in jaxprs.inner(equation):
             hidden |= _constants(inner)
     if not hidden:
         return traced
     constants = [*traced.consts, *hidden.values()]
 
-    def whole(constants: Sequence[Any], *inputs: Any) -> list[Any]:
-        own, others = constants[: len(traced.consts)], constants[len(traced.consts) :]
-        return _evaluate(traced.jaxpr, own, inputs, dict(zip(hidden, others, strict=True)))
+    def with_arguments(constants: Sequence[Any], *inputs: Any) -> list[Any]:
+        direct, moved = constants[: len(traced.consts)], constants[len(traced.consts) :]
+        return _evaluate(traced.jaxpr, direct, inputs, dict(zip(hidden, moved, strict=True)))
 
     avals = [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in traced.in_avals]
-    flat = jax.make_jaxpr(whole)(constants, *avals)
+    flat = jax.make_jaxpr(with_arguments)(constants, *avals)
     jaxpr = flat.jaxpr
     constvars, invars = jaxpr.invars[: len(constants)], jaxpr.invars[len(constants) :]
     return ClosedJaxpr(
@@ -52,48 +53,28 @@ def hoist(traced: ClosedJaxpr) -> ClosedJaxpr:
     )
 
 
-def _inner(equation: JaxprEqn) -> list[ClosedJaxpr]:
-    leaves = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda one: isinstance(one, ClosedJaxpr | Jaxpr))
-    closed = [ClosedJaxpr(one, ()) if isinstance(one, Jaxpr) and not one.constvars else one for one in leaves]
-    return [one for one in closed if isinstance(one, ClosedJaxpr)]
-
-
 def _constants(traced: ClosedJaxpr) -> dict[int, Any]:
-    """Arrays in a traced function and all inside it, by identity."""
-    found = {id(one): one for one in traced.consts}
+    """Arrays in a traced function and in the functions inside it, by identity."""
+    constants = {id(constant): constant for constant in traced.consts}
     for equation in traced.jaxpr.eqns:
-        for inner in _inner(equation):
-            found |= _constants(inner)
-    return found
+        for inner in jaxprs.inner(equation):
+            constants |= _constants(inner)
+    return constants
 
 
 def _evaluate(jaxpr: Jaxpr, constants: Sequence[Any], inputs: Sequence[Any], hoisted: dict[int, Any]) -> list[Any]:
-    """Evaluate with the arrays of inner functions from ``hoisted``, by identity."""
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
-    value = lambda one: one.val if isinstance(one, Literal) else values[one]  # noqa: E731
+    """Evaluate with the arrays of inner functions taken from ``hoisted``, by identity."""
 
     def run(inner: ClosedJaxpr, inputs: Sequence[Any]) -> list[Any]:
-        own = [hoisted[id(constant)] for constant in inner.consts]
-        return _evaluate(inner.jaxpr, own, inputs, hoisted)
+        return _evaluate(inner.jaxpr, [hoisted[id(constant)] for constant in inner.consts], inputs, hoisted)
 
-    for equation in jaxpr.eqns:
+    def interpret(equation: JaxprEqn, operands: list[Any]) -> list[Any] | None:
         enter = _ENTERED.get(equation.primitive.name)
-        operands = [value(one) for one in equation.invars]
-        if enter is not None and any(map(_constants, _inner(equation))):
-            results = enter(equation.params, operands, run)
-        else:
-            results = _bind(equation, operands, jaxpr.debug_info)
-        values.update(zip(equation.outvars, results, strict=True))
-    return [value(one) for one in jaxpr.outvars]
+        if enter is None or not any(map(_constants, jaxprs.inner(equation))):
+            return None
+        return enter(equation.params, operands, run)
 
-
-def _bind(equation: JaxprEqn, operands: Sequence[Any], debug_info: Any) -> list[Any]:
-    pairs = zip(equation.invars, operands, strict=True)
-    variables = {one: operand for one, operand in pairs if not isinstance(one, Literal)}
-    outputs = [one for one in equation.outvars if not isinstance(one, DropVar)]
-    alone = Jaxpr((), list(variables), outputs, [equation], equation.effects, debug_info.with_unknown_names())
-    results = iter(eval_jaxpr(alone, (), *variables.values()))
-    return [None if isinstance(one, DropVar) else next(results) for one in equation.outvars]
+    return jaxprs.evaluate(jaxpr, constants, inputs, interpret)
 
 
 Run = Callable[[ClosedJaxpr, Sequence[Any]], list[Any]]
@@ -107,8 +88,8 @@ def _scan(params: dict[str, Any], operands: list[Any], run: Run) -> list[Any]:
     first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
     constants, init, sliced = operands[:first], operands[first:last], operands[last:]
 
-    def body(carry: list[Any], one: list[Any]) -> tuple[list[Any], list[Any]]:
-        outputs = run(params["jaxpr"], [*constants, *carry, *one])
+    def body(carry: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
+        outputs = run(params["jaxpr"], [*constants, *carry, *slices])
         return outputs[: len(init)], outputs[len(init) :]
 
     carry, stacked = lax.scan(

@@ -1,10 +1,18 @@
-"""How a model is told whether it trains: the words that the libraries and their users have for it."""
+"""What the files of the libraries share: the two functions that each returns, and the flags for training.
+
+A flag is an argument or a field that tells a model whether it is training; each library and its users have names of
+their own for it.
+"""
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
-# What each is in training; its opposite is said in evaluation.
+Functions: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
+"""``init(key, inputs) -> (params, model_state)``, and ``forward(params, model_state, inputs, key, train,
+hyperparameters) -> (outputs, model_state)``, all positional; see `weightdecay.models.network.Network`."""
+
+# Value of each flag in training; in evaluation it has the opposite value.
 _WHEN_TRAINING = {
     "train": True,
     "training": True,
@@ -14,15 +22,15 @@ _WHEN_TRAINING = {
     "inference": False,
 }
 FLAGS = frozenset(_WHEN_TRAINING)
-"""Names of arguments and fields that say whether a model trains."""
+"""Names of arguments and fields that tell a model whether it is training."""
 
 
 def mode(names: Iterable[str], *, train: bool) -> dict[str, bool]:
-    """Flags among some names, as they are in training or in evaluation.
+    """Values of the flags among some names, in training or in evaluation.
 
     Args:
-      names: Of arguments or fields.
-      train: Whether the model trains.
+      names: Names of arguments or fields.
+      train: Whether the model is training.
 
     Returns:
       Values by name.
@@ -35,17 +43,17 @@ def mode(names: Iterable[str], *, train: bool) -> dict[str, bool]:
 
 
 def call_arguments(call: Callable[..., Any], given: Iterable[str] = ()) -> frozenset[str]:
-    """Names of the arguments that a model takes behind its inputs, if they are all known.
+    """Names of the arguments that a model takes after its inputs.
 
     Args:
-      call: The class's ``__call__``: ``self`` and the inputs come first.
-      given: Names, beside the flags, that can be given.
+      call: The ``__call__`` of a class: ``self`` and the inputs come first.
+      given: Names of arguments that can be passed, in addition to the flags.
 
     Returns:
       The names.
 
     Raises:
-      TypeError: A further argument without a default, of which nothing is known.
+      TypeError: Another argument without a default, whose value is not known.
     """
     parameters = list(inspect.signature(call).parameters.values())[2:]
     for parameter in parameters:
@@ -55,7 +63,7 @@ def call_arguments(call: Callable[..., Any], given: Iterable[str] = ()) -> froze
         )
         if needed and parameter.name not in FLAGS and parameter.name not in given:
             raise TypeError(
-                f"model is called with an argument {parameter.name!r}, which is not known here; give it a default. A "
-                f"model takes its inputs and, to be told whether it trains, one of {', '.join(sorted(FLAGS))}."
+                f"model is called with an argument {parameter.name!r}, whose value is not known; give it a default. A "
+                f"model takes its inputs and, to know whether it is training, one of {', '.join(sorted(FLAGS))}."
             )
     return frozenset(parameter.name for parameter in parameters)

@@ -1,14 +1,14 @@
-"""Convolutions and pooling written out as slices and matrix products, in a computation that is already traced.
+"""Convolutions and pooling replaced by slices and matrix products, in a computation that is already traced.
 
-A convolution whose kernels differ from member to member is lowered to a grouped convolution, and pooling to windows
-that are scanned one by one; both are slow, under the gradient above all. `rewrite` changes them in any function, before
-gradients are taken and members are batched, so that networks need not know of it.
+XLA computes a convolution whose kernels differ from member to member as a grouped convolution, and pooling window by
+window. Both are slow, especially under the gradient. `rewrite` replaces them in any function, before gradients are
+taken and members are batched, so that networks need not be changed.
 
-The rule, from shapes alone. A convolution of floats becomes one matrix product with the patches of its inputs; one with
-dilated inputs and stride 1 (a transposed convolution) the transpose of that; one with a single channel a group a sum of
-scaled slices. Max-pooling becomes selections among slices; sum-pooling (the numerator of average-pooling) a sum of
-slices where windows overlap, and stays where they do not, since that is as fast. Large windows stay, and so do batch
-groups and anything empty.
+The shapes alone decide how. A convolution of floats becomes one matrix product with the patches of its inputs; one with
+dilated inputs and stride 1 (a transposed convolution) the transpose of that; one with a single channel per group a sum
+of scaled slices. Max-pooling becomes selections among slices. Sum-pooling (the numerator of average-pooling) becomes a
+sum of slices where windows overlap, and is left unchanged where they do not, since that is as fast. Large windows,
+batch groups and empty arrays are left unchanged.
 """
 
 import functools
@@ -19,11 +19,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, JaxprEqn
+
+from weightdecay.core import jaxprs
 
 
 class _Window(NamedTuple):
@@ -37,30 +38,30 @@ class _Window(NamedTuple):
 
 
 _POINT = _Window()
-# Slices are written out one by one; more of them cost more to compile, and in the end to run, than they save. Windows
-# that do not overlap are cheap to begin with: 1.5 times faster at 6 by 6, slower at 7 by 7.
+# Each slice is an operation of its own; beyond these numbers they cost more to compile, and finally to run, than they
+# save. Windows that do not overlap are fast without rewriting: rewritten, 6 by 6 is 1.5 times faster, 7 by 7 slower.
 _MOST_SLICES = 64
 _MOST_SLICES_APART = 36
 
 
 def rewrite(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Function with its convolutions and poolings written out as slices and matrix products.
+    """Replace the convolutions and poolings of a function by slices and matrix products.
 
-    What it computes is the same but for the order of sums; a function without convolutions or pooling comes out as it
-    was, operation by operation. Loops, branches, `jax.jit` and `jax.checkpoint` inside are entered. Custom derivatives
+    The result is the same except for the order of sums. A function without convolutions or pooling is unchanged,
+    operation by operation. Loops, branches, `jax.jit` and `jax.checkpoint` inside it are entered. Custom derivatives
     are kept: the function of a `jax.custom_vjp` is rewritten, its rules are not.
 
     Args:
       function: Any traceable function; its arguments are pytrees of arrays.
 
     Returns:
-      A function of the same arguments and results. It may be differentiated, batched and compiled as any other.
+      A function with the same arguments and results. It can be differentiated, batched and compiled like any other.
 
     Numerics:
       At ties, max-pooling sends its gradient to the first maximum of the window, as `jax.lax.reduce_window` does. On
-      one core of an AVX-512 CPU, eight members, gradients in a loop: convolutions 5 to 45 times faster, depthwise ones
-      280 times, max-pooling 1.5 to 7 times, sum-pooling 1.2 to 2.6 times. Not measured on GPU or TPU, where the rule
-      is the same: batched matrix products are what those do best.
+      one core of an AVX-512 CPU, with eight members and gradients in a loop, convolutions were 5 to 45 times faster,
+      depthwise ones 280 times, max-pooling 1.5 to 7 times, sum-pooling 1.2 to 2.6 times. The same rule applies on GPU
+      and TPU, where it was not measured.
 
     Examples:
       >>> blur = lambda image, kernel: jax.lax.conv(image, kernel, (1, 1), "SAME")
@@ -80,28 +81,13 @@ def rewrite(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _evaluate(traced: ClosedJaxpr, inputs: Sequence[Any]) -> list[Any]:
-    values = dict(zip(traced.jaxpr.constvars, traced.consts, strict=True))
-    values.update(zip(traced.jaxpr.invars, inputs, strict=True))
-    for equation in traced.jaxpr.eqns:
+    def interpret(equation: JaxprEqn, operands: list[Any]) -> list[Any] | None:
         if _is_rewritten(equation):
-            operands = [_value(operand, values) for operand in equation.invars]
-            results = [_REWRITINGS[equation.primitive.name](*operands, **equation.params)]
-            outputs = equation.outvars
-        else:
-            results, outputs = _bind(_with_inner_rewritten(equation), values, traced.jaxpr.debug_info)
-        values.update(zip(outputs, results, strict=True))
-    return [_value(output, values) for output in traced.jaxpr.outvars]
+            return [_REWRITINGS[equation.primitive.name](*operands, **equation.params)]
+        changed = _with_inner_rewritten(equation)
+        return None if changed is equation else jaxprs.bind(changed, operands, traced.jaxpr.debug_info)
 
-
-def _value(variable: Any, values: dict[Any, Any]) -> Any:
-    return variable.val if isinstance(variable, Literal) else values[variable]
-
-
-def _bind(equation: JaxprEqn, values: dict[Any, Any], debug_info: Any) -> tuple[list[Any], list[Any]]:
-    operands = list(dict.fromkeys(operand for operand in equation.invars if not isinstance(operand, Literal)))
-    outputs = [output for output in equation.outvars if not isinstance(output, DropVar)]
-    alone = Jaxpr((), operands, outputs, [equation], equation.effects, debug_info.with_unknown_names())
-    return jax.core.eval_jaxpr(alone, (), *(values[operand] for operand in operands)), outputs
+    return jaxprs.evaluate(traced.jaxpr, traced.consts, inputs, interpret)
 
 
 def _with_inner_rewritten(equation: JaxprEqn) -> JaxprEqn:
@@ -113,23 +99,20 @@ def _with_inner_rewritten(equation: JaxprEqn) -> JaxprEqn:
     return equation.replace(params={**equation.params, **changed}) if changed else equation
 
 
-def _rewritten_inner(inner: Any) -> Any:
-    if not _holds_any(inner):
-        return inner
-    closed = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+def _rewritten_inner(value: Any) -> Any:
+    if not _holds_any(value):
+        return value
+    closed = value if isinstance(value, ClosedJaxpr) else ClosedJaxpr(value, ())
     inputs = [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in closed.in_avals]
     changed = jax.make_jaxpr(lambda *args: _evaluate(closed, args))(*inputs)
-    return changed if isinstance(inner, ClosedJaxpr) else changed.jaxpr
+    return changed if isinstance(value, ClosedJaxpr) else changed.jaxpr
 
 
-def _holds_any(inner: Any) -> bool:
-    """Whether anything in a traced computation is rewritten; False for all else that stands among the parameters."""
-    if isinstance(inner, ClosedJaxpr):
-        inner = inner.jaxpr
-    if not isinstance(inner, Jaxpr):
-        return False
-    return any(
-        _is_rewritten(equation) or any(map(_holds_any, jax.tree.leaves(equation.params))) for equation in inner.eqns
+def _holds_any(value: Any) -> bool:
+    """Whether a parameter of an equation is a traced function in which anything is rewritten."""
+    closed = jaxprs.as_closed(value)
+    return closed is not None and any(
+        _is_rewritten(equation) or any(map(_holds_any, jaxprs.inner(equation))) for equation in closed.jaxpr.eqns
     )
 
 
@@ -165,11 +148,11 @@ def _convolution(
     preferred_element_type: Any,
     **_: Any,
 ) -> Array:
-    """Bring any layout to channels last, and back."""
+    """Compute a convolution of any layout with channels last."""
     to_inputs, to_kernel, to_outputs = dimension_numbers
     dtype = preferred_element_type or inputs.dtype
 
-    # The patches are many times larger than the inputs; to make them again in the backward pass is no slower.
+    # The patches are many times larger than the inputs; computing them again in the backward pass is not slower.
     @jax.checkpoint
     def convolve(inputs: Any, kernel: Any) -> Array:
         inputs = lax.transpose(inputs, (to_inputs[0], *to_inputs[2:], to_inputs[1]))
@@ -179,27 +162,27 @@ def _convolution(
             outputs = _transposed(inputs, kernel, padding, lhs_dilation, rhs_dilation, precision, dtype)
         else:
             along = zip(kernel.shape, window_strides, padding, lhs_dilation, rhs_dilation, strict=False)
-            windows = [_Window(*one) for one in along]
+            windows = [_Window(*settings) for settings in along]
             outputs = _windowed(inputs, kernel, windows, precision, dtype)
-        places = (to_outputs[0], *to_outputs[2:], to_outputs[1])
-        return lax.transpose(outputs, [places.index(axis) for axis in range(len(places))])
+        order = (to_outputs[0], *to_outputs[2:], to_outputs[1])
+        return lax.transpose(outputs, [order.index(axis) for axis in range(len(order))])
 
     return convolve(inputs, kernel)
 
 
 def _windowed(inputs: Any, kernel: Any, windows: Sequence[_Window], precision: Any, dtype: Any) -> Array:
-    """Convolution, ``(examples, *spatial, channels)`` by ``(*window, channels a group, groups, outputs a group)``."""
+    """Convolution, ``(examples, *spatial, channels)``; kernel ``(*window, channels, groups, outputs)``, per group."""
     *_, channels, groups, outputs_each = kernel.shape
     if groups > 1:
         inputs = inputs.reshape(*inputs.shape[:-1], groups, channels)
     if _is_sum(channels, groups):
-        wide = jnp.promote_types(dtype, jnp.float32)  # a sum of float16s is taken in float32, as in a product
+        wide = jnp.promote_types(dtype, jnp.float32)  # float16s are summed in float32, as in a product
         slices = _slices(inputs, [_POINT, *windows])
         factors = kernel.reshape(-1, groups, outputs_each)
         terms = (part.astype(wide) * factor.astype(wide) for part, factor in zip(slices, factors, strict=True))
         outputs = functools.reduce(lax.add, terms).astype(dtype)
     else:
-        # Axis by axis, so that a window of h * w entries takes h + w slices.
+        # Axis by axis, so that a window of h * w entries needs h + w slices.
         for axis, window in reversed(list(enumerate(windows, 1))):
             inputs = jnp.concatenate(_slices(inputs, [_POINT] * axis + [window]), -1)
         settings = {"precision": precision, "preferred_element_type": dtype}
@@ -218,7 +201,7 @@ def _transposed(
     precision: Any,
     dtype: Any,
 ) -> Array:
-    """Convolution of dilated inputs with stride 1, as the transpose of one that strides: no product with a zero."""
+    """Convolution of dilated inputs with stride 1, as the transpose of a strided one, without products with zeros."""
     *entries, _, groups, channels = kernel.shape
     windows, sizes = [], []
     for before, size, (low, high), stride, dilation in zip(
@@ -243,21 +226,22 @@ def _maximum(operand: Any, **params: Any) -> Array:
     def first_maximum(operand: Any) -> tuple[Array, Array]:
         first, *others = _slices(operand, windows, -jnp.inf)
         best, index = first, jnp.zeros(first.shape, jnp.uint8)
-        for place, other in enumerate(others, 1):
-            stays = (best >= other) | (best != best)  # nan stays, too
-            best, index = jnp.where(stays, best, other), jnp.where(stays, index, place)
+        for position, other in enumerate(others, 1):
+            stays = (best >= other) | (best != best)  # nan stays as well
+            best, index = jnp.where(stays, best, other), jnp.where(stays, index, position)
         return best, index
 
     def at(index: Any, operand: Any) -> Array:
         if not apart:
-            chosen = (jnp.where(index == place, part, 0) for place, part in enumerate(_slices(operand, windows)))
+            parts = enumerate(_slices(operand, windows))
+            chosen = (jnp.where(index == position, part, 0) for position, part in parts)
             return functools.reduce(lax.add, chosen)
-        # Windows as axes of their own: shape (outputs, window, outputs, window, ...).
+        # Separate axes for the windows: shape (outputs, window, outputs, window, ...).
         covered = lax.slice(operand, [0] * operand.ndim, [n * size for n, size in zip(index.shape, sizes, strict=True)])
         blocks = covered.reshape([n for pair in zip(index.shape, sizes, strict=True) for n in pair])
-        places = lax.iota(jnp.uint8, math.prod(sizes)).reshape([n for size in sizes for n in (1, size)])
+        positions = lax.iota(jnp.uint8, math.prod(sizes)).reshape([n for size in sizes for n in (1, size)])
         inside = range(1, blocks.ndim, 2)
-        return jnp.where(jnp.expand_dims(index, inside) == places, blocks, 0).sum(inside)
+        return jnp.where(jnp.expand_dims(index, inside) == positions, blocks, 0).sum(inside)
 
     @jax.custom_jvp
     def pooled(operand: Any) -> Array:
@@ -278,12 +262,12 @@ def _sum(operand: Any, **params: Any) -> Array:
 
 
 def _slices(operand: Any, windows: Sequence[_Window], fill: float = 0.0) -> list[Array]:
-    """Each entry of windows along the first axes as an array over all windows; the last axis runs fastest."""
+    """One array per entry of the window, each over all windows; the entries of the last axis vary fastest."""
     windows = [*windows, *[_POINT] * (operand.ndim - len(windows))]
     edges = [(window.padding[0], window.padding[1], window.operand_dilation - 1) for window in windows]
     padded = lax.pad(operand, np.array(fill, operand.dtype), edges)
     strides = [window.stride for window in windows]
-    # From the first start of a window to the last, both included.
+    # From the first start of a window to the last, both inclusive.
     extents = [
         (size - (window.size - 1) * window.dilation - 1) // window.stride * window.stride + 1
         for size, window in zip(padded.shape, windows, strict=True)
@@ -294,11 +278,11 @@ def _slices(operand: Any, windows: Sequence[_Window], fill: float = 0.0) -> list
 
 def _windows(params: dict[str, Any]) -> list[_Window]:
     names = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
-    return [_Window(*one) for one in zip(*(params[name] for name in names), strict=True)]
+    return [_Window(*settings) for settings in zip(*(params[name] for name in names), strict=True)]
 
 
 def _is_sum(channels: int, groups: int) -> bool:
-    """Whether a convolution is a sum of scaled slices, by its channels a group and its groups."""
+    """Whether a convolution is a sum of scaled slices, from its channels per group and its number of groups."""
     return channels == 1 and groups > 1
 
 

@@ -13,29 +13,29 @@ AXIS = "dropout_rate"
 
 
 def drop(inputs: Any, rate: Any, key: Key, broadcast_dims: Sequence[int] = ()) -> Any:
-    """Set entries to zero at random, and divide the others by the share that is kept.
+    """Set random entries to zero, and divide the others by the fraction that is kept.
 
-    ``inputs * kept / (1 - rate)``, where each of ``kept`` is 1 with probability ``1 - rate`` and 0 otherwise.
+    ``inputs * kept / (1 - rate)``, where each entry of ``kept`` is 1 with probability ``1 - rate`` and 0 otherwise.
 
     Args:
       inputs: Float array of any shape.
       rate: Probability of a zero, in [0, 1], shape ``()``; may be traced.
-      key: Of the mask.
-      broadcast_dims: Axes along which all entries share their fate.
+      key: Random key of ``kept``.
+      broadcast_dims: Axes along which ``kept`` is constant.
 
     Returns:
       Array of the shape and dtype of ``inputs``.
 
     Numerics:
-      The numbers of flax's own dropout layers with the same rate and key, bit for bit. A rate of 0 gives the inputs,
-      bit for bit; a rate of 1 gives zeros, with gradients of zero.
+      The same bits as flax's own dropout layers with the same rate and key. A rate of 0 returns the bits of the inputs;
+      a rate of 1 returns zeros, with gradients of zero.
     """
     shape = list(inputs.shape)
     for dim in broadcast_dims:
         shape[dim] = 1
     keep_prob = 1 - rate
     kept = jnp.broadcast_to(jax.random.bernoulli(key, p=keep_prob, shape=shape), inputs.shape)
-    # Where nothing is kept, the gradient would be 0 / 0. The inputs' dtype holds beside a rate of another one.
+    # Where nothing is kept, the gradient would be 0 / 0. The result has the dtype of the inputs.
     divisor = jnp.where(keep_prob > 0, keep_prob, 1).astype(inputs.dtype)
     return jnp.where(kept, inputs / divisor, jnp.zeros_like(inputs))
 
@@ -43,15 +43,15 @@ def drop(inputs: Any, rate: Any, key: Key, broadcast_dims: Sequence[int] = ()) -
 def no_layer() -> ValueError:
     """Return the error for a network without dropout whose rate is to be set."""
     return ValueError(
-        f"grid has an axis {AXIS!r}, but no dropout layer was met in the model; give it one, such as "
-        "wd.models.Dropout(0.0)(hidden, deterministic=not train), flax's nn.Dropout or equinox's; a layer that the "
-        "model leaves out at rate 0 is none. Or take the axis out of the grid."
+        f"grid has an axis {AXIS!r}, but the model called no dropout layer; add one, such as "
+        "wd.models.Dropout(0.0)(hidden, deterministic=not train), nn.Dropout of flax or that of equinox (a layer that "
+        "the model skips at rate 0 does not count), or remove the axis from the grid."
     )
 
 
 def inside_attention(layer: str) -> ValueError:
-    """Return the error for attention that drops weights by itself, at a rate that cannot be traced."""
+    """Return the error for an attention layer with dropout of its own, whose rate cannot be traced."""
     return ValueError(
-        f"grid has an axis {AXIS!r}, but {layer} drops attention weights at a rate of its own, which flax does not let "
-        "be set by an array; give it dropout_rate=0.0, and put a dropout layer behind it."
+        f"grid has an axis {AXIS!r}, but {layer} drops attention weights at its own rate, which flax does not allow to "
+        "be an array; give it dropout_rate=0.0, and add a dropout layer after it."
     )

@@ -1,7 +1,7 @@
 """Networks of equinox: a module class, or a function of ``key`` that makes a module, with a traced dropout rate.
 
-A module of equinox sees one example. Batches go through it as equinox has it: mapped over the examples, along an axis
-named ``batch`` for its batch normalization.
+A module of equinox takes one example. A batch is mapped over its examples with `jax.vmap`, along an axis named
+``batch``, which batch normalization of equinox needs.
 """
 
 import functools
@@ -16,20 +16,21 @@ import jax.numpy as jnp
 from weightdecay.core import tree
 from weightdecay.core.types import Key, ModelState, Params
 from weightdecay.models import adapters, dropout
+from weightdecay.models.adapters import Functions
 
 
-def functions(factory: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Two pure functions of what makes a module; see `weightdecay.models.network.Network`.
+def functions(factory: Callable[..., Any]) -> Functions:
+    """Return two pure functions of what makes a module.
 
-    Weights are the module with its floating arrays alone, as ``eqx.filter(module, eqx.is_inexact_array)`` gives it:
+    Weights are the module with its floating arrays only, as ``eqx.filter(module, eqx.is_inexact_array)`` returns it:
     ``eqx.combine(params, module)`` is the module with these weights. Its other arrays and its ``eqx.nn.State`` are
     model state. Each example has a key of its own.
 
     Args:
-      factory: ``factory(key=...) -> module``, or ``-> (module, state)`` as ``eqx.nn.make_with_state`` gives it.
+      factory: ``factory(key=...) -> module``, or ``-> (module, state)`` as ``eqx.nn.make_with_state`` returns it.
 
     Returns:
-      ``init`` and ``apply``.
+      ``init`` and ``forward``.
     """
 
     def init(key: Key, inputs: Any) -> tuple[Params, ModelState]:
@@ -41,14 +42,8 @@ def functions(factory: Callable[..., Any]) -> tuple[Callable[..., Any], Callable
         arrays = {"constants": constants, "state": strong}
         return params, {name: leaves for name, leaves in arrays.items() if leaves}
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: Any,
-        *,
-        key: Key,
-        train: bool,
-        hyperparameters: Mapping[str, Any] = {},
+    def forward(
+        params: Params, model_state: ModelState, inputs: Any, key: Key, train: bool, hyperparameters: Mapping[str, Any]
     ) -> tuple[Any, ModelState]:
         import equinox as eqx
 
@@ -58,25 +53,25 @@ def functions(factory: Callable[..., Any]) -> tuple[Callable[..., Any], Callable
             module = _with_rate(module, hyperparameters[dropout.AXIS])
         arguments = inspect.signature(type(module).__call__).parameters
         known = adapters.call_arguments(type(module).__call__, given=("state", "key"))
-        mode = adapters.mode(known, train=train)
+        flags = adapters.mode(known, train=train)
         before = model_state.get("state", [])
         state = jax.tree.unflatten(jax.tree.structure(skeleton.state), before)
         stateful = "state" in known and (bool(before) or arguments["state"].default is inspect.Parameter.empty)
 
-        def one_example(example: Any, key: Key) -> Any:
-            options: dict[str, Any] = {**mode, "key": key} if "key" in known else dict(mode)
+        def apply_to_example(example: Any, key: Key) -> Any:
+            options: dict[str, Any] = {**flags, "key": key} if "key" in known else dict(flags)
             if not stateful:
                 return module(example, **options), state
             return module(example, state=state, **options)
 
         keys = jax.random.split(key, len(inputs))
-        outputs, state = jax.vmap(one_example, axis_name="batch", out_axes=(0, None))(inputs, keys)
+        outputs, state = jax.vmap(apply_to_example, axis_name="batch", out_axes=(0, None))(inputs, keys)
         if not before or not train:
             return outputs, model_state
         after = [leaf.astype(old.dtype) for leaf, old in zip(jax.tree.leaves(state), before, strict=True)]
         return outputs, {**model_state, "state": after}
 
-    return init, apply
+    return init, forward
 
 
 class _Skeleton(NamedTuple):
@@ -121,7 +116,7 @@ def _make(factory: Callable[..., Any], key: Key) -> tuple[Any, Any]:
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], eqx.nn.State):
         return made
     raise TypeError(
-        f"model gives {made!r}, of type {type(made).__name__}; a function of key must make an equinox module, or a "
+        f"model returns {made!r}, of type {type(made).__name__}; a function of key must make an equinox module, or a "
         "module and its state."
     )
 
@@ -129,13 +124,13 @@ def _make(factory: Callable[..., Any], key: Key) -> tuple[Any, Any]:
 def _skeleton(factory: Callable[..., Any]) -> _Skeleton:
     try:
         return _kept_skeleton(factory)
-    except TypeError:  # It cannot be hashed.
+    except TypeError:  # The factory cannot be hashed.
         return _kept_skeleton.__wrapped__(factory)
 
 
 @functools.lru_cache(maxsize=128)
 def _kept_skeleton(factory: Callable[..., Any]) -> _Skeleton:
-    """Skeleton of what a factory makes: one for all its modules, so that their structures are one."""
+    """Skeleton of what a factory makes: one for all its modules, so that their tree structures are equal."""
     import equinox as eqx
 
     module, state = eqx.filter_eval_shape(lambda key: _make(factory, key), jax.random.key(0))
@@ -143,7 +138,7 @@ def _kept_skeleton(factory: Callable[..., Any]) -> _Skeleton:
 
 
 @tree.dataclass
-class _Traced:
+class _TracedDropout:
     """Dropout layer of equinox, at a traced rate."""
 
     rate: Any
@@ -156,15 +151,19 @@ class _Traced:
         if self.inference if inference is None else inference:
             return x
         if key is None:
-            raise RuntimeError("model calls a dropout layer without a key; call it as dropout(x, key=key).")
+            raise RuntimeError("model calls a dropout layer without a key; write dropout(x, key=key).")
         return dropout.drop(x, self.rate, key)
 
 
 def _with_rate(module: Any, rate: Any) -> Any:
     import equinox as eqx
 
-    is_layer = lambda node: isinstance(node, eqx.nn.Dropout)  # noqa: E731
+    def is_layer(node: Any) -> bool:
+        return isinstance(node, eqx.nn.Dropout)
+
+    def traced(node: Any) -> Any:
+        return _TracedDropout(rate, node.inference) if is_layer(node) else node
+
     if not any(map(is_layer, jax.tree.leaves(module, is_leaf=is_layer))):
         raise dropout.no_layer()
-    traced = lambda node: _Traced(rate, node.inference) if is_layer(node) else node  # noqa: E731
     return jax.tree.map(traced, module, is_leaf=is_layer)

@@ -1,6 +1,6 @@
-"""Networks of flax linen: modules as they are, with batch statistics, random streams and a traced dropout rate."""
+"""Networks of flax linen: a module with its batch statistics, random streams and a traced dropout rate."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,76 +8,71 @@ import jax
 
 from weightdecay.core.types import Key, ModelState, Params
 from weightdecay.models import adapters, dropout
+from weightdecay.models.adapters import Functions
 
 _ATTENTION = (nn.MultiHeadDotProductAttention,)
 
 
-def functions(model: nn.Module) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Two pure functions of a module; see `weightdecay.models.network.Network`.
+def functions(model: nn.Module) -> Functions:
+    """Return two pure functions of a module.
 
-    Whether it trains is told in the call where ``__call__`` has an argument for it, and by the module's fields
-    otherwise. All collections but the weights are model state. Random numbers are there in training: the stream
+    Whether it is training is passed in the call if ``__call__`` has an argument for it, and by the fields of the module
+    otherwise. All collections except ``params`` are model state. Random streams exist in training only: the stream
     ``dropout`` has the key itself, all others a fold of it.
 
     Args:
       model: An instance.
 
     Returns:
-      ``init`` and ``apply``.
+      ``init`` and ``forward``.
 
     Raises:
-      TypeError: It is called with arguments of which nothing is known.
+      TypeError: ``__call__`` has arguments whose values are not known.
     """
     if not callable(model):
-        raise TypeError(f"model is of {type(model).__name__}, which has no __call__; give it one, of the inputs.")
+        raise TypeError(f"model is of {type(model).__name__}, which has no __call__; define it, with the inputs.")
     arguments = adapters.call_arguments(type(model).__call__)
-    flags = adapters.mode(arguments, train=True)
-    told_by = () if flags else adapters.mode(_fields(model), train=True)
+    call_flags = adapters.mode(arguments, train=True)
+    field_flags = () if call_flags else adapters.mode(_fields(model), train=True)
 
-    def told(train: bool) -> tuple[nn.Module, dict[str, Any]]:
-        options: dict[str, Any] = adapters.mode(told_by, train=train)
-        return model.clone(**options) if options else model, {**adapters.mode(flags, train=train)}
+    def in_mode(train: bool) -> tuple[nn.Module, dict[str, Any]]:
+        options: dict[str, Any] = adapters.mode(field_flags, train=train)
+        return model.clone(**options) if options else model, {**adapters.mode(call_flags, train=train)}
 
     def init(key: Key, inputs: Any) -> tuple[Params, ModelState]:
         params_key, dropout_key = jax.random.split(key)
-        module, mode = told(train=False)
-        variables = module.init({"params": params_key, "dropout": dropout_key}, inputs, **mode)
+        module, flags = in_mode(train=False)
+        variables = module.init({"params": params_key, "dropout": dropout_key}, inputs, **flags)
         return variables.get("params", {}), {name: value for name, value in variables.items() if name != "params"}
 
-    def forward(params: Params, model_state: ModelState, inputs: Any, key: Key, *, train: bool) -> Any:
-        variables, (module, mode) = {"params": params, **model_state}, told(train)
+    def apply_module(params: Params, model_state: ModelState, inputs: Any, key: Key, train: bool) -> Any:
+        variables, (module, flags) = {"params": params, **model_state}, in_mode(train)
         if not train:
-            return module.apply(variables, inputs, **mode), model_state
+            return module.apply(variables, inputs, **flags), model_state
         # flax draws from the stream "params" for every name that it does not find.
         rngs = {"dropout": key, "params": jax.random.fold_in(key, 1)}
-        outputs, changed = module.apply(variables, inputs, **mode, rngs=rngs, mutable=list(model_state))
+        outputs, changed = module.apply(variables, inputs, **flags, rngs=rngs, mutable=list(model_state))
         return outputs, {**model_state, **changed}
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: Any,
-        *,
-        key: Key,
-        train: bool,
-        hyperparameters: Mapping[str, Any] = {},
+    def forward(
+        params: Params, model_state: ModelState, inputs: Any, key: Key, train: bool, hyperparameters: Mapping[str, Any]
     ) -> tuple[Any, ModelState]:
         if dropout.AXIS not in hyperparameters:
-            return forward(params, model_state, inputs, key, train=train)
-        layers = _Traced(hyperparameters[dropout.AXIS])
+            return apply_module(params, model_state, inputs, key, train)
+        layers = _TracedRate(hyperparameters[dropout.AXIS])
         with nn.intercept_methods(layers):
-            made = forward(params, model_state, inputs, key, train=train)
-            if not layers.met and not train:  # They may be left out in evaluation.
-                jax.eval_shape(lambda: forward(params, model_state, inputs, key, train=True))
-        if not layers.met:
+            made = apply_module(params, model_state, inputs, key, train)
+            if not layers.called and not train:  # The model may skip them in evaluation.
+                jax.eval_shape(lambda: apply_module(params, model_state, inputs, key, train=True))
+        if not layers.called:
             raise dropout.no_layer()
         return made
 
-    return init, apply
+    return init, forward
 
 
 def fields(model: nn.Module) -> frozenset[str]:
-    """Names of the fields of a module that a user sets.
+    """Names of the fields of a module that a user sets, without flags.
 
     Args:
       model: An instance.
@@ -92,12 +87,12 @@ def _fields(model: nn.Module) -> list[str]:
     return [name for name, field in model.__dataclass_fields__.items() if field.init and name not in ("parent", "name")]
 
 
-class _Traced:
+class _TracedRate:
     """Interceptor that gives every dropout layer one traced rate."""
 
     def __init__(self, rate: Any) -> None:
         self._rate = rate
-        self.met = False
+        self.called = False
 
     def __call__(self, layer: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if context.method_name != "__call__":
@@ -106,12 +101,12 @@ class _Traced:
             raise dropout.inside_attention(type(context.module).__name__)
         if not isinstance(context.module, nn.Dropout):
             return layer(*args, **kwargs)
-        self.met = True
+        self.called = True
         return _dropped(context.module, self._rate, *args, **kwargs)
 
 
 def _dropped(layer: nn.Dropout, rate: Any, inputs: Any, deterministic: bool | None = None, rng: Any = None) -> Any:
-    """Outputs of flax's layer, as it computes them, at a traced rate."""
+    """Outputs of flax's layer at a traced rate."""
     if nn.merge_param("deterministic", layer.deterministic, deterministic):
         return inputs
     key = layer.make_rng(layer.rng_collection) if rng is None else rng

@@ -1,6 +1,6 @@
-"""Networks of any library under one face: `Network`, two pure functions that carry model state and random keys.
+"""Networks of any library behind one interface: `Network`, two pure functions that carry model state and random keys.
 
-flax linen, flax nnx and equinox have a file each; what a user gives as two functions of their own is a `Model`.
+flax linen, flax nnx and equinox have a file each; a network that a user defines by two functions is a `Model`.
 """
 
 import functools
@@ -18,6 +18,7 @@ from typing_extensions import override
 from weightdecay.core import tree
 from weightdecay.core.types import Key, ModelState, Params
 from weightdecay.models import dropout, linen, zoo
+from weightdecay.models.adapters import Functions
 
 
 class Network(NamedTuple):
@@ -25,9 +26,9 @@ class Network(NamedTuple):
 
     Attributes:
       init: ``init(key, inputs) -> (params, model_state)``.
-      apply: ``apply(params, model_state, inputs, *, key, train, hyperparameters={}) -> (outputs, model_state)``.
-        ``key`` drives dropout and the like, ``train`` is a Python bool, and ``hyperparameters`` are traced numbers by
-        name, such as ``{"dropout_rate": rate}``.
+      apply: ``apply(params, model_state, inputs, *, key, train, hyperparameters={}) -> (outputs, model_state)``. The
+        key drives dropout and other random layers, ``train`` is a Python bool, and ``hyperparameters`` are traced
+        numbers by name, such as ``{"dropout_rate": rate}``.
     """
 
     init: Callable[[Key, Any], tuple[Params, ModelState]]
@@ -36,13 +37,13 @@ class Network(NamedTuple):
 
 @dataclass(frozen=True)
 class Model:
-    """A network given by two plain functions.
+    """A network defined by two functions.
 
     Attributes:
       init: ``init(key, inputs) -> params``, any pytree of float arrays.
-      apply: ``apply(params, inputs) -> outputs``, with one row an example. It may have further arguments: ``key`` is a
-        random key, new at every step; ``train`` a bool; every other one, such as ``dropout_rate``, a number that an
-        axis of the grid sets, traced, shape ``()``.
+      apply: ``apply(params, inputs) -> outputs``, with one row per example. It may have more arguments: ``key`` is a
+        random key, different at every step; ``train`` is a bool; every other one, such as ``dropout_rate``, is a
+        traced number of shape ``()`` that an axis of the grid sets.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -57,44 +58,44 @@ class Model:
 
 
 def network(model: Any) -> Network:
-    """Bring a model under the one face.
+    """Return the `Network` of a model.
 
     Args:
       model: A flax linen module; a flax nnx class, or a function of ``rngs`` that makes an nnx module; an equinox
-        class, or a function of ``key`` that makes an equinox module; or a `Model` of plain functions.
+        class, or a function of ``key`` that makes an equinox module; or a `Model`.
 
     Returns:
       The network.
 
     Raises:
-      TypeError: Anything else; a model of `weightdecay.models` or a `Model` with a field that is none.
-      ValueError: A field of a model of `weightdecay.models` that is out of its range.
+      TypeError: Anything else; a field of the wrong type in a model of `weightdecay.models` or a `Model`.
+      ValueError: A field of a model of `weightdecay.models` that is out of range.
     """
     if isinstance(model, zoo.OWN):
         zoo.check(model)
     if isinstance(model, nn.Module):
-        return Network(*_checked(linen.functions(model)))
+        return _network(linen.functions(model))
     if isinstance(model, Model):
-        return Network(*_checked(_plain(model)))
+        return _network(_functions(model))
     library = _library(model)
     if library == "nnx":
         from weightdecay.models import nnx
 
-        return Network(*_checked(nnx.functions(model)))
+        return _network(nnx.functions(model))
     if library == "equinox":
         from weightdecay.models import equinox
 
-        return Network(*_checked(equinox.functions(model)))
-    raise _no_model(model)
+        return _network(equinox.functions(model))
+    raise _not_a_model(model)
 
 
 def complete(model: Any, num_outputs: int) -> Any:
-    """Model with its number of outputs, where it left that to the data.
+    """Set the number of outputs of a model that leaves it to the data.
 
     Args:
-      model: Any model. A linen module with a field ``num_outputs`` of None is completed, and a class or function with
-        an argument ``num_outputs`` whose default is None, or which has none; others come back as they are.
-      num_outputs: What the data asks for.
+      model: Any model. These are completed: a linen module whose field ``num_outputs`` is None, and a class or function
+        whose argument ``num_outputs`` has the default None or no default. Others are returned unchanged.
+      num_outputs: Number of outputs that the data needs.
 
     Returns:
       The model.
@@ -108,21 +109,21 @@ def complete(model: Any, num_outputs: int) -> Any:
 
 
 def traced_axes(model: Any) -> frozenset[str]:
-    """Axes of a grid that a network takes as traced numbers.
+    """Axes of a grid that a network accepts as traced numbers.
 
     Args:
       model: Any that `network` takes.
 
     Returns:
-      Their names: ``dropout_rate``, or for a `Model` what its ``apply`` takes.
+      Their names: ``dropout_rate``, or for a `Model` the further arguments of its ``apply``.
     """
     if not isinstance(model, Model):
         return frozenset({dropout.AXIS})
-    return _further(model) - {"key", "train"}
+    return _further_arguments(model) - {"key", "train"}
 
 
 def static_axes(model: Any) -> frozenset[str]:
-    """Axes of a grid that set a field of the model; each value makes a network of its own.
+    """Axes of a grid that set a field of the model; each value makes a separate network.
 
     Args:
       model: Any that `network` takes.
@@ -136,17 +137,17 @@ def static_axes(model: Any) -> frozenset[str]:
 
 
 def with_options(model: Any, options: Mapping[str, Any]) -> Any:
-    """Model with other values of some fields.
+    """Return a model with other values of some fields.
 
     Args:
       model: Any that `network` takes.
-      options: Values by name; a word stands for the activation function of that name where the model holds a function.
+      options: Values by name. Where the present value is a function, a string is the name of an activation function.
 
     Returns:
       The model; equal for equal options, so that it is compiled once.
 
     Raises:
-      ValueError: A name that is none of `static_axes`, or a word that is no activation function.
+      ValueError: A name that is not in `static_axes`, or an unknown activation function.
     """
     if not options:
         return model
@@ -158,10 +159,10 @@ def with_options(model: Any, options: Mapping[str, Any]) -> Any:
         present = {name: getattr(model, name) for name in options}
     else:
         present = {name: _arguments(model)[name].default for name in options}
-    holds_function = lambda name: callable(present[name]) and present[name] is not inspect.Parameter.empty  # noqa: E731
+    functions = {name for name, value in present.items() if callable(value) and value is not inspect.Parameter.empty}
     values: dict[str, Any] = {
         name: zoo.activation_function(value, argument=f"model.{name}")
-        if isinstance(value, str) and holds_function(name)
+        if isinstance(value, str) and name in functions
         else value
         for name, value in options.items()
     }
@@ -169,50 +170,59 @@ def with_options(model: Any, options: Mapping[str, Any]) -> Any:
 
 
 def rewritten(network: Network, rewrite: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Network:
-    """Network whose forward pass is rewritten.
+    """Return a network whose forward pass is rewritten.
 
     Args:
-      network: Any.
-      rewrite: From a function of trees of arrays to one with the same arguments and results.
+      network: Any network.
+      rewrite: Maps a function of trees of arrays to another with the same arguments and results.
 
     Returns:
       The network.
     """
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: Any,
-        *,
-        key: Key,
-        train: bool,
-        hyperparameters: Mapping[str, Any] = {},
+    def forward(
+        params: Params, model_state: ModelState, inputs: Any, key: Key, train: bool, hyperparameters: Mapping[str, Any]
     ) -> tuple[Any, ModelState]:
-        def forward(params: Params, model_state: ModelState, inputs: Any, key: Key, hyperparameters: Any) -> Any:
+        def traced(params: Params, model_state: ModelState, inputs: Any, key: Key, hyperparameters: Any) -> Any:
             return network.apply(params, model_state, inputs, key=key, train=train, hyperparameters=hyperparameters)
 
-        return rewrite(forward)(params, model_state, inputs, key, dict(hyperparameters))
+        return rewrite(traced)(params, model_state, inputs, key, dict(hyperparameters))
 
-    return Network(network.init, apply)
+    return Network(network.init, _apply(forward))
 
 
 def computing_in(network: Network, dtype: Any) -> Network:
-    """Network that computes in another float dtype: mixed precision.
+    """Return a network that computes in another float dtype: mixed precision.
 
-    Weights and inputs are cast on their way in, outputs and model state on their way out, so that gradients, weights
-    and what is carried keep their dtypes.
+    Weights and inputs are cast to the dtype before the forward pass; outputs and model state are cast back after it.
+    Gradients, weights and state keep their dtypes.
 
     Args:
-      network: Any.
+      network: Any network.
       dtype: Such as ``"bfloat16"``.
 
     Returns:
       The network.
     """
 
-    def cast(tree: Any) -> Any:
-        is_float = lambda leaf: jnp.issubdtype(jnp.result_type(leaf), jnp.floating)  # noqa: E731
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if is_float(leaf) else leaf, tree)
+    def cast_leaf(leaf: Any) -> Any:
+        return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+
+    def forward(
+        params: Params, model_state: ModelState, inputs: Any, key: Key, train: bool, hyperparameters: Mapping[str, Any]
+    ) -> tuple[Any, ModelState]:
+        params, inputs = jax.tree.map(cast_leaf, (params, inputs))
+        outputs, changed = network.apply(
+            params, model_state, inputs, key=key, train=train, hyperparameters=hyperparameters
+        )
+        outputs = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), outputs)
+        return outputs, jax.tree.map(lambda after, before: after.astype(before.dtype), changed, model_state)
+
+    return Network(network.init, _apply(forward))
+
+
+def _apply(forward: Callable[..., tuple[Any, ModelState]]) -> Callable[..., tuple[Any, ModelState]]:
+    """Give a forward pass the signature of ``Network.apply``."""
 
     def apply(
         params: Params,
@@ -223,17 +233,25 @@ def computing_in(network: Network, dtype: Any) -> Network:
         train: bool,
         hyperparameters: Mapping[str, Any] = {},
     ) -> tuple[Any, ModelState]:
-        outputs, changed = network.apply(
-            cast(params), model_state, cast(inputs), key=key, train=train, hyperparameters=hyperparameters
-        )
-        outputs = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), outputs)
-        return outputs, jax.tree.map(lambda after, before: after.astype(before.dtype), changed, model_state)
+        return forward(params, model_state, inputs, key, train, hyperparameters)
 
-    return Network(network.init, apply)
+    return apply
+
+
+def _network(functions: Functions) -> Network:
+    """Return the network of two functions; weights that cannot be trained raise an error when they are initialized."""
+    init, forward = functions
+
+    def checked_init(key: Key, inputs: Any) -> tuple[Params, ModelState]:
+        params, model_state = init(key, inputs)
+        tree.check_weights(params)
+        return params, model_state
+
+    return Network(checked_init, _apply(forward))
 
 
 class _Partial(functools.partial):
-    """`functools.partial` that equals another one of the same function and arguments."""
+    """A `functools.partial` that is equal to another one with the same function and arguments."""
 
     @override
     def __eq__(self, other: object) -> bool:
@@ -247,86 +265,68 @@ class _Partial(functools.partial):
         return self.func, self.args, frozenset(self.keywords.items())
 
 
-def _plain(model: Model) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _functions(model: Model) -> Functions:
     for name in ("init", "apply"):
         if not callable(getattr(model, name)):
             raise TypeError(f"model.{name} is {getattr(model, name)!r}; give a function, as wd.Model describes it.")
-    further = _further(model)
+    further = _further_arguments(model)
 
     def init(key: Key, inputs: Any) -> tuple[Params, ModelState]:
         params = model.init(key, inputs)
         if not jax.tree.leaves(params):
             raise ValueError(
-                f"model.init gives {params!r}, which holds no weights; it must return a tree of float arrays."
+                f"model.init returns {params!r}, which holds no weights; it must return a tree of float arrays."
             )
         return params, {}
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: Any,
-        *,
-        key: Key,
-        train: bool,
-        hyperparameters: Mapping[str, Any] = {},
+    def forward(
+        params: Params, model_state: ModelState, inputs: Any, key: Key, train: bool, hyperparameters: Mapping[str, Any]
     ) -> tuple[Any, ModelState]:
         unknown = sorted(hyperparameters.keys() - further)
         if unknown:
             raise ValueError(
-                f"grid has an axis {unknown[0]!r}, which model.apply does not take; give it an argument of that name."
+                f"grid has an axis {unknown[0]!r}, which model.apply does not take; add an argument of that name."
             )
-        own = {"key": key, "train": train}
-        arguments = {name: value for name, value in own.items() if name in further}
+        available = {"key": key, "train": train}
+        arguments = {name: value for name, value in available.items() if name in further}
         return model.apply(params, inputs, **arguments, **hyperparameters), model_state
 
-    return init, apply
+    return init, forward
 
 
-def _further(model: Model) -> frozenset[str]:
-    """Arguments of a `Model` behind the weights and the inputs."""
+def _further_arguments(model: Model) -> frozenset[str]:
+    """Arguments of the ``apply`` of a `Model` after the weights and the inputs."""
     parameters = _parameters(model.apply)
     return frozenset(list(parameters)[2:]) if callable(model.apply) else frozenset()
 
 
-def _checked(functions: tuple[Callable[..., Any], Callable[..., Any]]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Functions whose first weights are refused where they cannot be trained."""
-    init, apply = functions
-
-    def checked(key: Key, inputs: Any) -> tuple[Params, ModelState]:
-        params, model_state = init(key, inputs)
-        tree.check_weights(params)
-        return params, model_state
-
-    return checked, apply
-
-
 def _library(model: Any) -> str | None:
-    """Library whose modules a class or a function makes; None = neither."""
+    """Library whose modules a class or a function makes; None = unknown."""
     arguments = _arguments(model)
     return "nnx" if "rngs" in arguments else "equinox" if "key" in arguments else None
 
 
 def _arguments(model: Any) -> dict[str, inspect.Parameter]:
-    """Arguments of what makes modules: a class of nnx or equinox, or a function; none of what makes none."""
-    bare = model
-    while isinstance(bare, functools.partial):
-        bare = bare.func
+    """Arguments of what makes modules, a class of nnx or equinox or a function; empty for anything else."""
+    function = model
+    while isinstance(function, functools.partial):
+        function = function.func
     modules = _module_classes()
-    if isinstance(bare, type):
-        return _parameters(model) if issubclass(bare, modules) else {}
-    if isinstance(bare, modules) or isinstance(bare, nn.Module | Model) or not callable(bare):
+    if isinstance(function, type):
+        return _parameters(model) if issubclass(function, modules) else {}
+    if isinstance(function, modules) or isinstance(function, nn.Module | Model) or not callable(function):
         return {}
     return _parameters(model)
 
 
 def _module_classes() -> tuple[type, ...]:
-    """Classes of nnx's and equinox's modules, of those that anybody has imported."""
+    """Module classes of nnx and equinox, of those libraries that have been imported."""
     loaded = (sys.modules.get(name) for name in ("flax.nnx", "equinox"))
     return tuple(library.Module for library in loaded if library is not None)
 
 
 def _parameters(function: Any) -> dict[str, inspect.Parameter]:
-    """Named arguments of a function or a class; what a partial one binds by name has that as its default."""
+    """Named arguments of a function or a class; an argument bound by `functools.partial` has that default."""
     if isinstance(function, functools.partial):
         parameters = dict(list(_parameters(function.func).items())[len(function.args) :])
         bound = {
@@ -336,7 +336,7 @@ def _parameters(function: Any) -> dict[str, inspect.Parameter]:
         }
         return parameters | bound
     try:
-        # The metaclass of nnx hides the arguments.
+        # The metaclass of nnx hides the arguments of a class.
         parameters = inspect.signature(function.__init__ if isinstance(function, type) else function).parameters
     except (TypeError, ValueError):  # built in
         return {}
@@ -344,22 +344,20 @@ def _parameters(function: Any) -> dict[str, inspect.Parameter]:
     return {p.name: p for p in (named[1:] if isinstance(function, type) else named)}
 
 
-def _no_model(model: Any) -> TypeError:
+def _not_a_model(model: Any) -> TypeError:
     hint = (
         "give a flax linen module, such as wd.models.MLP((64, 64)), a flax nnx class or a function of rngs, an equinox "
         "class or a function of key, or wd.Model(init, apply)"
     )
     if isinstance(model, type):
-        hint = "it is a class: make an instance, such as wd.models.MLP((64, 64))"
+        hint = "it is a class; give an instance, such as wd.models.MLP((64, 64))"
         if issubclass(model, _module_classes()):
-            hint = (
-                "its __init__ must take rngs (flax nnx) or key (equinox), so that each member makes weights of its own"
-            )
+            hint = "its __init__ must take rngs (flax nnx) or key (equinox), so that each member initializes its own"
     elif isinstance(model, _module_classes()):
         hint = (
-            "it has weights already, and each member makes its own: give the class, or a function such as "
+            "it has weights already, and each member initializes its own; give the class, or a function such as "
             f"lambda rngs: {type(model).__name__}(..., rngs=rngs) (flax nnx) or lambda key: ... (equinox)"
         )
     elif callable(model):
-        hint = "a function that makes a model must take rngs (flax nnx) or key (equinox) by that name"
+        hint = "a function that makes a model must have an argument named rngs (flax nnx) or key (equinox)"
     return TypeError(f"model is {model!r}, of type {type(model).__name__}; {hint}.")

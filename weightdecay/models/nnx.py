@@ -10,26 +10,28 @@ from typing_extensions import override
 
 from weightdecay.core.types import Key, ModelState, Params
 from weightdecay.models import adapters, dropout
+from weightdecay.models.adapters import Functions
 
 
-def functions(factory: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Two pure functions of what makes a module; see `weightdecay.models.network.Network`.
+def functions(factory: Callable[..., Any]) -> Functions:
+    """Return two pure functions of what makes a module.
 
-    Weights are the module's ``nnx.Param``, model state all its other variables but the random ones, both as nested
-    dictionaries by the module's own names, which ``nnx.update`` takes. Each random stream has a fold of the key.
+    Weights are the ``nnx.Param`` of the module. Model state is all its other variables except the random ones. Both are
+    nested dictionaries with the module's own names, which ``nnx.update`` accepts. Each random stream has a fold of the
+    key.
 
     Args:
       factory: ``factory(rngs=...) -> module``.
 
     Returns:
-      ``init`` and ``apply``.
+      ``init`` and ``forward``.
     """
 
     def make(rngs: nnx.Rngs) -> nnx.Module:
         module = factory(rngs=rngs)
         if not isinstance(module, nnx.Module):
             raise TypeError(
-                f"model gives {module!r}, of type {type(module).__name__}; a function of rngs must make a flax nnx "
+                f"model returns {module!r}, of type {type(module).__name__}; a function of rngs must make a flax nnx "
                 "module."
             )
         return module
@@ -38,14 +40,8 @@ def functions(factory: Callable[..., Any]) -> tuple[Callable[..., Any], Callable
         del inputs
         return _divided(make(nnx.Rngs(key)))
 
-    def apply(
-        params: Params,
-        model_state: ModelState,
-        inputs: Any,
-        *,
-        key: Key,
-        train: bool,
-        hyperparameters: Mapping[str, Any] = {},
+    def forward(
+        params: Params, model_state: ModelState, inputs: Any, key: Key, train: bool, hyperparameters: Mapping[str, Any]
     ) -> tuple[Any, ModelState]:
         module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
         nnx.update(module, params)
@@ -55,13 +51,13 @@ def functions(factory: Callable[..., Any]) -> tuple[Callable[..., Any], Callable
         if dropout.AXIS in hyperparameters:
             _set_rate(module, hyperparameters[dropout.AXIS])
         arguments = adapters.call_arguments(type(module).__call__, given=("rngs",))
-        mode: dict[str, Any] = adapters.mode(arguments, train=train)
+        options: dict[str, Any] = adapters.mode(arguments, train=train)
         if "rngs" in arguments and train:
-            mode["rngs"] = nnx.Rngs(jax.random.fold_in(key, 0))
-        outputs = module(inputs, **mode)  # pyright: ignore[reportCallIssue]
+            options["rngs"] = nnx.Rngs(jax.random.fold_in(key, 0))
+        outputs = module(inputs, **options)  # pyright: ignore[reportCallIssue]
         return outputs, _within(model_state, _divided(module)[1]) if train else model_state
 
-    return init, apply
+    return init, forward
 
 
 def _divided(module: nnx.Module) -> tuple[Params, ModelState]:
@@ -70,26 +66,26 @@ def _divided(module: nnx.Module) -> tuple[Params, ModelState]:
 
 
 def _within(before: Any, after: Any) -> Any:
-    """What has become of a state, without what a forward pass has put beside it."""
+    """New values of a state, without the entries that a forward pass has added to it."""
     if not isinstance(before, dict):
         return after
     return {name: _within(value, after[name]) for name, value in before.items()}
 
 
 def _random(state: Any, key: Key) -> Any:
-    """Keys and counts of all random streams, as they stand at the beginning of a forward pass."""
+    """Keys and counts of all random streams at the beginning of a forward pass."""
     leaves, structure = jax.tree.flatten(state)
-    made = []
-    for place, leaf in enumerate(leaves, start=1):
+    values = []
+    for number, leaf in enumerate(leaves, start=1):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            own = jax.random.fold_in(key, place)
-            made.append(jax.random.split(own, leaf.shape) if leaf.shape else own)
+            folded = jax.random.fold_in(key, number)
+            values.append(jax.random.split(folded, leaf.shape) if leaf.shape else folded)
         else:
-            made.append(jnp.zeros(leaf.shape, leaf.dtype))
-    return structure.unflatten(made)
+            values.append(jnp.zeros(leaf.shape, leaf.dtype))
+    return structure.unflatten(values)
 
 
-class _Traced(nnx.Dropout):
+class _TracedDropout(nnx.Dropout):
     """Dropout layer of flax, at a traced rate."""
 
     @override
@@ -111,6 +107,6 @@ def _set_rate(module: nnx.Module, rate: Any) -> None:
     layers = [layer for layer in layers if isinstance(layer, nnx.Dropout)]
     if not layers:
         raise dropout.no_layer()
-    for layer in layers:  # Where else it is held, in a list or a closure, it is the same layer.
-        layer.__class__ = _Traced
+    for layer in layers:  # In place: the module may hold the same layer in a list or a closure as well.
+        layer.__class__ = _TracedDropout
         layer.rate = nnx.data(rate)

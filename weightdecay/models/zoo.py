@@ -1,7 +1,7 @@
-"""Models of our own, flax linen modules: `MLP`, `CNN`, `Transformer`, and a `Dropout` layer whose rate may be traced.
+"""Models of this library, flax linen modules: `MLP`, `CNN`, `Transformer`, and a `Dropout` layer with a traced rate.
 
-Each takes the activation function as a word, so that a grid may hold it, and the axis ``dropout_rate`` of a grid sets
-the rate of all its dropout layers.
+Each takes the activation function by its name, so that it can be an axis of a grid. The axis ``dropout_rate`` of a grid
+sets the rate of all dropout layers.
 """
 
 import functools
@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from typing_extensions import override
 
+from weightdecay.core import checks
+from weightdecay.core.checks import ArgumentError, ArgumentTypeError
+from weightdecay.core.text import suggestion
 from weightdecay.models import dropout
 
 ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
@@ -28,19 +31,19 @@ ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
     "sigmoid": nn.sigmoid,
     "tanh": nn.tanh,
 }
-"""Activation functions by the words that fields and grids hold; ``gelu`` is exact, ``gelu_tanh`` flax's own default."""
+"""Activation functions by name; ``gelu`` is exact, ``gelu_tanh`` is the default of flax."""
 
 _NORMALIZATIONS = (None, "batch", "layer")
 
 
 class Dropout(nn.Dropout):
-    """Dropout layer whose rate may be an array, traced or not; all else is as in flax's ``nn.Dropout``.
+    """Dropout layer whose rate may be an array, traced or not; otherwise the same as ``nn.Dropout`` of flax.
 
     Attributes:
-      rate: Probability of a zero, in [0, 1], shape ``()``; may be traced. At 0 the inputs come out as they are.
-      broadcast_dims: Axes along which all entries share their fate.
+      rate: Probability of a zero, in [0, 1], shape ``()``; may be traced. At 0 the inputs are returned unchanged.
+      broadcast_dims: Axes along which the dropout mask is constant.
       deterministic: Whether nothing is dropped; here or in the call.
-      rng_collection: The random stream.
+      rng_collection: Name of the random stream.
 
     Examples:
       >>> layer = Dropout(jnp.array(0.5), deterministic=False)
@@ -64,15 +67,15 @@ class Dropout(nn.Dropout):
 class MLP(nn.Module):
     """Multilayer perceptron; inputs are flattened.
 
-    Each hidden layer is a dense layer, its normalization, the activation function and dropout. With the defaults it is
-    dense layers with ``relu`` between them.
+    Each hidden layer is a dense layer, normalization, the activation function and dropout. With the defaults the model
+    is dense layers with ``relu`` between them.
 
     Attributes:
       hidden: Width of each hidden layer.
-      num_outputs: Width of the last layer; None takes it from the data when training starts.
-      activation: A word of `ACTIVATIONS`, or a function of an array.
+      num_outputs: Width of the last layer; None = taken from the data when training starts.
+      activation: A name in `ACTIVATIONS`, or a function of an array.
       normalization: ``"batch"``, ``"layer"`` or None.
-      dropout_rate: In [0, 1]; an axis ``dropout_rate`` of a grid goes before it.
+      dropout_rate: In [0, 1]; an axis ``dropout_rate`` of a grid overrides it.
     """
 
     hidden: Sequence[int] = (64, 64)
@@ -84,7 +87,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, inputs: Any, train: bool = False) -> Any:
         """Map a batch, shape ``(examples, ...)``, to outputs, shape ``(examples, num_outputs)``."""
-        num_outputs = _given(self.num_outputs)
+        num_outputs = _checked_num_outputs(self.num_outputs)
         hidden = _dense_layers(self, inputs.reshape(inputs.shape[0], -1), train)
         return nn.Dense(num_outputs)(hidden)
 
@@ -92,16 +95,16 @@ class MLP(nn.Module):
 class CNN(nn.Module):
     """Convolutional network: blocks of a 3x3 convolution and 2x2 max-pooling, then dense layers.
 
-    Each block is a convolution that keeps height and width, its normalization, the activation function, and pooling
-    that halves both. Dropout stands before every dense layer.
+    Each block is a convolution that keeps height and width, normalization, the activation function, and pooling that
+    halves both. Dropout comes before every dense layer.
 
     Attributes:
       features: Channels of each block.
       hidden: Width of each hidden dense layer.
-      num_outputs: Width of the last layer; None takes it from the data when training starts.
-      activation: A word of `ACTIVATIONS`, or a function of an array.
+      num_outputs: Width of the last layer; None = taken from the data when training starts.
+      activation: A name in `ACTIVATIONS`, or a function of an array.
       normalization: ``"batch"``, ``"layer"`` (over the channels) or None.
-      dropout_rate: In [0, 1]; an axis ``dropout_rate`` of a grid goes before it.
+      dropout_rate: In [0, 1]; an axis ``dropout_rate`` of a grid overrides it.
     """
 
     features: Sequence[int] = (16, 32)
@@ -117,15 +120,15 @@ class CNN(nn.Module):
 
         Args:
           inputs: Shape ``(examples, height, width, channels)``, or ``(examples, height, width)`` for one channel.
-          train: Whether dropout and batch statistics act.
+          train: Whether dropout is active and batch statistics are updated.
 
         Returns:
           Outputs, shape ``(examples, num_outputs)``.
 
         Raises:
-          ValueError: Inputs that are no images, or too small for so many blocks.
+          ValueError: Inputs that are not images, or too small for the number of blocks.
         """
-        num_outputs = _given(self.num_outputs)
+        num_outputs = _checked_num_outputs(self.num_outputs)
         hidden = self._images(inputs)
         for channels in self.features:
             hidden = nn.Conv(channels, (3, 3))(hidden)
@@ -151,32 +154,33 @@ class CNN(nn.Module):
         if min(inputs.shape[1:3]) < smallest:
             raise ValueError(
                 f"inputs have shape {_per_example(shape)}, too small for {len(self.features)} blocks that halve height "
-                f"and width, which take {smallest} x {smallest} at least; give model.features fewer entries."
+                f"and width and need at least {smallest} x {smallest}; give model.features fewer entries."
             )
         return inputs
 
 
 class Transformer(nn.Module):
-    """Transformer that maps a sequence to one output: encoder blocks that normalize first, then the mean over places.
+    """Transformer that maps a sequence to one output: pre-norm encoder blocks, then the mean over the positions.
 
-    Integers are tokens and are embedded; real inputs are projected. Positions have an embedding that is learned. A
-    block adds to what stands at a place first attention over all places, then a perceptron of one hidden layer, each
-    taken of the normalized. Dropout stands behind the embedding, the attention and the perceptron.
+    Integer inputs are tokens and are embedded; real inputs are projected. Positions have a learned embedding. Each
+    block adds attention over all positions, then a perceptron with one hidden layer, both applied to normalized
+    activations. Dropout comes after the embedding, the attention and the perceptron.
 
     Attributes:
-      num_layers: Blocks.
-      width: Of what stands at a place; a multiple of ``num_heads``.
-      num_heads: Of the attention.
-      mlp_width: Hidden width of a block's perceptron; None = 4 times ``width``.
-      num_outputs: Width of the last layer; None takes it from the data when training starts.
-      vocabulary_size: Tokens are 0 to ``vocabulary_size - 1``; needed for tokens, None for real inputs. A token beyond
+      num_layers: Number of blocks.
+      width: Size of the activations at a position; a multiple of ``num_heads``.
+      num_heads: Attention heads.
+      mlp_width: Hidden width of the perceptron of a block; None = 4 times ``width``.
+      num_outputs: Width of the last layer; None = taken from the data when training starts.
+      vocabulary_size: Tokens are 0 to ``vocabulary_size - 1``; needed for tokens, None for real inputs. A larger token
         gives nan.
-      max_length: Most places; None = as many as all inputs have.
-      padding: Token that fills up short sequences: nothing attends to it, and it is left out of the mean. None = none.
-      pooling: ``"mean"`` over the places, or ``"first"``, the first place alone.
-      activation: A word of `ACTIVATIONS`, or a function of an array.
-      normalization: ``"layer"``, ``"batch"`` (over examples and places, padding left out) or None.
-      dropout_rate: In [0, 1]; an axis ``dropout_rate`` of a grid goes before it.
+      max_length: Maximum number of positions; None = the length of the inputs.
+      padding: Token that fills short sequences: it is not attended to, and is excluded from the mean. None = no
+        padding.
+      pooling: ``"mean"`` over the positions, or ``"first"``, the first position only.
+      activation: A name in `ACTIVATIONS`, or a function of an array.
+      normalization: ``"layer"``, ``"batch"`` (over examples and positions, without padding) or None.
+      dropout_rate: In [0, 1]; an axis ``dropout_rate`` of a grid overrides it.
 
     References:
       Xiong et al., On Layer Normalization in the Transformer Architecture, 2020.
@@ -200,17 +204,17 @@ class Transformer(nn.Module):
         """Map sequences to outputs.
 
         Args:
-          inputs: Tokens, integers, shape ``(examples, length)``; or real, shape ``(examples, length, features)``, or
+          inputs: Integer tokens, shape ``(examples, length)``; or real, shape ``(examples, length, features)``, or
             ``(examples, length)`` for one feature.
-          train: Whether dropout and batch statistics act.
+          train: Whether dropout is active and batch statistics are updated.
 
         Returns:
           Outputs, shape ``(examples, num_outputs)``.
 
         Raises:
-          ValueError: Inputs that are no sequences, or do not fit ``vocabulary_size``, ``padding`` or ``max_length``.
+          ValueError: Inputs that are not sequences, or do not fit ``vocabulary_size``, ``padding`` or ``max_length``.
         """
-        num_outputs = _given(self.num_outputs)
+        num_outputs = _checked_num_outputs(self.num_outputs)
         self._check_inputs(inputs)
         is_there = jnp.ones(inputs.shape[:2], bool) if self.padding is None else inputs != self.padding
         mask = None if self.padding is None else is_there
@@ -245,18 +249,18 @@ class Transformer(nn.Module):
 
     @nn.nowrap
     def _check_inputs(self, inputs: Any) -> None:
-        shape, whole = _per_example(inputs.shape), jnp.issubdtype(inputs.dtype, jnp.integer)
+        shape, is_integer = _per_example(inputs.shape), jnp.issubdtype(inputs.dtype, jnp.integer)
         if inputs.ndim not in (2, 3):
             raise ValueError(
                 f"inputs have shape {shape}, and models.Transformer takes sequences, (examples, length) or (examples, "
                 "length, features); reshape them."
             )
-        if self.vocabulary_size is None and whole and inputs.ndim == 2:
+        if self.vocabulary_size is None and is_integer and inputs.ndim == 2:
             raise ValueError(
                 f"inputs are integers of shape {shape}, so tokens, and model.vocabulary_size is None; give the number "
                 "of tokens, or convert the inputs to floats."
             )
-        if self.vocabulary_size is not None and not (whole and inputs.ndim == 2):
+        if self.vocabulary_size is not None and not (is_integer and inputs.ndim == 2):
             raise ValueError(
                 f"inputs have dtype {inputs.dtype} and shape {shape}, and model.vocabulary_size is "
                 f"{self.vocabulary_size}: tokens are integers of shape (examples, length); convert the inputs, or give "
@@ -265,69 +269,70 @@ class Transformer(nn.Module):
         if self.max_length is not None and inputs.shape[1] > self.max_length:
             raise ValueError(
                 f"inputs have shape {shape}, and model.max_length is {self.max_length}; give a max_length of "
-                f"{inputs.shape[1]} at least, or cut the sequences."
+                f"{inputs.shape[1]} at least, or shorten the sequences."
             )
 
 
 OWN = (MLP, CNN, Transformer)
-"""Classes that `check` knows."""
+"""Classes whose fields `check` validates."""
 
 
 def activation_function(activation: str | Callable[[Any], Any], *, argument: str = "activation") -> Any:
-    """Activation function that a word stands for.
+    """Look up an activation function by its name.
 
     Args:
-      activation: A word of `ACTIVATIONS`, or a function, which comes back as it is.
-      argument: Where it was given, for the error message.
+      activation: A name in `ACTIVATIONS`, or a function, which is returned unchanged.
+      argument: Name of the argument, for the message.
 
     Returns:
       The function.
 
     Raises:
-      TypeError: Neither a word nor a function.
-      ValueError: An unknown word.
+      TypeError: Neither a string nor a function.
+      ValueError: An unknown name.
     """
     known = ", ".join(ACTIVATIONS)
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"{argument} is {activation!r}, which is none of {known}; give one of them, or a function."
+            raise ArgumentError(
+                argument,
+                f"{argument} is {activation!r}; give one of {known}, or a function."
+                f"{suggestion(activation, ACTIVATIONS)}",
             )
         return ACTIVATIONS[activation]
     if not callable(activation):
-        raise TypeError(
-            f"{argument} is {activation!r}; give a function of an array, such as jax.nn.relu, or one of {known}."
+        raise ArgumentTypeError(
+            argument,
+            f"{argument} is {activation!r}; give a function of an array, such as jax.nn.relu, or one of {known}.",
         )
     return activation
 
 
 def check(model: Any) -> None:
-    """Refuse fields that make no network.
+    """Validate the fields of a model.
 
     Args:
-      model: One of `OWN`.
+      model: An instance of one of `OWN`.
 
     Raises:
       TypeError: A field of the wrong type.
-      ValueError: A field out of its range, an unknown word, or padding without tokens.
+      ValueError: A field out of range, an unknown name, or padding without tokens.
     """
     for name in ("features", "hidden"):
         if hasattr(model, name):
             _check_widths(name, getattr(model, name))
     for name in ("num_layers", "width", "num_heads"):
         if hasattr(model, name):
-            _check_width(name, getattr(model, name))
+            checks.integer(getattr(model, name), f"model.{name}", at_least=1)
     for name in ("num_outputs", "mlp_width", "vocabulary_size", "max_length"):
         if getattr(model, name, None) is not None:
-            _check_width(name, getattr(model, name))
+            checks.integer(getattr(model, name), f"model.{name}", at_least=1)
     activation_function(model.activation, argument="model.activation")
-    if model.normalization not in _NORMALIZATIONS:
-        raise ValueError(f'model.normalization is {model.normalization!r}; give "batch", "layer" or None.')
-    rate = model.dropout_rate
-    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number | np.ndarray | jax.Array):
-        raise TypeError(f"model.dropout_rate is {rate!r}; give a number in [0, 1], such as 0.1.")
-    if isinstance(rate, int | float | np.number) and not 0 <= rate <= 1:
-        raise ValueError(f"model.dropout_rate is {rate}; give a number in [0, 1], such as 0.1.")
+    checks.one_of(model.normalization, "model.normalization", _NORMALIZATIONS)
+    if not isinstance(model.dropout_rate, np.ndarray | jax.Array):
+        checks.number(
+            model.dropout_rate, "model.dropout_rate", at_least=0, at_most=1, allowed="a number in [0, 1], such as 0.1"
+        )
     if isinstance(model, Transformer):
         _check_transformer(model)
 
@@ -335,14 +340,12 @@ def check(model: Any) -> None:
 def _check_transformer(model: Transformer) -> None:
     if model.width % model.num_heads:
         raise ValueError(
-            f"model.width is {model.width}, no multiple of model.num_heads, {model.num_heads}; give one that is."
+            f"model.width is {model.width}; give a multiple of model.num_heads, which is {model.num_heads}."
         )
-    if model.pooling not in ("mean", "first"):
-        raise ValueError(f'model.pooling is {model.pooling!r}; give "mean" or "first".')
+    checks.one_of(model.pooling, "model.pooling", ("mean", "first"))
     if model.padding is None:
         return
-    if isinstance(model.padding, bool) or not isinstance(model.padding, int | np.integer):
-        raise TypeError(f"model.padding is {model.padding!r}; give a token, such as 0, or None.")
+    checks.integer(model.padding, "model.padding", allowed="a token, such as 0, or None")
     if model.vocabulary_size is None:
         raise ValueError(
             f"model.padding is {model.padding}, a token, and model.vocabulary_size is None; give the number of tokens, "
@@ -353,26 +356,19 @@ def _check_transformer(model: Transformer) -> None:
 def _check_widths(name: str, widths: Any) -> None:
     if isinstance(widths, str) or not isinstance(widths, Sequence | np.ndarray):
         layer = "hidden layer, such as (64, 64)" if name == "hidden" else "block, such as (16, 32)"
-        raise TypeError(f"model.{name} is {widths!r}; give a width a {layer}, or () for none.")
-    for place, width in enumerate(widths):
-        _check_width(f"{name}[{place}]", width)
+        raise ArgumentTypeError(f"model.{name}", f"model.{name} is {widths!r}; give one width per {layer}, or ().")
+    for index, width in enumerate(widths):
+        checks.integer(width, f"model.{name}[{index}]", at_least=1)
 
 
-def _check_width(name: str, width: Any) -> None:
-    if isinstance(width, bool) or not isinstance(width, int | np.integer):
-        raise TypeError(f"model.{name} is {width!r}; give a whole number of at least 1.")
-    if width < 1:
-        raise ValueError(f"model.{name} is {width}; give a whole number of at least 1.")
-
-
-def _given(num_outputs: int | None) -> int:
+def _checked_num_outputs(num_outputs: int | None) -> int:
     if num_outputs is None:
         raise ValueError("num_outputs is None; give it, or let training take it from the data.")
     return num_outputs
 
 
 def _dense_layers(model: MLP | CNN, hidden: Any, train: bool) -> Any:
-    """Outputs of a model's hidden dense layers; they become layers of the module that calls."""
+    """Outputs of the hidden dense layers of a model; the layers belong to the calling module."""
     for width in model.hidden:
         hidden = nn.Dense(width)(hidden)
         hidden = _normalized(model.normalization, hidden, train)
@@ -382,10 +378,10 @@ def _dense_layers(model: MLP | CNN, hidden: Any, train: bool) -> Any:
 
 
 def _normalized(normalization: str | None, hidden: Any, train: bool, mask: Any = None) -> Any:
-    """Outputs of a normalization layer, which becomes a layer of the module that calls.
+    """Outputs of a normalization layer, which belongs to the calling module.
 
-    Running averages keep 9 tenths at a step, as torch's do: with flax's own 99 hundredths, a short run would be judged
-    by its first steps.
+    Running averages have a momentum of 0.9, as in torch. With the default of flax, 0.99, the evaluation of a short run
+    would depend on its first steps.
     """
     if normalization == "batch":
         layer = nn.BatchNorm(use_running_average=not train, momentum=0.9)
