@@ -177,12 +177,14 @@ def test_proximal_l1_reaches_the_lasso(diabetes, base):
     np.testing.assert_allclose(objective, LASSO_OBJECTIVE, rtol=1e-13)  # fourteen digits are given
 
 
-def _adam_without_its_metric(rule):
-    return wd.optimizer(optax.scale_by_adam(), _to_zero(1.0), rule, metric=lambda state: jnp.ones_like(state.nu))
+def _adam_without_its_diagonal(rule):
+    return wd.optimizer(
+        optax.scale_by_adam(), _to_zero(1.0), rule, preconditioner_diagonal=lambda state: jnp.ones_like(state.nu)
+    )
 
 
-def test_proximal_l1_in_adam_without_its_metric_is_all_zeros(diabetes):
-    assert not np.any(_least_squares(diabetes, _adam_without_its_metric, wd.ProximalL1(1.0)))
+def test_proximal_l1_in_adam_without_its_diagonal_is_all_zeros(diabetes):
+    assert not np.any(_least_squares(diabetes, _adam_without_its_diagonal, wd.ProximalL1(1.0)))
 
 
 @pytest.mark.parametrize("base", BOTH)

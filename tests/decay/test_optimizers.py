@@ -397,7 +397,7 @@ def test_independent_decays_by_the_schedule_over_its_peak():
         _assert_close(updates, jax.tree.map(lambda leaf, s=scale: -0.5 * s * leaf, params), rtol=1e-14)  # roundings
 
 
-# Proximal steps need the metric of what they stand behind.
+# Proximal steps need the diagonal of the preconditioner.
 
 WITH_MEMORY = [
     optax.trace(0.9),
@@ -413,10 +413,10 @@ WITH_MEMORY = [
     "rule",
     [wd.ProximalL1(0.1), wd.ProximalL2(0.1), wd.ProximalElasticNet(0.1, 0.1), wd.ProximalGroupLasso(0.1)],
 )
-def test_optimizer_refuses_a_proximal_rule_beside_a_memory_without_metric(base, rule):
-    with pytest.raises(ValueError, match=r"Proximal.*has a memory.*wd\.adam, or pass metric"):
+def test_optimizer_refuses_a_proximal_rule_with_a_memory_without_its_diagonal(base, rule):
+    with pytest.raises(ValueError, match=r"Proximal.*has a memory.*wd\.adam, or pass preconditioner_diagonal"):
         wd.optimizer(base, 0.1, rule).init(_params())
-    wd.optimizer(base, 0.1, rule, metric=lambda state: _params()).init(_params())
+    wd.optimizer(base, 0.1, rule, preconditioner_diagonal=lambda state: _params()).init(_params())
 
 
 @pytest.mark.parametrize("base", [optax.identity(), optax.clip(1.0)])
@@ -425,9 +425,11 @@ def test_optimizer_takes_a_proximal_rule_beside_a_base_without_memory(base):
 
 
 @pytest.mark.usefixtures("float64")
-def test_metric_scales_the_proximal_step():
+def test_preconditioner_diagonal_scales_the_proximal_step():
     diagonal = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.5, _params())
-    transform = wd.optimizer(optax.identity(), 0.1, wd.ProximalL1(2.0), metric=lambda state: diagonal, **EVERYTHING)
+    transform = wd.optimizer(
+        optax.identity(), 0.1, wd.ProximalL1(2.0), preconditioner_diagonal=lambda state: diagonal, **EVERYTHING
+    )
     params, zeros = _params(), jax.tree.map(jnp.zeros_like, _params())
     updates, _ = transform.update(zeros, transform.init(params), params)
     soft = lambda w, d: np.sign(w) * np.maximum(np.abs(w) - 0.1 * 2.0 / d, 0)  # noqa: E731
@@ -436,15 +438,15 @@ def test_metric_scales_the_proximal_step():
 
 
 @pytest.mark.usefixtures("float64")
-def test_adam_takes_the_proximal_step_in_its_metric():
+def test_adam_scales_the_proximal_step_by_its_diagonal():
     # After one step m_hat = g and D = |g| + eps, whatever b1 and b2.
     params, gradient = _params(), _gradient(_params())
     transform = wd.adam(0.1, wd.ProximalL1(0.05), eps=1e-3, **EVERYTHING)
     updates, _ = transform.update(gradient, transform.init(params), params)
     for leaf, w in PARAMS.items():
-        metric = np.abs(gradient[leaf]) + 1e-3
-        stepped = w - 0.1 * gradient[leaf] / metric
-        expected = np.sign(stepped) * np.maximum(np.abs(stepped) - 0.1 * 0.05 / metric, 0)
+        diagonal = np.abs(gradient[leaf]) + 1e-3
+        stepped = w - 0.1 * gradient[leaf] / diagonal
+        expected = np.sign(stepped) * np.maximum(np.abs(stepped) - 0.1 * 0.05 / diagonal, 0)
         # The bias correction 1 - b2 cancels three digits of sixteen.
         np.testing.assert_allclose(params[leaf] + updates[leaf], expected, rtol=1e-12, atol=1e-13)
 

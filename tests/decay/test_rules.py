@@ -18,9 +18,9 @@ from scipy import optimize
 import compare
 import weightdecay as wd
 from weightdecay import decay
-from weightdecay.decay import base as rule
+from weightdecay.decay import base
 from weightdecay.decay import coupled, decoupled, masks, placement, projected
-from weightdecay.decay.elementwise import Plain, Terms
+from weightdecay.decay.elementwise import ElementwiseRule, Terms
 
 
 def _soft(z, t):
@@ -160,7 +160,7 @@ EXAMPLES = {
     "Constrained": Example((0.6, 0.02), (1e6, 0.02), move=_constrained),
     "SelectiveProjection": Example((0.8,), move=_selective_projection),
 }
-PLAIN = [name for name, kind in decay.KINDS.items() if issubclass(kind, Plain)]
+PLAIN = [name for name, kind in decay.KINDS.items() if issubclass(kind, ElementwiseRule)]
 
 
 # The bases in numpy: what a gradient becomes, the diagonal D, and the second moment.
@@ -322,11 +322,11 @@ def _largest_difference(one, other):
 def test_kinds_holds_every_rule_of_its_modules():
     classes = {
         name: kind
-        for module in (coupled, decoupled, projected, decay)
+        for module in (coupled, decoupled, projected)
         for name, kind in inspect.getmembers(module, inspect.isclass)
-        if issubclass(kind, rule.Rule) and kind.__module__ == module.__name__
+        if issubclass(kind, decay.Rule) and kind.__module__ == module.__name__
     }
-    assert classes == decay.KINDS
+    assert {"NoDecay": wd.NoDecay, **classes} == decay.KINDS
     assert set(EXAMPLES) == set(decay.KINDS)
     assert all(getattr(wd, name) is kind and name in wd.__all__ for name, kind in decay.KINDS.items())
 
@@ -614,9 +614,9 @@ def test_coefficient_tree_that_does_not_fit_is_refused():
             r"coefficient of L2.*'Dense_9' matches no weight that decays; these are: Dense_0/ker",
         ),
         (wd.PerLayer({"Dense_0": 0.1}), r"no pattern matches Dense_1/kernel; add a pattern, or give default=0\.0"),
-        (wd.PerLayer({".*": 0.1, "Dense_0": 0.2}), r"'Dense_0' decides nowhere, since '\.\*' stands before it"),
+        (wd.PerLayer({".*": 0.1, "Dense_0": 0.2}), r"'Dense_0' is never used, because '\.\*' comes before it"),
         (wd.PerLayer({".*/kernel": 0.1, "bias": 0.2}), r"'bias' matches no weight that decays"),
-        (wd.PerLayer({"(": 0.1}), r"'\(' is no regular expression"),
+        (wd.PerLayer({"(": 0.1}), r"'\(' is not a regular expression"),
     ],
 )
 def test_per_layer_is_refused_where_it_misses(coefficient, message):
@@ -651,7 +651,7 @@ def test_coefficient_schedule_is_its_number_at_each_step(name, schedule):
     state = BASES[base].make(_rule(name)).init(params)
     for count in range(3):
         one = _rule(name, tuple(c / (1 + count) for c in EXAMPLES[name].coefficients))
-        np.testing.assert_allclose(jax.tree.leaves(rule.at_step(scheduled, count)), jax.tree.leaves(one), rtol=1e-6)
+        np.testing.assert_allclose(jax.tree.leaves(decay.at_step(scheduled, count)), jax.tree.leaves(one), rtol=1e-6)
         updates, state = BASES[base].make(one).update(_gradient(params), state, params)
         params = optax.apply_updates(params, updates)
     # The schedule divides in float32, the loop in float64.
@@ -965,9 +965,9 @@ def test_proximal_l1_makes_exact_zeros_that_l1_does_not(make):
 @pytest.mark.parametrize(
     ("rule", "error", "message"),
     [
-        (wd.L2, TypeError, r"decay is the kind L2 without its coefficient; write wd\.L2\(0\.01\)"),
-        (wd.ElasticNet, TypeError, r"decay is the kind ElasticNet .*; write wd\.ElasticNet\(0\.01, 0\.01\)"),
-        (wd.NoDecay, TypeError, r"decay is the kind NoDecay .*; write wd\.NoDecay\(\)"),
+        (wd.L2, TypeError, r"decay is the class L2 without a coefficient; write wd\.L2\(0\.01\)"),
+        (wd.ElasticNet, TypeError, r"decay is the class ElasticNet .*; write wd\.ElasticNet\(0\.01, 0\.01\)"),
+        (wd.NoDecay, TypeError, r"decay is the class NoDecay .*; write wd\.NoDecay\(\)"),
         (0.01, TypeError, r"decay is 0\.01, of type float.*give one of: NoDecay, L2, .* for example wd\.L2\(0\.01\)"),
         ("L2", TypeError, r"decay is 'L2', of type str.*give one of: NoDecay"),
         (None, TypeError, r"decay is None, of type NoneType.*give one of: NoDecay"),
@@ -975,8 +975,8 @@ def test_proximal_l1_makes_exact_zeros_that_l1_does_not(make):
         (wd.L2(None), TypeError, r"decay = L2\(None\): coefficient is None, of type NoneType; give a number >= 0"),
         (wd.L2({}), TypeError, r"coefficient is {}, of type dict; give a number >= 0"),
         (wd.L2(1j), TypeError, r"coefficient is 1j, of type complex; give a number >= 0"),
-        (decay.Rule, TypeError, r"which is no decay rule; give one of: NoDecay, L2"),
-        (decay.Rule(), TypeError, r"which is no decay rule; give one of: NoDecay, L2"),
+        (decay.Rule, TypeError, r"which is not a decay rule; give one of: NoDecay, L2"),
+        (decay.Rule(), TypeError, r"which is not a decay rule; give one of: NoDecay, L2"),
         (wd.L2(True), TypeError, r"coefficient is True, of type bool; give a number >= 0"),
         (wd.L2(np.True_), TypeError, r"coefficient is np\.True_, of type bool; give a number >= 0"),
         (wd.L2(-0.1), ValueError, r"decay = L2\(-0\.1\): coefficient is -0\.1; a coefficient is a finite number >= 0"),

@@ -47,9 +47,8 @@ def simulated(optimizer, decay, num_steps=10_000):
     ids=["adamw", "independent", "sgd", "momentum"],
 )
 def test_decayed_rotation_is_that_of_a_simulation(kind, member):
-    others = {name: value for name, value in member.items() if name != "decay"}
-    optimizer = kind(decay=member["decay"], mask=wd.masks.everything, **others)
-    (predicted,) = theory.decayed(member, kind, [1]).rotation
+    optimizer = kind(**member, mask=wd.masks.everything)
+    (predicted,) = theory.decayed(optimizer, [1]).rotation
     # The equilibrium is one of means: a run of 5,000 steps is within some percent of it.
     np.testing.assert_allclose(simulated(optimizer, member["decay"]), predicted, rtol=0.04)
 
@@ -74,9 +73,9 @@ def test_decayed_time_scale_is_how_weights_shrink_by_themselves(kind, decay, oth
         updates, state = optimizer.update(zeros, state, params)
         params = jax.tree.map(jnp.add, params, updates)
         norms.append(float(jnp.linalg.norm(params["kernel"])))
-    told = theory.decayed({"decay": decay, "learning_rate": 0.02, **others}, kind, range(1, 11))
+    predicted = theory.decayed(optimizer, range(1, 11))
     # float32: shares of 1e-2 are known to some 1e-5.
-    np.testing.assert_allclose(1 - np.divide(norms[1:], norms[:-1]), 1 / told.time_scale, rtol=1e-4)
+    np.testing.assert_allclose(1 - np.divide(norms[1:], norms[:-1]), 1 / predicted.time_scale, rtol=1e-4)
 
 
 def test_decayed_time_scale_of_l2_under_momentum_is_reached_slowly():
@@ -90,9 +89,7 @@ def test_decayed_time_scale_of_l2_under_momentum_is_reached_slowly():
 
     params = {"kernel": jnp.ones(3)}
     _, weights = jax.lax.scan(step, (params, optimizer.init(params)), length=400)
-    (time_scale,) = theory.decayed(
-        {"decay": wd.L2(0.01), "learning_rate": 0.01, "momentum": 0.9}, wd.sgd, [1]
-    ).time_scale
+    (time_scale,) = theory.decayed(optimizer, [1]).time_scale
     # exp(-steps / time scale) to first order in learning rate x coefficient / (1 - momentum)², which is 0.01.
     np.testing.assert_allclose(np.log(weights[399] / weights[199]), -200 / time_scale, rtol=0.02)
 
@@ -110,14 +107,14 @@ def test_decayed_time_scale_of_l2_under_momentum_is_reached_slowly():
     ],
 )
 def test_decayed_is_silent_where_theory_is(kind, decay):
-    told = theory.decayed({"decay": wd.decay.combined(decay), "learning_rate": 0.1}, kind, [1, 2])
-    assert np.isnan(told.time_scale).all()
-    assert np.isnan(told.rotation).all()
+    predicted = theory.decayed(kind(0.1, decay), [1, 2])
+    assert np.isnan(predicted.time_scale).all()
+    assert np.isnan(predicted.rotation).all()
 
 
 def test_decayed_without_a_coefficient_has_no_end():
-    told = theory.decayed({"decay": wd.Decoupled(0.0), "learning_rate": 0.1}, wd.adam, [1])
-    assert (told.time_scale.item(), told.rotation.item()) == (np.inf, 0.0)
+    predicted = theory.decayed(wd.adam(0.1, wd.Decoupled(0.0)), [1])
+    assert (predicted.time_scale.item(), predicted.rotation.item()) == (np.inf, 0.0)
 
 
 def test_degrees_of_freedom_of_diabetes_are_those_of_the_literature(diabetes):

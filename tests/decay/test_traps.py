@@ -289,7 +289,7 @@ def test_switch_under_vmap_runs_every_branch():
 @every_rule
 def test_update_holds_no_switch(rule):
     bases = [wd.adam, wd.lamb, wd.rmsprop]
-    if not rule.needs & {"metric"}:
+    if not rule.needs & {"preconditioner_diagonal"}:
         bases += [wd.muon] + ([] if rule.needs else [wd.lion])
     params = {"kernel": jnp.asarray(KERNEL), "bias": jnp.ones(4)}
     for base in bases + ([] if "second_moments" in rule.needs else [wd.sgd]):

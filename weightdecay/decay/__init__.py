@@ -1,18 +1,18 @@
 """All that a training script imports: rules, masks, penalties, proximal maps, schedules, conventions, optimizers.
 
-A rule of weight decay is a class with a formula and a unit. The rules are in `coupled` (what is added to the gradient),
-`decoupled` (what shrinks the weights in addition to the step) and `projected` (what is done to the weights after the
-step); `base` says what a rule is, and `registry` lists them. `optimizers` joins a rule to any optax transformation.
-
-.. include:: choosing.md
-.. include:: rules.md
-.. include:: masks.md
-.. include:: training_scripts.md
-.. include:: coefficients.md
+- A rule is one class with a formula, a unit and a range, in `coupled` (added to the gradient), `decoupled` (shrinks the
+  weights in addition to the step) or `projected` (moves the weights after the step), and one entry in `registry.KINDS`.
+  `base.Rule` documents the hooks; tables, plots and the command line derive from the class.
+- A user's own rule is a subclass of `Rule` under the decorator `rule`, in the user's own script.
+- `optimizers` joins any rule to any optax preconditioner; `transformation` is the update itself.
+- Everything is written for one member. Coefficients and other numbers may be traced: no ``if coefficient == 0``. Zero
+  is a value like any other, and gives the bits of the base optimizer.
+- Constructors contain no logic, because JAX calls them with tracers; `registry.check` validates where an optimizer or a
+  grid is made.
 """
 
 from weightdecay.decay import masks, penalties, proximal, schedules
-from weightdecay.decay.base import Rule, at_step, is_schedule
+from weightdecay.decay.base import Rule, Step, at_step, is_schedule, with_unit
 from weightdecay.decay.elementwise import Terms
 from weightdecay.decay.registry import (
     KINDS,
@@ -47,7 +47,9 @@ from weightdecay.decay.registry import (
     combined,
     parts,
     penalty,
+    table,
 )
+from weightdecay.decay.user_rules import rule
 
 __all__ = [
     "KINDS",
@@ -78,6 +80,7 @@ __all__ = [
     "SelectiveProjection",
     "Spectral",
     "Stable",
+    "Step",
     "Terms",
     "TowardAnchor",
     "at_step",
@@ -89,5 +92,8 @@ __all__ = [
     "penalties",
     "penalty",
     "proximal",
+    "rule",
     "schedules",
+    "table",
+    "with_unit",
 ]

@@ -1,6 +1,6 @@
-"""Rules that join the gradient, before momentum and preconditioner: coupled decay.
+"""Coupled decay: rules that are added to the gradient, before momentum and preconditioner.
 
-Each adds the gradient of its penalty to the gradient of the data loss, as if it stood in the loss.
+Each rule adds the gradient of its penalty to the gradient of the data loss, as if the penalty were part of the loss.
 """
 
 from dataclasses import field
@@ -11,18 +11,25 @@ import jax.numpy as jnp
 from jax import Array
 from typing_extensions import override
 
-from weightdecay.core import tree
+from weightdecay.core import checks, tree
 from weightdecay.core.types import Coefficient, Params, PyTree, Scalar
 from weightdecay.decay import penalties
-from weightdecay.decay.base import Rule, Step
-from weightdecay.decay.elementwise import Plain, Terms
+from weightdecay.decay.base import (
+    LOSS_PER_SQUARED_WEIGHT,
+    LOSS_PER_WEIGHT,
+    PER_STEP_AND_RATE,
+    Rule,
+    Step,
+    with_unit,
+)
+from weightdecay.decay.elementwise import ElementwiseRule, Terms
 
 
 @tree.dataclass
-class L2(Plain):
-    """Coupled L2: the penalty's gradient joins the data gradient, before momentum and preconditioner.
+class L2(ElementwiseRule):
+    """Coupled L2: the gradient of the penalty is added to the data gradient, before momentum and preconditioner.
 
-    ``g <- g + c w``, the gradient of ``c |w|²/2``. Under Adam this is another method than `Decoupled`.
+    ``g <- g + c w``, the gradient of ``c |w|²/2``. Under Adam this is a different method from `Decoupled`.
 
     Args:
       coefficient: c >= 0, loss / weight². Equals torch's ``weight_decay`` in SGD and Adam; Keras ``L2`` is c / 2.
@@ -31,7 +38,10 @@ class L2(Plain):
       Krogh & Hertz, A Simple Weight Decay Can Improve Generalization, 1992.
     """
 
-    coefficient: Coefficient
+    equals = "`weight_decay` of torch's SGD, Adam and RMSprop; Keras `L2(c / 2)`"
+    search_range = (1e-6, 1e-1)
+
+    coefficient: Coefficient = with_unit(LOSS_PER_SQUARED_WEIGHT)
 
     @override
     def terms(self) -> Terms:
@@ -39,10 +49,10 @@ class L2(Plain):
 
 
 @tree.dataclass
-class L1(Plain):
-    """Coupled L1: a pull of constant size toward zero, by the penalty's subgradient.
+class L1(ElementwiseRule):
+    """Coupled L1: a pull of constant size toward zero, the subgradient of the penalty.
 
-    ``g <- g + c sign(w)``, sign(0) = 0. It makes weights small and never exactly zero: for zeros take `ProximalL1`.
+    ``g <- g + c sign(w)``, sign(0) = 0. It makes weights small but not exactly zero; use `ProximalL1` for exact zeros.
 
     Args:
       coefficient: c >= 0, loss / weight. Equals Keras ``L1``.
@@ -51,7 +61,10 @@ class L1(Plain):
       Tibshirani, Regression Shrinkage and Selection via the Lasso, 1996.
     """
 
-    coefficient: Coefficient
+    equals = "Keras `L1`"
+    search_range = (1e-7, 1e-2)
+
+    coefficient: Coefficient = with_unit(LOSS_PER_WEIGHT)
 
     @override
     def terms(self) -> Terms:
@@ -59,7 +72,7 @@ class L1(Plain):
 
 
 @tree.dataclass
-class ElasticNet(Plain):
+class ElasticNet(ElementwiseRule):
     """Coupled elastic net: L1 and L2 together.
 
     ``g <- g + c1 sign(w) + c2 w``
@@ -72,8 +85,11 @@ class ElasticNet(Plain):
       Zou & Hastie, Regularization and Variable Selection via the Elastic Net, 2005.
     """
 
-    l1_coefficient: Coefficient
-    l2_coefficient: Coefficient
+    equals = "Keras `L1L2(c1, c2 / 2)`"
+    search_range = (1e-7, 1e-2)
+
+    l1_coefficient: Coefficient = with_unit(LOSS_PER_WEIGHT)
+    l2_coefficient: Coefficient = with_unit(LOSS_PER_SQUARED_WEIGHT)
 
     @override
     def terms(self) -> Terms:
@@ -88,14 +104,16 @@ class Huber(Rule):
 
     Args:
       coefficient: c >= 0, loss / weight².
-      delta: δ > 0, weight: where the pull stops growing.
+      delta: δ > 0, weight: size of the weights above which the pull is constant.
 
     References:
       Guo & Fan, 2025, arXiv 2511.14721 (as a proximal step: `proximal.huber`).
     """
 
-    coefficient: Coefficient
-    delta: Coefficient = field(metadata={"positive": True})
+    equals = "`L2(c)` for δ beyond every weight"
+
+    coefficient: Coefficient = with_unit(LOSS_PER_SQUARED_WEIGHT)
+    delta: Coefficient = with_unit("weight", positive=True)
 
     @override
     def couple(self, weight: Array, state: PyTree) -> tuple[Array | None, PyTree]:
@@ -108,25 +126,27 @@ class Huber(Rule):
 
 @tree.dataclass
 class Elimination(Rule):
-    """Weight elimination: small weights are pulled to zero, and weights well above the scale are left in peace.
+    """Weight elimination: small weights are pulled to zero; weights well above the scale are hardly changed.
 
     ``g <- g + c (2 w / w0²) / (1 + w² / w0²)²``, the gradient of ``c Σ (w/w0)² / (1 + (w/w0)²)``.
 
     Args:
-      coefficient: c >= 0, loss: what one weight well above the scale costs.
-      scale: w0 > 0, weight: where a weight counts half.
+      coefficient: c >= 0, loss: penalty of one weight well above the scale.
+      scale: w0 > 0, weight: size at which the penalty of a weight is c / 2.
 
     References:
       Weigend, Rumelhart & Huberman, Generalization by Weight-Elimination with Application to Forecasting, 1991.
     """
 
-    coefficient: Coefficient
-    scale: Coefficient = field(metadata={"positive": True})
+    equals = "`L2(2 c / w0²)` for weights far below w0"
+
+    coefficient: Coefficient = with_unit("loss")
+    scale: Coefficient = with_unit("weight", positive=True)
 
     @override
     def couple(self, weight: Array, state: PyTree) -> tuple[Array | None, PyTree]:
         ratio = weight / self.scale
-        # Divided twice, since ratio⁴ would overflow first.
+        # Divided twice, because ratio⁴ would overflow.
         return self.coefficient * (2 / self.scale) * (ratio / (1 + ratio**2) / (1 + ratio**2)), state
 
     @override
@@ -136,10 +156,10 @@ class Elimination(Rule):
 
 @tree.dataclass
 class Orthogonal(Rule):
-    """Soft orthogonality: the columns of each kernel are pulled toward an orthonormal system.
+    """Soft orthogonality: the columns of each kernel are pulled toward orthonormal vectors.
 
-    ``g <- g + 4 c W (WᵀW - I)``, the gradient of ``c |WᵀW - I|²``. W is the kernel as a matrix, a column an output
-    unit or filter; arrays of fewer than two dimensions are left alone.
+    ``g <- g + 4 c W (WᵀW - I)``, the gradient of ``c |WᵀW - I|²``. W is the kernel as a matrix, with one column per
+    output unit or filter; arrays of fewer than two dimensions do not decay.
 
     Args:
       coefficient: c >= 0, loss.
@@ -149,7 +169,10 @@ class Orthogonal(Rule):
       arXiv 1810.09102.
     """
 
-    coefficient: Coefficient
+    equals = "the gradient of c |WᵀW - I|²"
+    search_range = (1e-5, 1e0)
+
+    coefficient: Coefficient = with_unit("loss")
 
     @override
     def couple(self, weight: Array, state: PyTree) -> tuple[Array | None, PyTree]:
@@ -166,32 +189,36 @@ class Orthogonal(Rule):
 
 @tree.dataclass
 class Spectral(Rule):
-    """Spectral norm decay: only the direction in which a kernel amplifies most is pulled down.
+    """Spectral norm decay: only the direction that a kernel amplifies most is reduced.
 
-    ``g <- g + c σ1 u1 v1ᵀ``, the gradient of ``c σ1²/2``; σ1 is the largest singular value of the kernel as a matrix,
-    u1 and v1 its vectors, followed from step to step by power iteration. Arrays of fewer than two dimensions are left
-    alone.
+    ``g <- g + c σ1 u1 v1ᵀ``, the gradient of ``c σ1²/2``. σ1 is the largest singular value of the kernel as a matrix;
+    its singular vectors u1 and v1 are tracked from step to step by power iteration. Arrays of fewer than two dimensions
+    do not decay.
 
     Args:
       coefficient: c >= 0, loss / weight².
-      num_iterations: Power iterations a step, a Python int >= 1.
+      num_iterations: Power iterations per step, a Python int >= 1.
 
     Numerics:
-      The first steps are off until the iteration has found u1: by (σ2/σ1)² to the power of the iterations.
+      The first steps have an error until the iteration has converged to u1; after n iterations it is about
+      (σ2/σ1)^(2 n).
 
     References:
       Yoshida & Miyato, Spectral Norm Regularization for Improving the Generalizability of Deep Learning, 2017,
       arXiv 1705.10941.
     """
 
-    coefficient: Coefficient
+    equals = "the gradient of c σ1²/2"  # noqa: RUF001 (a sigma is meant)
+    search_range = (1e-5, 1e0)
+
+    coefficient: Coefficient = with_unit(LOSS_PER_SQUARED_WEIGHT)
     num_iterations: int = field(default=1, metadata={"static": True})
 
     @override
     def initial(self, weight: Array) -> PyTree:
         if weight.ndim < 2:
             return None
-        # A fixed direction for every member; a random one has a share of every other.
+        # The same random vector for every member: almost surely it is not orthogonal to v1.
         start = jax.random.normal(jax.random.key(0), weight.shape[-1:], jnp.promote_types(jnp.float32, weight.dtype))
         return start / tree.norm(start)
 
@@ -215,27 +242,27 @@ class Spectral(Rule):
     def penalty(self, weight: Array, state: PyTree) -> Scalar:
         if state is None:
             return self.coefficient * penalties.spectral(weight)
-        # By the vector that is carried: on a CPU a decomposition may wait for ever for a thread that a device holds.
+        # By the carried vector: on a CPU an SVD may wait forever for a thread that another device holds.
         return self.coefficient * penalties.l2(weight.reshape(-1, weight.shape[-1]) @ state)
 
     @override
-    def check(self, where: str) -> None:
-        if isinstance(self.num_iterations, bool) or not isinstance(self.num_iterations, int) or self.num_iterations < 1:
-            raise ValueError(f"{where}num_iterations is {self.num_iterations!r}; give a whole number of at least 1.")
+    def check(self) -> None:
+        checks.integer(self.num_iterations, "num_iterations", at_least=1)
 
 
 @tree.dataclass
 class TowardAnchor(Rule):
-    """L2 toward the weights of the start, or given ones, rather than toward zero.
+    """L2 toward the initial weights, or given ones, instead of toward zero.
 
-    ``g <- g + c (w - a)``, the gradient of ``c |w - a|²/2``; decoupled: ``w <- w - η c (w - a) - η u``. L2-SP with
-    pretrained weights, L2-Init with those of the start.
+    ``g <- g + c (w - a)``, the gradient of ``c |w - a|²/2``; decoupled: ``w <- w - η c (w - a) - η u``. This is L2-SP
+    with pretrained weights and L2-Init with the initial weights.
 
     Args:
       coefficient: c >= 0, loss / weight²; decoupled: 1 / (step · learning rate).
-      anchor: a, weights by the names of the network's own; what it lacks (a new head) decays toward 0. None = the
-        weights that the optimizer's ``init`` is given.
-      decoupled: Whether to act beside the step, a Python bool.
+      anchor: a, a tree of weights that are matched by name; arrays that it lacks (a new head) decay toward 0. None =
+        the weights that are passed to the optimizer's ``init``.
+      decoupled: Whether the rule shrinks the weights in addition to the step, instead of being added to the gradient;
+        a Python bool.
 
     References:
       Li, Grandvalet & Davoine, Explicit Inductive Bias for Transfer Learning with Convolutional Networks, 2018,
@@ -243,7 +270,10 @@ class TowardAnchor(Rule):
       Regularization, 2023, arXiv 2308.11958.
     """
 
-    coefficient: Coefficient
+    equals = "L2-SP (pretrained a), L2-Init (a of the start); `L2` at a = 0"
+    search_range = (1e-6, 1e-1)
+
+    coefficient: Coefficient = with_unit(f"{LOSS_PER_SQUARED_WEIGHT}, or {PER_STEP_AND_RATE} if decoupled")
     anchor: Params = field(default=None, metadata={"anchor": True})
     decoupled: bool = field(default=False, metadata={"static": True})
 
@@ -266,12 +296,12 @@ class TowardAnchor(Rule):
         return jnp.zeros(()) if self.decoupled else self.coefficient * penalties.l2(weight - state)
 
     @override
-    def check(self, where: str) -> None:
+    def check(self) -> None:
         if not isinstance(self.decoupled, bool):
-            raise TypeError(f"{where}decoupled is {self.decoupled!r}; give True or False.")
+            raise TypeError(f"decoupled is {self.decoupled!r}; give True or False.")
 
 
-def _unit(vector: Array, otherwise: Array) -> Array:
-    """Vector of length 1; ``otherwise`` where it is zero."""
+def _unit(vector: Array, fallback: Array) -> Array:
+    """Vector of length 1; the fallback where the vector is zero."""
     length = tree.norm(vector)
-    return jnp.where(length > 0, vector / jnp.where(length > 0, length, 1), otherwise)
+    return jnp.where(length > 0, vector / jnp.where(length > 0, length, 1), fallback)

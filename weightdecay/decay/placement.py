@@ -1,7 +1,8 @@
-"""Which rule stands with which coefficient on which array of weights.
+"""Which rule with which coefficient acts on which array of weights.
 
-A coefficient may be one number, a tree of numbers, or `PerLayer`, numbers by name patterns; a rule may have a mask of
-its own (`Masked`), and several may act together. `parts` and `leafwise` bring all that to one rule an array.
+A coefficient may be one number, a tree of numbers, or `PerLayer` (numbers by patterns of names); a rule may have a mask
+of its own (`Masked`), and several rules may act together. `parts` and `leafwise` reduce all of this to one rule per
+array, with one number per coefficient.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,24 +14,26 @@ import jax.numpy as jnp
 from typing_extensions import override
 
 from weightdecay.core import tree
+from weightdecay.core.checks import ArgumentError, ArgumentTypeError
+from weightdecay.core.text import short
 from weightdecay.core.types import Coefficient, Mask, MaskFn, Params
-from weightdecay.decay.base import Rule, short
-from weightdecay.decay.elementwise import Plain, Terms
+from weightdecay.decay.base import Rule
+from weightdecay.decay.elementwise import ElementwiseRule, Terms
 
 
 @dataclass(frozen=True, eq=False)
 class PerLayer:
-    """A coefficient by layer: of the patterns that match a weight's name, the first gives its coefficient.
+    """A coefficient that differs between layers: the first pattern that matches the name of an array decides.
 
-    A name is the path to an array, ``"Dense_0/kernel"``. A pattern is a regular expression for a run of whole parts of
-    it: ``"Dense_1"`` matches ``"Dense_1/kernel"`` and not ``"Dense_10/kernel"``.
+    A name is the path to an array, ``"Dense_0/kernel"``. A pattern is a regular expression that must match one or more
+    complete parts of the path: ``"Dense_1"`` matches ``"Dense_1/kernel"`` and not ``"Dense_10/kernel"``.
 
     Args:
-      coefficients: By pattern; each >= 0, a number, a (traced) array of shape ``()``, or a schedule.
-      default: Coefficient where no pattern matches; None refuses weights that decay and that no pattern matches.
+      coefficients: Coefficient by pattern; each >= 0, a number, a (traced) array of shape ``()``, or a schedule.
+      default: Coefficient of the arrays that no pattern matches. None = an array that decays must match a pattern.
 
     Raises:
-      TypeError: ``coefficients`` is no dictionary, or a pattern is no string.
+      TypeError: ``coefficients`` is not a dictionary, or a pattern is not a string.
 
     Examples:
       >>> by_layer = PerLayer({"Dense_0": 1e-3, "Dense_[1-9]": 1e-4})
@@ -40,16 +43,18 @@ class PerLayer:
     default: Any = None
 
     def __post_init__(self) -> None:
-        """Keep a copy, so that the rule stays what it was."""
-        if not isinstance(self.coefficients, Mapping) or not all(isinstance(one, str) for one in self.coefficients):
-            raise TypeError(
+        """Copy the dictionary, so that later changes to the user's own do not change the rule."""
+        is_dictionary = isinstance(self.coefficients, Mapping)
+        if not is_dictionary or not all(isinstance(pattern, str) for pattern in self.coefficients):
+            raise ArgumentTypeError(
+                "coefficients",
                 f"coefficients are {self.coefficients!r}, of type {type(self.coefficients).__name__}; give a "
-                "dictionary from patterns to numbers, as in wd.PerLayer({'Dense_0': 1e-3, 'Dense_[1-9]': 1e-4})."
+                "dictionary from patterns to numbers, as in wd.PerLayer({'Dense_0': 1e-3, 'Dense_[1-9]': 1e-4}).",
             )
         object.__setattr__(self, "coefficients", dict(self.coefficients))
 
     def __eq__(self, other: object) -> bool:
-        """Return whether the other has the same patterns in the same order, and the same coefficients."""
+        """Return whether both have the same patterns in the same order, with the same coefficients."""
         return isinstance(other, PerLayer) and self._key() == other._key()
 
     def __hash__(self) -> int:
@@ -60,30 +65,32 @@ class PerLayer:
         return tuple(self.coefficients.items()), self.default
 
     def __str__(self) -> str:
-        """Return patterns and coefficients."""
+        """Return the patterns with their coefficients."""
         pairs = [f"{pattern}: {short(value)}" for pattern, value in self.coefficients.items()]
         return "{" + ", ".join(pairs + ([] if self.default is None else [f"else: {short(self.default)}"])) + "}"
 
     def spread(self, params: Params, decays: Sequence[bool], *, argument: str) -> list[Any]:
-        """Coefficient of each array of the weights.
+        """Look up the coefficient of each array.
 
         Args:
           params: Weights.
-          decays: One bool a leaf of ``params``.
-          argument: What the coefficient belongs to, for the message.
+          decays: Whether each leaf of ``params`` decays.
+          argument: Name of the coefficient, for the message.
 
         Returns:
-          One value a leaf; None where the weight does not decay.
+          One value per leaf; None for a leaf that does not decay.
 
         Raises:
-          ValueError: A pattern that decides for no weight that decays, or such a weight that no pattern decides for.
+          ValueError: A pattern decides for no array that decays, or no pattern matches such an array.
         """
         names = [name for (name, _), decayed in zip(tree.named_leaves(params), decays, strict=True) if decayed]
         chosen = tree.first_match(list(self.coefficients), names, argument=argument, what="weight that decays")
-        left = [name for name, pattern in zip(names, chosen, strict=True) if pattern is None]
-        if left and self.default is None:
-            raise ValueError(
-                f"{argument}: no pattern matches {', '.join(left)}; add a pattern, or give default=0.0 to leave them."
+        unmatched = [name for name, pattern in zip(names, chosen, strict=True) if pattern is None]
+        if unmatched and self.default is None:
+            raise ArgumentError(
+                "decay",
+                f"{argument}: no pattern matches {', '.join(unmatched)}; add a pattern, or give default=0.0, so that "
+                "they do not decay.",
             )
         values = iter([self.default if pattern is None else self.coefficients[pattern] for pattern in chosen])
         return [next(values) if decayed else None for decayed in decays]
@@ -91,10 +98,10 @@ class PerLayer:
 
 jax.tree_util.register_pytree_with_keys(
     PerLayer,
-    lambda one: (
-        [(jax.tree_util.DictKey(key), value) for key, value in one.coefficients.items()]
-        + [(jax.tree_util.GetAttrKey("default"), one.default)],
-        tuple(one.coefficients),
+    lambda by_layer: (
+        [(jax.tree_util.DictKey(key), value) for key, value in by_layer.coefficients.items()]
+        + [(jax.tree_util.GetAttrKey("default"), by_layer.default)],
+        tuple(by_layer.coefficients),
     ),
     lambda patterns, values: PerLayer(dict(zip(patterns, values, strict=False)), list(values)[-1]),
 )
@@ -102,13 +109,13 @@ jax.tree_util.register_pytree_with_keys(
 
 @tree.dataclass
 class Masked(Rule):
-    """A rule on weights of its own, whatever the optimizer's mask says.
+    """A rule with a mask of its own, which replaces the mask of the optimizer.
 
     Several rules together may act on different weights: ``(wd.L2(1e-4), wd.Masked(wd.ProximalL1(1e-3),
-    wd.masks.first))``. As an axis of a grid it asks *on which weights?*
+    wd.masks.first))``. As an axis of a grid it answers the question *on which weights?*
 
     Args:
-      rule: Any rule.
+      rule: Any single rule.
       mask: True = decays; a function from weights to a mask, a bool, or a tree of bools.
     """
 
@@ -131,9 +138,9 @@ class Masked(Rule):
 
 @tree.dataclass
 class Combined(Rule):
-    """Several rules together: they add up in each place, and move the weights one after the other.
+    """Several rules together: gradient terms and shrinkage add up, and moves are applied one after the other.
 
-    Users write a tuple of rules; `parts` takes either.
+    Users write a tuple of rules; `parts` accepts both.
     """
 
     rules: tuple[Rule, ...]
@@ -141,11 +148,13 @@ class Combined(Rule):
     @override
     def coefficients(self) -> dict[str, Coefficient]:
         names = [rule.name for rule in self.rules]
-        # Two of one name are told apart by their place.
-        said = [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, start=1)]
+        # Two rules of one name are distinguished by their number.
+        numbered = [
+            name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, start=1)
+        ]
         return {
             f"{name}.{field}": value
-            for name, rule in zip(said, self.rules, strict=True)
+            for name, rule in zip(numbered, self.rules, strict=True)
             for field, value in rule.coefficients().items()
         }
 
@@ -160,67 +169,65 @@ class Combined(Rule):
 
 
 def parts(decay: Rule | Sequence[Rule]) -> list[tuple[Rule, Mask | MaskFn | None]]:
-    """The rules that a decay is made of, each with a mask of its own.
+    """Split decay into its rules, each with its mask.
 
-    Plain rules without a mask of their own and with different terms come as one, so that the proximal map of several
-    penalties is the exact one of their sum, in whatever order they were given.
+    Elementwise rules with different terms and without a mask of their own are merged into one, so that the proximal map
+    of several penalties is the exact map of their sum, in whatever order they were given.
 
     Args:
       decay: A rule, or several in a tuple.
 
     Returns:
-      Pairs of a rule and its mask; None = the optimizer's.
+      Pairs of a rule and its mask; None = the mask of the optimizer.
     """
-    given = (
-        list(decay.rules) if isinstance(decay, Combined) else list(decay) if isinstance(decay, Sequence) else [decay]
-    )
+    rules = list(decay.rules) if isinstance(decay, Combined) else [decay] if isinstance(decay, Rule) else list(decay)
     merged: Terms | None = None
     others: list[tuple[Rule, Any]] = []
-    for rule in given:
-        if isinstance(rule, Plain | Terms) and len(given) > 1:
+    for rule in rules:
+        if isinstance(rule, ElementwiseRule | Terms) and len(rules) > 1:
             terms = rule.terms()
             if merged is None or not merged.present & terms.present:
-                both = {} if merged is None else {name: getattr(merged, name) for name in merged.present}
-                merged = Terms(**both, **{name: getattr(terms, name) for name in terms.present})
+                earlier = {} if merged is None else {name: getattr(merged, name) for name in merged.present}
+                merged = Terms(**earlier, **{name: getattr(terms, name) for name in terms.present})
                 continue
         others.append((rule.rule, rule.mask) if isinstance(rule, Masked) else (rule, None))
     return ([] if merged is None else [(merged, None)]) + others
 
 
 def leafwise(rule: Rule, params: Params, decays: Sequence[bool]) -> list[Any]:
-    """A rule for each array of the weights, with a number in place of each coefficient.
+    """Make one rule per array of the weights, with a number in place of each coefficient.
 
     Args:
-      rule: Coefficients are scalars, pytree prefixes of ``params`` or `PerLayer`, possibly traced.
+      rule: Its coefficients are scalars, pytree prefixes of ``params`` or `PerLayer`, possibly traced.
       params: Weights.
-      decays: One bool a leaf of ``params``; where it is False there is no rule.
+      decays: Whether each leaf of ``params`` decays.
 
     Returns:
-      One rule, or None, a leaf, in the order of `jax.tree.leaves`. The numbers have at least float32's precision,
-      whatever the weights have.
+      One rule per leaf, in the order of `jax.tree.leaves`; None for a leaf that does not decay. The numbers have at
+      least float32's precision, also where the weights have less.
 
     Raises:
-      TypeError: Weights that decay and are no floats.
+      TypeError: Weights that decay are not floats.
       ValueError: A coefficient or an anchor is a tree that does not fit the weights.
     """
     named = tree.named_leaves(params)
     tree.check_weights([leaf for (_, leaf), decayed in zip(named, decays, strict=True) if decayed])
     columns: dict[str, list[Any]] = {}
-    for one in fields(rule):  # pyright: ignore[reportArgumentType]
-        value = getattr(rule, one.name)
-        if "static" in one.metadata or value is None:
-            columns[one.name] = [value] * len(named)
-        elif "anchor" in one.metadata:
-            columns[one.name] = _spread_anchor(value, named, argument=f"{one.name} of {type(rule).__name__}")
+    for field_ in fields(rule):  # pyright: ignore[reportArgumentType]
+        value = getattr(rule, field_.name)
+        if "static" in field_.metadata or value is None:
+            columns[field_.name] = [value] * len(named)
+        elif "anchor" in field_.metadata:
+            columns[field_.name] = _spread_anchor(value, named, argument=f"{field_.name} of {type(rule).__name__}")
         else:
-            argument = f"{one.name} of {rule}"
+            argument = f"{field_.name} of {rule}"
             spread = (
                 value.spread(params, decays, argument=argument)
                 if isinstance(value, PerLayer)
                 else tree.spread(value, params, argument=argument)
             )
             precise = (jnp.promote_types(jnp.float32, jnp.result_type(weight)) for _, weight in named)
-            columns[one.name] = [
+            columns[field_.name] = [
                 None if number is None or not decayed else jnp.asarray(number, dtype)
                 for number, dtype, decayed in zip(spread, precise, decays, strict=True)
             ]
@@ -231,21 +238,23 @@ def leafwise(rule: Rule, params: Params, decays: Sequence[bool]) -> list[Any]:
 
 
 def _spread_anchor(anchor: Params, named: list[tuple[str, Any]], *, argument: str) -> list[Any]:
-    """Anchor of each array, matched by names; 0 for an array that the anchor does not have."""
-    given = dict(tree.named_leaves(anchor))
-    unknown = sorted(set(given) - {name for name, _ in named})
+    """Anchor of each array, matched by name; 0 for an array that the anchor does not have."""
+    anchors = dict(tree.named_leaves(anchor))
+    unknown = sorted(set(anchors) - {name for name, _ in named})
     if unknown:
-        raise ValueError(
-            f"{argument} has {', '.join(one or '(a bare array)' for one in unknown)}, which the weights do not have; "
-            f"they are: {', '.join(name for name, _ in named)}."
+        raise ArgumentError(
+            "decay",
+            f"{argument} has {', '.join(name or '(a bare array)' for name in unknown)}, which the weights do not have; "
+            f"they are: {', '.join(name for name, _ in named)}.",
         )
     for name, weight in named:
-        if name in given and jnp.shape(given[name]) != jnp.shape(weight):
-            raise ValueError(
-                f"{argument}: {name} has shape {jnp.shape(given[name])}, and the weights there {jnp.shape(weight)}; "
-                "leave a new head out of the anchor, so that it decays toward 0."
+        if name in anchors and jnp.shape(anchors[name]) != jnp.shape(weight):
+            raise ArgumentError(
+                "decay",
+                f"{argument}: {name} has shape {jnp.shape(anchors[name])}, and the weights have {jnp.shape(weight)}; "
+                "leave a new head out of the anchor, so that it decays toward 0.",
             )
     return [
-        jnp.asarray(given[name], jnp.result_type(weight)) if name in given else jnp.zeros_like(weight)
+        jnp.asarray(anchors[name], jnp.result_type(weight)) if name in anchors else jnp.zeros_like(weight)
         for name, weight in named
     ]

@@ -1,6 +1,6 @@
-"""Preconditioners of optax as decay rules want them: differentiable at 0, and open about their diagonals.
+"""Preconditioners of optax in the form that decay rules need: differentiable at 0, and with their diagonals.
 
-A preconditioner turns gradients g into a direction u; where it is diagonal, u = g / D under a steady gradient.
+A preconditioner turns gradients g into a direction u; if it is diagonal, u = g / D under a steady gradient.
 """
 
 from typing import Any
@@ -30,18 +30,18 @@ def scale_by_adam(b1: Scalar, b2: Scalar, eps: Scalar) -> optax.GradientTransfor
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         _, state = base.update(updates, state, params)
         first = optax.tree.bias_correction(state.mu, b1, state.count)
-        return jax.tree.map(lambda m, d: m / d, first, adam_metric(state, b2, eps)), state
+        return jax.tree.map(lambda m, d: m / d, first, adam_diagonal(state, b2, eps)), state
 
     return optax.GradientTransformation(base.init, update)
 
 
-def adam_metric(state: Any, b2: Scalar, eps: Scalar) -> PyTree:
-    """Diagonal of Adam, ``sqrt(v_hat) + eps``.
+def adam_diagonal(state: Any, b2: Scalar, eps: Scalar) -> PyTree:
+    """Diagonal of Adam's preconditioner, ``sqrt(v_hat) + eps``.
 
     Args:
-      state: An `optax.ScaleByAdamState`, after its step.
-      b2: As it was made with.
-      eps: As it was made with.
+      state: An `optax.ScaleByAdamState`, after the step.
+      b2: Decay of the second moment.
+      eps: The number that is added to the root.
 
     Returns:
       D, in the structure and shapes of the weights.
@@ -70,10 +70,10 @@ def scale_by_rms(b2: Scalar, eps: Scalar) -> optax.GradientTransformation:
 
 
 def scale_by_trust_ratio() -> optax.GradientTransformation:
-    """`optax.scale_by_trust_ratio`, bit for bit, with a finite derivative where a norm is 0; its state are its ratios.
+    """`optax.scale_by_trust_ratio`, bit for bit, with a finite derivative where a norm is 0.
 
     Returns:
-      A transformation; its state has a number of shape ``()`` a leaf of the weights.
+      A transformation whose state are the ratios, one number of shape ``()`` per leaf of the weights.
     """
 
     def init(params: Params) -> PyTree:
@@ -81,34 +81,36 @@ def scale_by_trust_ratio() -> optax.GradientTransformation:
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         def ratio(direction: Any, weight: Any) -> Any:
-            length, wanted = optax.safe_norm(direction, 0.0), optax.safe_norm(weight, 0.0)
-            known = (length > 0) & (wanted > 0)
-            return jnp.where(known, wanted / jnp.where(known, length, 1), 1).astype(direction.dtype)
+            direction_norm, weight_norm = optax.safe_norm(direction, 0.0), optax.safe_norm(weight, 0.0)
+            defined = (direction_norm > 0) & (weight_norm > 0)
+            quotient = weight_norm / jnp.where(defined, direction_norm, 1)
+            return jnp.where(defined, quotient, 1).astype(direction.dtype)
 
         ratios = jax.tree.map(ratio, updates, params)
-        return jax.tree.map(lambda direction, by: direction * by, updates, ratios), ratios
+        return jax.tree.map(jnp.multiply, updates, ratios), ratios
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def orthogonalize(updates: Any) -> Any:
-    """Matrices brought near orthogonal ones by optax's Newton-Schulz iteration, and scaled for their shape.
+    """Replace matrices by nearly orthogonal ones with optax's Newton-Schulz iteration, scaled for their shape.
 
     Args:
-      updates: Arrays of at least two dimensions; all axes but the last are a matrix's inputs, the last its outputs.
+      updates: Arrays of at least two dimensions; the last axis of an array are the outputs of the matrix, all other
+        axes its inputs.
 
     Returns:
-      The same shapes; singular values near ``sqrt(max(1, outputs / inputs))``.
+      The same shapes; all singular values are near ``sqrt(max(1, outputs / inputs))``.
     """
     return jax.tree.map(_orthogonal, updates)
 
 
-@jax.jit  # optax's loop is a new function at each call: outside a compiled step it would be compiled at every step
+@jax.jit  # optax's loop is a new function at each call: outside a compiled step it would be compiled in every step
 def _orthogonal(matrix: Array) -> Array:
     if matrix.size == 0:
         return matrix
     inputs, outputs = tuple(range(matrix.ndim - 1)), matrix.ndim - 1
-    # Without a memory of its own Muon is the iteration alone.
+    # Without momentum, Muon is the iteration alone.
     iteration = contrib.scale_by_muon(
         beta=0.0, nesterov=False, weight_dimension_numbers=contrib.MuonDimensionNumbers(inputs, outputs)
     )

@@ -9,16 +9,25 @@ from typing_extensions import override
 from weightdecay.core import tree
 from weightdecay.core.types import Coefficient, Params, PyTree, Scalar
 from weightdecay.decay import penalties, proximal
-from weightdecay.decay.base import Rule, Step, step_size
-from weightdecay.decay.elementwise import Plain, Terms
+from weightdecay.decay.base import (
+    LOSS_PER_SQUARED_WEIGHT,
+    LOSS_PER_WEIGHT,
+    NO_UNIT,
+    PER_STEP,
+    Rule,
+    Step,
+    step_size,
+    with_unit,
+)
+from weightdecay.decay.elementwise import ElementwiseRule, Terms
 
 
 @tree.dataclass
-class ProximalL1(Plain):
-    """L1 by its proximal map, which gives exact zeros.
+class ProximalL1(ElementwiseRule):
+    """L1 by its proximal map, which makes weights exactly zero.
 
-    ``w <- S(w - η u, η c / D)``: the map is taken in the base optimizer's own metric, so that SGD and Adam have the
-    same minimizer, the one of ``loss + c |w|₁``.
+    ``w <- S(w - η u, η c / D)``. The map is scaled by the preconditioner of the base optimizer, so that SGD and Adam
+    have the same minimizer, that of ``loss + c |w|₁``.
 
     Args:
       coefficient: c >= 0, loss / weight.
@@ -28,7 +37,10 @@ class ProximalL1(Plain):
       arXiv 2007.07484.
     """
 
-    coefficient: Coefficient
+    equals = "minimizes loss + c |w|₁ (Lasso)"
+    search_range = (1e-7, 1e-2)
+
+    coefficient: Coefficient = with_unit(LOSS_PER_WEIGHT)
 
     @override
     def terms(self) -> Terms:
@@ -36,12 +48,12 @@ class ProximalL1(Plain):
 
 
 @tree.dataclass
-class ProximalL2(Plain):
+class ProximalL2(ElementwiseRule):
     """L2 by its proximal map, the implicit step: stable for any coefficient.
 
-    ``w <- (w - η u) / (1 + η c / D)``: in the base optimizer's own metric, so that SGD and Adam have the same
-    minimizer, the one of ``loss + c |w|²/2``. Zhuang et al. take the map under Adam without D; that is an implicit
-    `Decoupled`, with another minimizer.
+    ``w <- (w - η u) / (1 + η c / D)``. The map is scaled by the preconditioner of the base optimizer, so that SGD and
+    Adam have the same minimizer, that of ``loss + c |w|²/2``. Zhuang et al. use the map without D under Adam; that is
+    an implicit `Decoupled`, which has another minimizer.
 
     Args:
       coefficient: c >= 0, loss / weight².
@@ -51,7 +63,10 @@ class ProximalL2(Plain):
       Scale-Freeness, 2022, arXiv 2202.00089.
     """
 
-    coefficient: Coefficient
+    equals = "minimizes loss + c |w|²/2 (ridge)"
+    search_range = (1e-6, 1e-1)
+
+    coefficient: Coefficient = with_unit(LOSS_PER_SQUARED_WEIGHT)
 
     @override
     def terms(self) -> Terms:
@@ -59,7 +74,7 @@ class ProximalL2(Plain):
 
 
 @tree.dataclass
-class ProximalElasticNet(Plain):
+class ProximalElasticNet(ElementwiseRule):
     """Elastic net by its proximal map: exact zeros, and shrinkage of the rest.
 
     ``w <- S(w - η u, η c1 / D) / (1 + η c2 / D)``
@@ -72,8 +87,11 @@ class ProximalElasticNet(Plain):
       Zou & Hastie, Regularization and Variable Selection via the Elastic Net, 2005.
     """
 
-    l1_coefficient: Coefficient
-    l2_coefficient: Coefficient
+    equals = "minimizes loss + c1 |w|₁ + c2 |w|²/2"
+    search_range = (1e-7, 1e-2)
+
+    l1_coefficient: Coefficient = with_unit(LOSS_PER_WEIGHT)
+    l2_coefficient: Coefficient = with_unit(LOSS_PER_SQUARED_WEIGHT)
 
     @override
     def terms(self) -> Terms:
@@ -84,8 +102,9 @@ class ProximalElasticNet(Plain):
 class ProximalGroupLasso(Rule):
     """Group lasso by its proximal map: whole output units or filters become exactly zero.
 
-    ``w <- z max(0, 1 - η c √n / |z|)`` a group, z = w - η u, n its number of weights; beside a preconditioner the map
-    is taken in its metric D. A group is the weights into one output unit: all axes of an array but the last.
+    ``w <- z max(0, 1 - η c √n / |z|)`` for each group, with z = w - η u and n weights in the group; under a
+    preconditioner the map is scaled by its diagonal D. A group is the incoming weights of one output unit: all axes of
+    an array but the last.
 
     Args:
       coefficient: c >= 0, loss / weight.
@@ -95,12 +114,15 @@ class ProximalGroupLasso(Rule):
       Structured Sparsity in Deep Neural Networks, 2016, arXiv 1608.03665.
     """
 
-    coefficient: Coefficient
+    equals = "minimizes loss + c √n Σ |w_unit|"
+    search_range = (1e-7, 1e-2)
+
+    coefficient: Coefficient = with_unit(LOSS_PER_WEIGHT)
 
     @property
     @override
     def needs(self) -> frozenset[str]:
-        return frozenset({"metric"})
+        return frozenset({"preconditioner_diagonal"})
 
     @override
     def move(self, stepped: Array, step: Step, state: PyTree) -> tuple[Array, PyTree]:
@@ -116,34 +138,37 @@ class Lp(Rule):
     """Decoupled decay for any p-norm, by an implicit step.
 
     ``w <- (w - η u) / (1 + η p c |w|^(p - 2))`` with |w| before the step; p = 2 is an implicit `Decoupled` of 2 c. For
-    p < 2 a weight at exactly 0 stays there. Like `Decoupled` it acts beside the preconditioner and not in its metric.
+    p < 2 a weight at exactly 0 stays there. Like `Decoupled`, the rule is not scaled by the preconditioner.
 
     Args:
       coefficient: c >= 0, weight^(2 - p) / (step · learning rate).
-      p: > 0; below 2 small weights are pulled harder, which makes most of them tiny.
+      p: > 0; below 2, small weights are pulled harder, which makes most of them tiny.
 
     References:
       Outmezguine & Levi, Decoupled Weight Decay for Any p Norm, 2024, arXiv 2404.10824.
     """
 
-    coefficient: Coefficient
-    p: Coefficient = field(metadata={"positive": True})
+    equals = "implicit `Decoupled(2 c)` at p = 2"
+
+    coefficient: Coefficient = with_unit("weight^(2 - p) / (step · learning rate)")
+    p: Coefficient = with_unit(NO_UNIT, positive=True)
 
     @override
     def move(self, stepped: Array, step: Step, state: PyTree) -> tuple[Array, PyTree]:
-        # Both sides of the fraction times |w|^(2 - p) where p < 2: no power of 0 is then infinite.
-        below = _power(step.weight, jnp.maximum(2 - self.p, 0))
-        above = _power(step.weight, jnp.maximum(self.p - 2, 0))
-        whole = below + step.learning_rate * self.p * self.coefficient * above
-        return stepped * jnp.where(whole > 0, below / jnp.where(whole > 0, whole, 1), 1), state
+        # Numerator and denominator are multiplied by |w|^(2 - p) where p < 2, so that no power of 0 is infinite.
+        numerator = _power(step.weight, jnp.maximum(2 - self.p, 0))
+        power = _power(step.weight, jnp.maximum(self.p - 2, 0))
+        denominator = numerator + step.learning_rate * self.p * self.coefficient * power
+        shrinkage = numerator / jnp.where(denominator > 0, denominator, 1)
+        return stepped * jnp.where(denominator > 0, shrinkage, 1), state
 
 
 @tree.dataclass
 class MaxNorm(Rule):
-    """Max-norm constraint: no output unit's incoming weights may be longer than a bound.
+    """Max-norm constraint: the norm of the incoming weights of each output unit is at most a bound.
 
-    ``w <- w̃ min(1, c / |w̃|)`` a unit, the projection after the step; a unit's weights are all axes of an array but the
-    last.
+    ``w <- w̃ min(1, c / |w̃|)`` for each unit, the projection after the step; the incoming weights of a unit are all axes
+    of an array but the last.
 
     Args:
       bound: c > 0, weight. Equals Keras ``MaxNorm`` up to its epsilon.
@@ -152,7 +177,10 @@ class MaxNorm(Rule):
       Srebro, Rennie & Jaakkola, Maximum-Margin Matrix Factorization, 2005.
     """
 
-    bound: Coefficient = field(metadata={"positive": True})
+    equals = "Keras `MaxNorm`, but for its epsilon"
+    search_range = (1e-1, 1e1)
+
+    bound: Coefficient = with_unit("weight", positive=True)
 
     @override
     def move(self, stepped: Array, step: Step, state: PyTree) -> tuple[Array, PyTree]:
@@ -161,20 +189,22 @@ class MaxNorm(Rule):
 
 @tree.dataclass
 class NormControl(Rule):
-    """Norm control: each array's norm is drawn toward a multiple of its norm at the start.
+    """Norm control: the norm of each array is drawn toward a multiple of its initial norm.
 
-    ``w <- w̃ - k (1 - r |w0| / |w̃|) w̃`` an array. k = 1 holds the norm; r = 0 is decay by the share k a step.
+    ``w <- w̃ - k (1 - r |w0| / |w̃|) w̃`` for each array. k = 1 holds the norm; r = 0 is decay by the fraction k per step.
 
     Args:
-      coefficient: k in [0, 1], 1 / step: what share of the way a step goes.
-      ratio: r >= 0, the norm to go to in units of the norm at the start.
+      coefficient: k in [0, 1], 1 / step: fraction of the distance to the target norm that a step covers.
+      ratio: r >= 0, target norm divided by the initial norm.
 
     References:
       Loshchilov, Weight Norm Control, 2023, arXiv 2311.11446.
     """
 
-    coefficient: Coefficient
-    ratio: Coefficient = 1.0
+    equals = "k = 1 holds the norm; r = 0 is decay by the fraction k"
+
+    coefficient: Coefficient = with_unit(PER_STEP)
+    ratio: Coefficient = with_unit(NO_UNIT, default=1.0)
 
     @override
     def initial(self, weight: Array) -> PyTree:
@@ -189,29 +219,32 @@ class NormControl(Rule):
 
 @tree.dataclass
 class Constrained(Rule):
-    """Constrained decay: each array's squared norm is held below a bound by a multiplier of its own.
+    """Constrained decay: the squared norm of each array is held below a bound by a Lagrange multiplier.
 
-    ``λ <- max(0, λ + μ (|w̃|² - κ)), then w <- w̃ - 2 λ w̃`` an array, not scaled by the learning rate; λ starts at 0. An
-    array within its bound does not decay at all.
+    ``λ <- max(0, λ + μ (|w̃|² - κ)), then w <- w̃ - 2 λ w̃`` for each array, not scaled by the learning rate; λ starts at
+    0. An array within its bound does not decay at all.
 
     Args:
-      bound: κ > 0. With ``warm_start`` None the bound itself, weight²; else a multiple of |w|² when the warm start
-        ends.
+      bound: κ > 0. With ``warm_start`` None, the bound itself, weight²; otherwise a multiple of |w|² at the end of the
+        warm start.
       update_rate: μ >= 0, 1 / weight².
-      warm_start: Steps before |w|² is read off; 0 = at the start. Until then nothing decays. None = the bound is given.
+      warm_start: Number of steps after which |w|² is read; 0 = at the start. Before, nothing decays. None = ``bound``
+        is the bound itself.
 
     Numerics:
-      λ must stay below 1, where a step would overshoot: from weights far outside the bound take μ well below
-      1 / (|w|² - κ). After a warm start they begin at the bound, and μ = 1 serves.
+      λ must stay below 1; above it a step overshoots zero. If the initial weights are far outside the bound, choose μ
+      well below 1 / (|w|² - κ). After a warm start the weights begin at the bound, and μ = 1 works.
 
     References:
       Franke et al., Improving Deep Learning Optimization through Constrained Parameter Regularization, 2024,
       arXiv 2311.09058.
     """
 
-    bound: Coefficient = field(metadata={"positive": True})
-    update_rate: Coefficient = 1.0
-    warm_start: Coefficient = None
+    equals = "AdamCPR with R = |w|²"
+
+    bound: Coefficient = with_unit("weight²", positive=True)
+    update_rate: Coefficient = with_unit("1 / weight²", default=1.0)
+    warm_start: Coefficient = with_unit("step", default=None)
 
     @override
     def initial(self, weight: Array) -> PyTree:
@@ -222,12 +255,12 @@ class Constrained(Rule):
     def move(self, stepped: Array, step: Step, state: PyTree) -> tuple[Array, PyTree]:
         square = tree.norm(stepped) ** 2
         multiplier, reference = state["multiplier"], state["reference"]
-        taken = step.count + 1
+        steps_taken = step.count + 1
         if self.warm_start is None:
             bound, acts = self.bound, True
         else:
-            reference = jnp.where(taken <= self.warm_start, square, reference)
-            bound, acts = self.bound * reference, taken > self.warm_start
+            reference = jnp.where(steps_taken <= self.warm_start, square, reference)
+            bound, acts = self.bound * reference, steps_taken > self.warm_start
         raised = jnp.maximum(0, multiplier + self.update_rate * (square - bound))
         multiplier = jnp.where(acts, raised, 0).astype(square.dtype)
         return stepped - 2 * multiplier * stepped, {"multiplier": multiplier, "reference": reference}
@@ -235,21 +268,24 @@ class Constrained(Rule):
 
 @tree.dataclass
 class SelectiveProjection(Rule):
-    """Selective projection: where a step goes on away from the anchor against the gradient's advice, part is undone.
+    """Selective projection: part of a step is undone where it moves away from the anchor against the gradient.
 
-    ``w <- w̃ - c r (w̃ - a)`` an array, where ⟨g, w - a⟩ > 0 and else w̃; r = clip((|w̃ - a| - |w - a|) / |w̃ - a|, 0, 1)
-    is the share of the distance that the step added.
+    ``w <- w̃ - c r (w̃ - a)`` for each array with ⟨g, w - a⟩ > 0, otherwise w̃. The fraction of the distance that the step
+    added is r = clip((|w̃ - a| - |w - a|) / |w̃ - a|, 0, 1).
 
     Args:
-      coefficient: c >= 0, a number without unit: what share of that is undone; above 1 it goes back further.
-      anchor: a, weights by the names of the network's own; what it lacks (a new head) has 0. None = the weights that
-        the optimizer's ``init`` is given.
+      coefficient: c >= 0, no unit: fraction of the added distance that is undone; above 1, more than that is undone.
+      anchor: a, a tree of weights that are matched by name; arrays that it lacks (a new head) have the anchor 0. None =
+        the weights that are passed to the optimizer's ``init``.
 
     References:
       Tian, Huang & Kira, Rethinking Weight Decay for Robust Fine-Tuning of Foundation Models, 2024, arXiv 2411.01713.
     """
 
-    coefficient: Coefficient
+    equals = "SPD of Tian et al."
+    search_range = (1e-2, 1e0)
+
+    coefficient: Coefficient = with_unit(NO_UNIT)
     anchor: Params = field(default=None, metadata={"anchor": True})
 
     @override
@@ -259,9 +295,9 @@ class SelectiveProjection(Rule):
     @override
     def move(self, stepped: Array, step: Step, state: PyTree) -> tuple[Array, PyTree]:
         before, after = tree.norm(step.weight - state), tree.norm(stepped - state)
-        share = jnp.where(after > 0, jnp.clip((after - before) / jnp.where(after > 0, after, 1), 0, 1), 0)
+        added = jnp.where(after > 0, jnp.clip((after - before) / jnp.where(after > 0, after, 1), 0, 1), 0)
         against = jnp.sum(step.gradient * (step.weight - state)) > 0
-        return stepped - jnp.where(against, self.coefficient * share, 0) * (stepped - state), state
+        return stepped - jnp.where(against, self.coefficient * added, 0) * (stepped - state), state
 
 
 def _power(weight: Array, exponent: Scalar) -> Array:

@@ -88,8 +88,8 @@ class Linear(Parametric):
 
     @override
     def __call__(self, count: Any) -> Scalar:
-        share = _share(count, self.num_steps)
-        return _real(self.start) * (1 - share) + _real(self.stop) * share
+        fraction = _fraction(count, self.num_steps)
+        return _real(self.start) * (1 - fraction) + _real(self.stop) * fraction
 
 
 @tree.dataclass
@@ -118,7 +118,7 @@ class Cosine(Parametric):
 
     @override
     def __call__(self, count: Any) -> Scalar:
-        height = (1 + jnp.cos(jnp.pi * _share(count, self.num_steps))) / 2
+        height = (1 + jnp.cos(jnp.pi * _fraction(count, self.num_steps))) / 2
         return _real(self.start) * height + _real(self.stop) * (1 - height)
 
 
@@ -248,7 +248,7 @@ def _real(value: Any) -> Array:
     return jnp.asarray(value, float)
 
 
-def _share(count: Any, num_steps: Any) -> Array:
+def _fraction(count: Any, num_steps: Any) -> Array:
     count, num_steps = jnp.asarray(count), jnp.asarray(num_steps)
     return jnp.where(count < num_steps, _real(count) / jnp.maximum(_real(num_steps), 1e-12), 1)
 

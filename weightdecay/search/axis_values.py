@@ -13,7 +13,7 @@ import numpy as np
 
 from weightdecay import decay
 from weightdecay.core import tree
-from weightdecay.decay import Masked, Rule, masks, schedules
+from weightdecay.decay import Masked, Rule, masks, registry, schedules
 from weightdecay.search import member
 from weightdecay.search.distributions import Distribution
 
@@ -231,6 +231,7 @@ def _check_storable(rule: Rule, where: str) -> None:
                 f"{', '.join(member.MASKS)} or matching(...)."
             )
         rule = rule.rule
+    registry.check_storable(rule, argument=where)
     if getattr(rule, "anchor", None) is not None:
         raise TypeError(
             f"{where} = {rule.name} has an anchor of its own; in a grid the anchor is the weights that each member "

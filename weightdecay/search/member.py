@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from weightdecay import decay
 from weightdecay.decay import Masked, PerLayer, Rule, masks, schedules
+from weightdecay.decay.registry import UnknownRuleError, named
 
 REPLICATES = ("seed", "fold")
 """Axes that make no candidates of their own: members that differ in these alone share one."""
@@ -121,6 +122,8 @@ def _decode_rule(value: Any) -> Rule:
         rule = _decode(value)
         decay.check(rule, argument="decay")
         return rule
+    except UnknownRuleError:
+        raise
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"decay is stored as {value!r}, which is no rule of this version.") from error
 
@@ -149,7 +152,8 @@ def _decode(value: Any) -> Any:
     if "masked" in items:
         return Masked(items["masked"], items["on"])
     if "rule" in items:
-        return {**decay.KINDS, "Combined": decay.Combined}[items.pop("rule")](**items)
+        name = items.pop("rule")
+        return named(name, items)(**items)
     if "per_layer" in items:
         return PerLayer(items["per_layer"], items["default"])
     if "matching" in items:

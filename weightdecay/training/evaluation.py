@@ -163,7 +163,7 @@ def evaluate(
       `weightdecay.training.task.LAYER_METRICS`. All are nan if the member has diverged.
     """
     decays = masks.resolve(task.mask, state.params)
-    decay_state = transformation.carried(state.optimizer_state)
+    decay_state = transformation.rule_states(state.optimizer_state)
     on_validation = score(task, hyperparameters, state.params, state.model_state, validation)
     penalty = rules.penalty(hyperparameters.decay, state.params, task.mask, state=decay_state, count=state.step)
     measured = {
