@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import weightdecay as wd
 from compare import close, same_bits
 from weightdecay.apps import article, article_tables, claims, cli, step_times
+from weightdecay.apps.article_protocol import Protocol
 from weightdecay.apps.claims import Check
 from weightdecay.core.statistics import Estimate
 from weightdecay.engine.plans import Plan
@@ -26,14 +27,14 @@ def command(*arguments):
 
 def made_by_the_command(folder, dataset, *arguments):
     """Run the command at a small size, and keep the article that it made."""
-    kept, run = [], article.Protocol.run
+    kept, run = [], article.run
 
-    def keep(self, **settings):
-        kept.append(run(self, plan=Plan(8, 1), **settings))  # one device: a program is compiled once
+    def keep(protocol, **settings):
+        kept.append(run(protocol, plan=Plan(8, 1), **settings))  # one device: a program is compiled once
         return kept[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(article.Protocol, "run", keep)
+        patch.setattr(article, "run", keep)
         shown = command(dataset, "--widths", 4, "--seeds", 2, "--output", folder, *arguments)
     assert shown.exit_code == 0, shown.output
     return shown, kept[0], folder
@@ -77,24 +78,24 @@ def test_check_holds_where_the_interval_is_above_zero(interval, outcome):
 
 
 @pytest.mark.parametrize(
-    ("intervals", "word", "reason"),
+    ("intervals", "verdict", "reason"),
     [
         ([HOLDS], "confirmed", "The check holds."),
         ([HOLDS, HOLDS], "confirmed", "All 2 checks hold."),
         ([NOISE, NOISE], "not confirmed", "None of 2 checks holds: all are within noise."),
-        ([OPPOSITE, OPPOSITE], "not confirmed", "None of 2 checks holds: of each the opposite holds."),
+        ([OPPOSITE, OPPOSITE], "not confirmed", "None of 2 checks holds: for all the opposite holds."),
         (
             [OPPOSITE, NOISE],
             "not confirmed",
-            "None of 2 checks holds: of 1 the opposite holds, 1 are within noise.",
+            "None of 2 checks holds: for 1 the opposite holds, 1 are within noise.",
         ),
         ([HOLDS, NOISE], "depends", "It depends on the setting: it holds for 0, and not for 1."),
         ([OPPOSITE, HOLDS], "depends", "It depends on the setting: it holds for 1, and not for 0."),
     ],
 )
-def test_verdict_of_one_claim_in_several_settings(intervals, word, reason):
-    checks = [check(*interval, setting=str(place)) for place, interval in enumerate(intervals)]
-    assert (claims.verdict(checks), claims.reason(checks)) == (word, reason)
+def test_verdict_of_one_claim_in_several_settings(intervals, verdict, reason):
+    checks = [check(*interval, setting=str(number)) for number, interval in enumerate(intervals)]
+    assert (claims.verdict(checks), claims.reason(checks)) == (verdict, reason)
 
 
 def test_reason_names_the_claim_where_settings_agree():
@@ -104,13 +105,15 @@ def test_reason_names_the_claim_where_settings_agree():
         for claim, interval in {"training falls": HOLDS, "test rises": NOISE}.items()
     ]
     assert claims.verdict(checks) == "depends"
-    assert claims.reason(checks) == ("It depends on what is said: it holds for training falls, and not for test rises.")
+    assert claims.reason(checks) == (
+        "It depends on the statement: it holds for training falls, and not for test rises."
+    )
     mixed = [*checks[:3], check(*HOLDS, setting="noisy", claim="test rises")]
-    assert claims.reason(mixed) == "Of 4 checks 3 hold, and which depends on the setting and on what is said."
+    assert claims.reason(mixed) == "Of 4 checks 3 hold; it depends on the setting and on the statement."
 
 
 def test_verdict_needs_a_check():
-    with pytest.raises(ValueError, match="checks are empty"):
+    with pytest.raises(ValueError, match="checks is empty"):
         claims.verdict([])
 
 
@@ -174,8 +177,8 @@ def test_article_has_every_table_with_verdict_and_standard_errors(kind, request)
     shown, made, folder = request.getfixturevalue(kind)
     assert list(made.tables) == NAMES
     protocol, *_ = shown.stdout.split("\n\n")
-    assert "Chosen: the coefficient of each method by the mean validation" in protocol
-    assert shown.stdout.index("Chosen: ") < shown.stdout.index("Table A.")
+    assert "Choice: the coefficient of each method is chosen by the mean validation" in protocol
+    assert shown.stdout.index("Choice: ") < shown.stdout.index("Table A.")
     for name, table in made.tables.items():
         assert table.verdict in ("confirmed", "not confirmed", "depends")
         assert f"{table.verdict.capitalize()}. {table.reason}" in shown.stdout
@@ -410,13 +413,13 @@ def test_few_examples_keep_classes_in_proportion_and_falsify_a_share_of_the_labe
 
 def test_regression_has_r2_and_no_false_labels(diabetes):
     shown, made, _ = diabetes
-    assert "where the article has an accuracy, R² in % stands" in shown.stdout
+    assert "where the article has an accuracy, the tables have R² in %" in shown.stdout
     few = made.protocol.settings["few examples"]
     whole = made.protocol.settings["all examples"]
     assert len(few.train[1]) == len(whole.train[1]) // 2
     assert set(few.train[1]) <= set(whole.train[1])
     for name in ("A", "1", "5", "6", "9", "10"):
-        assert "these targets are no classes" in made.tables[name].note
+        assert "these targets are not classes" in made.tables[name].note
     for name in ("B", "2", "3", "4", "7", "8"):
         assert "classes" not in made.tables[name].note
 
@@ -465,7 +468,7 @@ def test_save_replaces_an_earlier_article_alone(digits, tmp_path):
         made.save(folder)
     assert made.save(folder, overwrite=True) == folder
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds something else"):
+    with pytest.raises(FileExistsError, match="holds other files"):
         made.save(tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -476,11 +479,14 @@ def test_save_replaces_an_earlier_article_alone(digits, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mnist"], "dataset has 'mnist', which is unknown"),
-        (["digits", "--seeds", 1], "--seeds: seeds is 1; give at least 2, since one run has no standard error"),
-        (["digits", "--steps", 100], "--steps: num_steps is 100; give a whole number of at least 136"),
+        (["mnist"], "dataset is 'mnist'; give one of digits, "),
+        (
+            ["digits", "--seeds", 1],
+            "--seeds: seeds is 1; give an integer of at least 2, since one run has no standard error",
+        ),
+        (["digits", "--steps", 100], "--steps: num_steps is 100; give an integer of at least 136"),
         (["wine", "--batch-size", 60], "--batch-size: batch_size is 60, but the setting with few examples has 53"),
-        (["digits", "--learning-rate", 0], "--learning-rate: learning_rate is 0.0; give one finite number above 0"),
+        (["digits", "--learning-rate", 0], "--learning-rate: learning_rate is 0.0; give a finite number above 0"),
     ],
 )
 def test_command_refuses_with_one_message(arguments, message, tmp_path):
@@ -493,15 +499,15 @@ def test_command_refuses_with_one_message(arguments, message, tmp_path):
 def test_protocol_refuses_data_that_do_not_serve():
     inputs, targets = np.ones((40, 2), np.float32), np.arange(40, dtype=np.int32) % 2
     one = (inputs, targets)
-    with pytest.raises(ValueError, match="data has no validation and test examples of its own"):
-        article.Protocol.of(wd.Data(train=one, validation=one), batch_size=4)
-    with pytest.raises(ValueError, match="data has no validation and test examples of its own"):
-        article.Protocol.of(wd.data.folds(inputs, targets, num_folds=2), batch_size=4)
+    with pytest.raises(ValueError, match="data has no separate validation and test examples"):
+        Protocol.of(wd.Data(train=one, validation=one), batch_size=4)
+    with pytest.raises(ValueError, match="data has no separate validation and test examples"):
+        Protocol.of(wd.data.folds(inputs, targets, num_folds=2), batch_size=4)
     with pytest.raises(ValueError, match="data has weights of its examples"):
-        article.Protocol.of(wd.Data(train=(*one, np.ones(40)), validation=one, test=one), batch_size=4)
+        Protocol.of(wd.Data(train=(*one, np.ones(40)), validation=one, test=one), batch_size=4)
     several = inputs, np.stack([targets, 1 - targets], axis=1)
     with pytest.raises(ValueError, match=r"data.train targets have shape \(40, 2\); give one class an example"):
-        article.Protocol.of(wd.Data(train=several, validation=several, test=several), batch_size=4)
+        Protocol.of(wd.Data(train=several, validation=several, test=several), batch_size=4)
 
 
 # The parts of a step.

@@ -70,7 +70,7 @@ def test_sweep_options_reach_the_grid(here):
     assert result.settings["optimizer"] == "sgd"
     assert (result.settings["num_steps"], result.settings["batch_size"]) == (7, 9)
     assert result.params(0)["Dense_1"]["kernel"].shape == (4, 3)
-    assert "one standard error: not to be told from one seed" in shown.stdout
+    assert "one standard error: one seed has no standard error" in shown.stdout
     assert "learning rate" in shown.stdout
 
 
@@ -106,9 +106,9 @@ def test_sweep_where_every_member_diverges_keeps_the_result(here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mnist"], "dataset has 'mnist', which is unknown; give one of digits, breast_cancer, wine, diabetes"),
-        (["digits", "--rules", "L2,L3"], "--rules: rules has 'L3', which is unknown; give one of NoDecay, L2, L1"),
-        (["digits", "--rules", ","], "--rules: rules is empty; give words divided by commas"),
+        (["mnist"], "dataset is 'mnist'; give one of digits, breast_cancer, wine, diabetes"),
+        (["digits", "--rules", "L2,L3"], "--rules: rules is 'L3'; give one of NoDecay, L2, L1"),
+        (["digits", "--rules", ","], "--rules: rules is ','; give a comma-separated list"),
         (
             ["digits", "--coefficients", "-0.1", "0.1"],
             "--coefficients: start is -0.1; a logarithmic axis needs ends above 0",
@@ -120,22 +120,29 @@ def test_sweep_where_every_member_diverges_keeps_the_result(here):
         ),
         (
             ["digits", "--learning-rates", "fast"],
-            "--learning-rates: learning_rates is 'fast'; give numbers divided by commas",
+            "--learning-rates: learning_rates is 'fast'; give comma-separated numbers",
         ),
-        (["digits", "--widths", "64;64"], "--widths: widths is '64;64'; give numbers"),
-        (["digits", "--seeds", "0"], "--seeds: seeds is 0; give at least 1"),
-        (["digits", "--steps", "0"], "--steps: num_steps is 0; give a whole number of at least 1"),
+        (["digits", "--widths", "64;64"], "--widths: widths is '64;64'; give comma-separated integers"),
+        (["digits", "--seeds", "0"], "--seeds: seeds is 0; give an integer of at least 1"),
+        (["digits", "--steps", "0"], "--steps: num_steps is 0; give an integer from 1 to 2147483647"),
         (["digits", "--batch-size", "5000"], "--batch-size: batch_size is 5000, but data.train has 1079 examples"),
         (["digits", "--train-size", "3"], "--train-size: num_train is 3; give 10 to 1069"),
-        (["digits", "--label-noise", "2"], "--label-noise: label_noise is 2.0; give a share between 0 and 1"),
+        (["digits", "--label-noise", "2"], "--label-noise: label_noise is 2.0; give a fraction from 0 to 1"),
         (
             ["digits", "--optimizer", "adagrad"],
-            "--optimizer: optimizer has 'adagrad', which is unknown; give one of adam, sgd, lion",
+            "--optimizer: optimizer is 'adagrad'; give one of adam, sgd, lion",
         ),
         (["digits", "--metric", "luck"], "--metric: metric is 'luck'; give one of validation_loss"),
-        (["diabetes", "--label-noise", "0.1"], "dataset diabetes is a regression"),
-        (["digits", "--output", "taken"], "--output: folder taken holds something else (notes.txt)"),
-        (["digits", "--output", "taken", "--overwrite"], "--output: folder taken holds something else (notes.txt)"),
+        (
+            ["diabetes", "--label-noise", "0.1"],
+            "--label-noise: label_noise is 0.1, but the targets of diabetes are not labels; give 0.",
+        ),
+        (
+            ["diabetes", "--metric", "validation_accuracy"],
+            "--metric: metric is 'validation_accuracy', but diabetes is a regression; give validation_loss.",
+        ),
+        (["digits", "--output", "taken"], "--output: folder taken holds other files (notes.txt)"),
+        (["digits", "--output", "taken", "--overwrite"], "--output: folder taken holds other files (notes.txt)"),
         (
             ["digits", "--output", "taken/notes.txt"],
             "--output: folder taken/notes.txt is a file; give a new or an empty folder",
@@ -215,10 +222,10 @@ def test_convert_lists_the_conventions():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "coefficient is missing; write it as in weightdecay convert 0.01 --from keras.L2 --to torch.SGD"),
+        ([], "coefficient is missing; write for example weightdecay convert 0.01 --from keras.L2 --to torch.SGD"),
         (["0.1", "--to", "L2"], "--from: source is missing"),
         (["0.1", "--from", "L2"], "--to: target is missing"),
-        (["some", "--from", "L2", "--to", "L2"], "coefficient is 'some'; give numbers"),
+        (["some", "--from", "L2", "--to", "L2"], "coefficient is 'some'; give comma-separated numbers"),
         (["0.1", "--from", "L3", "--to", "L2"], "--from: source is 'L3', which is not a known"),
         (
             ["0.1", "--from", "L2", "--to", "torch.SDG"],

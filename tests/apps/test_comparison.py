@@ -195,5 +195,5 @@ def test_compare_refuses(data, changed, message):
 
 
 def test_differences_refuse_an_unknown_reference(compared):
-    with pytest.raises(ValueError, match="reference is 'decay'; give one of"):
+    with pytest.raises(ValueError, match="reference is 'decay'; give one of '"):
         compared.differences("decay")

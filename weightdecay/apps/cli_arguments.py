@@ -1,165 +1,269 @@
-"""A job from the words of a command line: model, data, grid and optimizer by their names.
+"""Arguments of the command line: from strings to a model, data, a grid and an optimizer.
 
-What is wrong with a word is told before anything slow is imported.
+Strings are checked before JAX is imported wherever that is possible, so that a typing error is reported at once.
 """
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+from typing_extensions import override
+
+from weightdecay.core import text
+from weightdecay.core.checks import ArgumentError, integer
 
 if TYPE_CHECKING:
     from weightdecay.data import Data
     from weightdecay.decay import Rule
-
-# Coefficients from where a rule does nothing to where it takes everything, under Adam at a learning rate of 0.001.
-RANGES = {
-    "L2": (1e-6, 1e-1),
-    "L1": (1e-7, 1e-2),
-    "ElasticNet": (1e-7, 1e-2),
-    "Orthogonal": (1e-5, 1e0),
-    "Spectral": (1e-5, 1e0),
-    "TowardAnchor": (1e-6, 1e-1),
-    "Decoupled": (1e-3, 1e1),
-    "Independent": (1e-6, 1e-2),
-    "Corrected": (1e-3, 1e1),
-    "Cautious": (1e-3, 1e1),
-    "Stable": (1e-6, 1e-1),
-    "Adaptive": (1e-2, 1e2),
-    "ProximalL1": (1e-7, 1e-2),
-    "ProximalL2": (1e-6, 1e-1),
-    "ProximalElasticNet": (1e-7, 1e-2),
-    "ProximalGroupLasso": (1e-7, 1e-2),
-    "MaxNorm": (1e-1, 1e1),
-    "SelectiveProjection": (1e-2, 1e0),
-}
+    from weightdecay.models import MLP
 
 OPTIMIZERS = ("adam", "sgd", "lion", "rmsprop", "lamb", "muon")
+"""Names of the optimizers that `sweep` and `plan` accept."""
+
+# Options that several commands share.
+Dataset = Annotated[
+    str, typer.Argument(help="Data set: digits, breast_cancer, wine or diabetes; or, synthetic, clusters or spirals.")
+]
+Widths = Annotated[str, typer.Option(help="Widths of the hidden layers of the multilayer perceptron, comma-separated.")]
+Seeds = Annotated[int, typer.Option(help="Seeds, from 0 on; each candidate is trained once with every seed.")]
+Steps = Annotated[int, typer.Option(help="Number of training steps.")]
+BatchSize = Annotated[int, typer.Option(help="Number of examples per training step.")]
+TrainSize = Annotated[int | None, typer.Option(help="Number of training examples to keep.", show_default="all")]
+LabelNoise = Annotated[float, typer.Option(help="Fraction of training labels to replace by wrong ones.")]
+Output = Annotated[Path | None, typer.Option(help="Folder for the result and the plots.", show_default="runs/DATASET")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")]
 
 
-def job(
-    dataset: str,
-    widths: str,
-    rules: str,
-    coefficients: tuple[float, float] | None,
-    num_coefficients: int,
-    learning_rates: str,
-    optimizer: str,
-    seeds: int,
-    train_size: int | None,
-    label_noise: float = 0.0,
-) -> dict[str, Any]:
-    """Model, data, grid and optimizer of a sweep.
+class CommandWithRules(TyperCommand):
+    """A command whose help lists the rules of decay; they are imported when the help is shown, and not before."""
+
+    @override
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for parameter in self.params:
+            option_help = getattr(parameter, "help", None)
+            if option_help and "{rules}" in option_help:
+                parameter.help = option_help.replace("{rules}", ", ".join(offered_rules()))  # pyright: ignore[reportAttributeAccessIssue]
+        super().format_help(ctx, formatter)
+
+
+def offered_rules() -> dict[str, type["Rule"]]:
+    """Return the kinds of decay that the command line offers, by name: `NoDecay`, and those with a range."""
+    from weightdecay import decay
+
+    return {name: kind for name, kind in decay.KINDS.items() if name == "NoDecay" or kind.search_range is not None}
+
+
+@dataclass(frozen=True)
+class GridArguments:
+    """Options of the commands that train a grid; each field is one option."""
+
+    dataset: Dataset
+    widths: Widths = "64,64"
+    rules: Annotated[
+        str,
+        typer.Option(
+            help="Kinds of decay, comma-separated: {rules}. An elastic net uses one coefficient for both of its terms. "
+            "NoDecay is always a candidate."
+        ),
+    ] = "NoDecay,L2,L1,ProximalL1,Decoupled"
+    coefficients: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Smallest and largest coefficient of every rule.", show_default="a range for each rule"),
+    ] = None
+    num_coefficients: Annotated[int, typer.Option(help="Number of log-spaced coefficients of each rule.")] = 11
+    learning_rates: Annotated[
+        str, typer.Option(help="Learning rates, comma-separated; each is combined with every decay.")
+    ] = "1e-3"
+    optimizer: Annotated[str, typer.Option(help=f"Optimizer: {', '.join(OPTIMIZERS)}.")] = "adam"
+    seeds: Seeds = 3
+    steps: Steps = 1000
+    batch_size: BatchSize = 64
+    train_size: TrainSize = None
+    label_noise: LabelNoise = 0.0
+
+    def job(self) -> dict[str, Any]:
+        """Build the model, the data, the grid and the optimizer.
+
+        Returns:
+          Arguments of `weightdecay.fit_grid` by name, without those that say how to train.
+
+        Raises:
+          ArgumentError: An option has a value without a meaning.
+        """
+        widths = numbers("widths", self.widths, int)
+        learning_rates = numbers("learning_rates", self.learning_rates, float)
+        integer(self.seeds, "seeds", at_least=1)
+
+        from weightdecay import models
+        from weightdecay.decay import optimizers
+        from weightdecay.search.grid import Grid
+
+        optimizer = look_up("optimizer", self.optimizer, {name: getattr(optimizers, name) for name in OPTIMIZERS})
+        rules = _rules(self.rules, self.coefficients, self.num_coefficients)
+        grid = Grid(decay=rules, learning_rate=learning_rates, seed=range(self.seeds))
+        data = data_set(self.dataset, train_size=self.train_size, label_noise=self.label_noise)
+        return {"model": models.MLP(tuple(widths)), "data": data, "grid": grid, "optimizer": optimizer}
+
+
+def network(widths: str) -> "MLP":
+    """Build the multilayer perceptron.
 
     Args:
-      dataset: Name of a built-in set.
-      widths: Of the hidden layers, divided by commas.
-      rules: Kinds of decay, likewise.
-      coefficients: Smallest and largest; None = those of `RANGES`.
-      num_coefficients: A rule, log-spaced.
-      learning_rates: Numbers divided by commas.
-      optimizer: One of `OPTIMIZERS`.
-      seeds: Replicates of each candidate.
-      train_size: Training examples to keep; None = all.
-      label_noise: Share of the training labels to falsify.
+      widths: Widths of the hidden layers, comma-separated.
 
     Returns:
-      Arguments of `weightdecay.fit_grid` by name.
+      The model.
 
     Raises:
-      ValueError: A word that means nothing.
+      ArgumentError: Not integers.
     """
     layers = numbers("widths", widths, int)
-    rates = numbers("learning_rates", learning_rates, float)
-    if seeds < 1:
-        raise ValueError(f"seeds is {seeds}; give at least 1.")
 
     from weightdecay import models
-    from weightdecay.decay import optimizers
-    from weightdecay.search.grid import Grid
 
-    optimize = one_of("optimizer", optimizer, {name: getattr(optimizers, name) for name in OPTIMIZERS})
-    grid = Grid(decay=_rules(rules, coefficients, num_coefficients), learning_rate=rates, seed=range(seeds))
-    splits = data_set(dataset, train_size=train_size, label_noise=label_noise)
-    return {"model": models.MLP(tuple(layers)), "data": splits, "grid": grid, "optimizer": optimize}
+    return models.MLP(tuple(layers))
 
 
 def data_set(name: str, *, train_size: int | None, label_noise: float = 0.0) -> "Data":
-    """A built-in data set.
+    """Load a built-in data set.
 
     Args:
       name: Its name.
-      train_size: Training examples to keep; None = all.
-      label_noise: Share of the training labels to falsify.
+      train_size: Number of training examples to keep; None = all.
+      label_noise: Fraction of training labels to replace by wrong ones.
 
     Returns:
       The examples.
 
     Raises:
-      ValueError: An unknown name, or label noise in a regression.
+      ArgumentError: An unknown name, or label noise for a regression.
     """
     from weightdecay import data
 
-    make = one_of("dataset", name, data.BUILT_IN)
+    load = look_up("dataset", name, data.BUILT_IN)
     if not is_regression(name):
-        return make(num_train=train_size, label_noise=label_noise)
+        return load(num_train=train_size, label_noise=label_noise)
     if label_noise:
-        raise ValueError(f"dataset {name} is a regression: it has no labels to falsify; leave label_noise.")
-    return make(num_train=train_size)
+        raise ArgumentError(
+            "label_noise", f"label_noise is {label_noise}, but the targets of {name} are not labels; give 0."
+        )
+    return load(num_train=train_size)
 
 
 def is_regression(name: str) -> bool:
-    """Return whether the targets of a built-in data set are real numbers."""
+    """Whether the targets of a built-in data set are real numbers."""
     from weightdecay import data
 
     return name in data.BUILT_IN and "label_noise" not in inspect.signature(data.BUILT_IN[name]).parameters
 
 
-def _rules(names: str, coefficients: tuple[float, float] | None, num: int) -> list["Rule"]:
-    from weightdecay import decay
-    from weightdecay.search.grid import logspace
+def output_folder(output: Path | None, name: str, *, overwrite: bool) -> Path:
+    """Choose the folder that a command writes to.
 
-    offered = {name: decay.KINDS[name] for name in ("NoDecay", *RANGES)}
-    kinds = {name.lower(): kind for name, kind in offered.items()}
-    made: list[Rule] = [decay.NoDecay()]
-    for name in _words("rules", names):
-        kind = kinds.get(name.lower().replace("_", "")) or one_of("rules", name, offered)
-        if kind is decay.NoDecay:
-            continue
-        low, high = coefficients or RANGES[kind.__name__]
-        several = kind in (decay.ElasticNet, decay.ProximalElasticNet)
-        made += logspace((lambda c, kind=kind: kind(c, c)) if several else kind, low, high, num)
-    return made
+    Args:
+      output: The option ``--output``; None = a folder in ``runs``.
+      name: Name of that folder.
+      overwrite: Whether an earlier result may be replaced: then the folder is ``runs/NAME``. Otherwise it is the first
+        of ``runs/NAME``, ``runs/NAME-2``, ``runs/NAME-3`` ... that does not exist.
 
-
-def folder(dataset: str) -> Path:
-    """Return the first folder of the data set's name that is not taken."""
-    folder, number = Path("runs") / dataset, 1
-    while folder.exists():
+    Returns:
+      The folder, which need not exist and has not been checked.
+    """
+    if output is not None:
+        return output
+    folder, number = Path("runs") / name, 1
+    while folder.exists() and not overwrite:
         number += 1
-        folder = Path("runs") / f"{dataset}-{number}"
+        folder = Path("runs") / f"{name}-{number}"
     return folder
 
 
-def _words(argument: str, text: str) -> list[str]:
-    found = [word.strip() for word in text.split(",") if word.strip()]
-    if not found:
-        raise ValueError(f"{argument} is empty; give words divided by commas.")
-    return found
+@contextlib.contextmanager
+def concerning(argument: str) -> Iterator[None]:
+    """Attribute the errors of files and folders in a block to an argument.
 
+    Args:
+      argument: Name of the argument.
 
-def numbers(argument: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    """Return numbers that are divided by commas, ``kind(word)`` each; ``argument`` names them in an error."""
+    Raises:
+      ArgumentError: The block raised an OSError; the message is the same.
+    """
     try:
-        return [kind(word) for word in _words(argument, text)]
+        yield
+    except OSError as error:
+        raise ArgumentError(argument, str(error)) from error
+
+
+def numbers(argument: str, string: str, kind: Callable[[str], Any]) -> list[Any]:
+    """Parse comma-separated numbers.
+
+    Args:
+      argument: Name of the argument, for the message.
+      string: What the user wrote.
+      kind: ``int`` or ``float``.
+
+    Returns:
+      The numbers, at least one.
+
+    Raises:
+      ArgumentError: Not numbers of this kind.
+
+    Examples:
+      >>> numbers("widths", "64, 32", int)
+      [64, 32]
+    """
+    try:
+        return [kind(part) for part in _parts(argument, string)]
     except ValueError as error:
-        raise ValueError(
-            f"{argument} is {text!r}; give numbers divided by commas, such as 64,64 or 1e-3,3e-3."
-        ) from error
+        allowed = "comma-separated integers, such as 64,64" if kind is int else "comma-separated numbers, such as 1e-3"
+        raise ArgumentError(argument, f"{argument} is {string!r}; give {allowed}.") from error
 
 
-def one_of(argument: str, name: str, choices: dict[str, Any]) -> Any:
-    """Return what stands under a name; ``argument`` is what the name was given as."""
+def look_up(argument: str, name: str, choices: Mapping[str, Any]) -> Any:
+    """Return the value that a name stands for.
+
+    Args:
+      argument: Name of the argument, for the message.
+      name: What the user wrote.
+      choices: Values by name.
+
+    Returns:
+      The value.
+
+    Raises:
+      ArgumentError: An unknown name.
+    """
     if name not in choices:
-        raise ValueError(f"{argument} has {name!r}, which is unknown; give one of {', '.join(choices)}.")
+        raise ArgumentError(
+            argument,
+            f"{argument} is {name!r}; give one of {', '.join(choices)}.{text.suggestion(name, choices)}",
+        )
     return choices[name]
+
+
+def _rules(names: str, coefficients: tuple[float, float] | None, num_coefficients: int) -> list["Rule"]:
+    from weightdecay import decay
+    from weightdecay.search.grid import logspace
+
+    choices = offered_rules()
+    by_lower_case = {name.lower(): kind for name, kind in choices.items()}
+    rules: list[Rule] = [decay.NoDecay()]
+    for name in _parts("rules", names):
+        kind = by_lower_case.get(name.lower().replace("_", "")) or look_up("rules", name, choices)
+        if kind.search_range is None:
+            continue
+        smallest, largest = coefficients or kind.search_range
+        rules += logspace(kind.from_one, smallest, largest, num_coefficients)
+    return rules
+
+
+def _parts(argument: str, string: str) -> list[str]:
+    parts = [part.strip() for part in string.split(",") if part.strip()]
+    if not parts:
+        raise ArgumentError(argument, f"{argument} is {string!r}; give a comma-separated list.")
+    return parts

@@ -1,66 +1,220 @@
-"""What a sweep prints: the table of candidates, the choice, and its score on the test examples."""
+"""What the command line prints: messages, tables and the choice, on terminals of any width and encoding."""
 
-from collections.abc import Callable
-from typing import Any
+import codecs
+import contextlib
+import os
+import sys
+import textwrap
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import typer
+if TYPE_CHECKING:
+    from weightdecay.results.grid_result import GridResult
 
-from weightdecay.results import selection
-from weightdecay.results.grid_result import GridResult
+_REPLACEMENTS = {
+    "±": "+-",
+    "–": "-",  # noqa: RUF001
+    "×": "x",  # noqa: RUF001
+    "·": "*",
+    "√": "sqrt",
+    "Σ": "sum",
+    "η": "eta",
+    "λ": "lambda",
+    "σ": "sigma",  # noqa: RUF001
+}  # the others lose what ASCII lacks: ² becomes 2, é becomes e
 
 
-def show(result: GridResult, metric: str) -> None:
-    """Print the candidates, the choice by a validation metric, and its score on the test examples."""
+def transliterate() -> None:
+    """Let the standard streams replace characters that their encoding lacks, in place of raising an error."""
+    codecs.register_error("weightdecay.transliterate", _transliterated)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="weightdecay.transliterate")  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def echo(message: Any, *, to_stderr: bool = False) -> None:
+    """Print a message.
+
+    Args:
+      message: A string, or a value to print as one.
+      to_stderr: Whether to print to the standard error stream.
+    """
+    print(message, file=sys.stderr if to_stderr else sys.stdout, flush=True)
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print the warnings of a block as ``weightdecay: warning: ...``, without a file name and a line of code."""
+
+    def show(
+        message: Warning | str, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
+        echo(f"weightdecay: warning: {message}", to_stderr=True)
+
+    shown = warnings.showwarning
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
+
+
+def width() -> int | None:
+    """Number of columns of the terminal that the standard output is; None where it is not a terminal.
+
+    The variable COLUMNS takes precedence over the size that the terminal reports.
+    """
+    if not sys.stdout.isatty():
+        return None
+    if os.environ.get("COLUMNS", "").isdecimal():
+        return int(os.environ["COLUMNS"]) or None
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except OSError:
+        return None
+
+
+def wrapped(text: str, columns: int | None, indent: str = "") -> str:
+    """Break lines that are longer than a terminal is wide.
+
+    Args:
+      text: One or more lines.
+      columns: Width of the terminal; None = leave the lines as they are.
+      indent: Start of each continued line.
+
+    Returns:
+      The text.
+    """
+    if columns is None:
+        return text
+    lines = []
+    for line in text.split("\n"):
+        fits = len(line) <= columns
+        lines += [line] if fits else textwrap.wrap(line, columns, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def show(result: "GridResult", metric: str) -> None:
+    """Print the candidates, the choice, and its score on the test examples.
+
+    Args:
+      result: The result; its test scores are there already.
+      metric: Validation metric of the choice.
+    """
+    from weightdecay.results import selection
+
+    columns = width()
     best = result.best(metric=metric)
-    marks, cautious = {best.number: "*"}, "not to be told from one seed"
+    marks, cautious = {best.number: "*"}, "one seed has no standard error"
     if len(best.members) > 1:
         choice = result.best("one_standard_error", metric=metric)
         marks.setdefault(choice.number, "+")
         cautious = str(choice)
-    typer.echo("\n" + "\n".join(_table(result, marks)))
-    typer.echo(f"\n{best.sentence}\n\n* best mean:          {best}")
-    typer.echo(f"{'+' if '+' in marks.values() else '*'} one standard error: {cautious}")
-    none = result.no_decay(metric=metric)
-    if none is not None and none.number != best.number:
-        typer.echo(f"  no decay:           {none}")
+    lines = [
+        f"* best mean:          {best}",
+        f"{'+' if '+' in marks.values() else '*'} one standard error: {cautious}",
+    ]
+    no_decay = result.no_decay(metric=metric)
+    if no_decay is not None and no_decay.number != best.number:
+        lines.append(f"  no decay:           {no_decay}")
     scores = result.test(metric=metric).to_dict("records")
     name = "test_loss" if scores[0]["test_accuracy"] != scores[0]["test_accuracy"] else "test_accuracy"
-    told = [f"{row['decay']} {_mean(row, name)}" for row in scores]
-    typer.echo(f"  {name.replace('_', ' ') + ':':<20}{', '.join(told)}")
-    advice = selection.choose(result.candidates(metric), metric=metric).advice  # without a word of Python
+    tested = ", ".join(f"{row['decay']} {_mean(row, name)}" for row in scores)
+    lines.append(f"  {name.replace('_', ' ') + ':':<20}{tested}")
+
+    echo("\n" + "\n".join(_table(result, marks, columns)))
+    echo(f"\n{wrapped(best.sentence, columns)}\n")
+    echo("\n".join(wrapped(line, columns, indent=" " * 22) for line in lines))
+    advice = selection.choose(result.candidates(metric), metric=metric).advice  # the advice without Python code
     if advice:
-        typer.echo(f"\nWarning: {advice}")
+        echo("\n" + wrapped(f"Warning: {advice}", columns))
 
 
-def _table(result: GridResult, marks: dict[int, str]) -> list[str]:
+def save_plots(folder: Path, **plots: Callable[[], Any]) -> None:
+    """Save plots as PNG files, without a display.
+
+    Args:
+      folder: Existing folder.
+      **plots: Functions that return axes, by the name of the file; an underscore becomes a hyphen.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    for name, plot in plots.items():
+        plot().figure.savefig(folder / f"{name.replace('_', '-')}.png", dpi=150)
+
+
+def fitted(rows: Sequence[Sequence[str]], dispensable: Sequence[str], columns: int | None) -> list[list[str]]:
+    """Remove columns of a table until it fits on a terminal.
+
+    Args:
+      rows: Cells; the first row holds the names of the columns.
+      dispensable: Names of the columns that may be removed, the least important one first.
+      columns: Width of the terminal; None = keep all.
+
+    Returns:
+      The cells of the columns that are left, each padded to the width of its column.
+    """
+    kept = list(rows[0])
+    sizes = {name: max(len(row[index]) for row in rows) for index, name in enumerate(kept)}
+    for name in dispensable:
+        if columns is not None and name in kept and sum(sizes[one] + 2 for one in kept) - 2 > columns:
+            kept.remove(name)
+    positions = [index for index, name in enumerate(rows[0]) if name in kept]
+    return [[row[index] for index in positions] for row in rows]
+
+
+_DISPENSABLE = ("weight norm", "train accuracy", "train loss", "gap", "zeros", "val. accuracy")
+
+
+def _table(result: "GridResult", marks: dict[int, str], columns: int | None) -> list[str]:
     """Lines of the table of candidates."""
     rows = result.table().to_dict("records")
     has_accuracy = any(row["validation_accuracy"] == row["validation_accuracy"] for row in rows)
-    columns: dict[str, Callable[[dict[Any, Any]], str]] = {}
+    cells: dict[str, Callable[[dict[Any, Any]], str]] = {}
     if len({row["learning_rate"] for row in rows}) > 1:
-        columns["learning rate"] = lambda row: f"{row['learning_rate']:g}"
+        cells["learning rate"] = lambda row: f"{row['learning_rate']:g}"
     if has_accuracy:
-        columns["val. accuracy"] = lambda row: _mean(row, "validation_accuracy")
-    columns["val. loss"] = lambda row: _mean(row, "validation_loss")
+        cells["val. accuracy"] = lambda row: _mean(row, "validation_accuracy")
+    cells["val. loss"] = lambda row: _mean(row, "validation_loss")
     if has_accuracy:
-        columns["train accuracy"] = lambda row: f"{row['train_accuracy']:.4f}"
+        cells["train accuracy"] = lambda row: f"{row['train_accuracy']:.4f}"
     else:
-        columns["train loss"] = lambda row: f"{row['train_loss']:.4f}"
-    columns["gap"] = lambda row: f"{row['generalization_gap']:+.4f}"
-    columns["weight norm"] = lambda row: f"{row['weight_norm']:.2f}"
-    columns["zeros"] = lambda row: f"{100 * row['zero_fraction']:.1f} %"
+        cells["train loss"] = lambda row: f"{row['train_loss']:.4f}"
+    cells["gap"] = lambda row: f"{row['generalization_gap']:+.4f}"
+    cells["weight norm"] = lambda row: f"{row['weight_norm']:.2f}"
+    cells["zeros"] = lambda row: f"{100 * row['zero_fraction']:.1f} %"
 
-    cells = [["", "candidate", *columns]]
+    table = [["", "candidate", *cells]]
     for candidate, row in zip(result.candidates(), rows, strict=True):
-        cells.append([marks.get(candidate.number, ""), str(candidate.decay), *(show(row) for show in columns.values())])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        table.append([marks.get(candidate.number, ""), str(candidate.decay), *(show(row) for show in cells.values())])
+    shown = fitted(table, _DISPENSABLE, columns)
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     aligned = (
-        [f"{line[0]:<{widths[0]}}", f"{line[1]:<{widths[1]}}", *map(str.rjust, line[2:], widths[2:])] for line in cells
+        [f"{line[0]:<{widths[0]}}", f"{line[1]:<{widths[1]}}", *map(str.rjust, line[2:], widths[2:])] for line in shown
     )
-    return ["  ".join(line) for line in aligned]
+    lines = ["  ".join(line) for line in aligned]
+    left_out = [name for name in table[0] if name not in shown[0]]
+    if left_out:
+        lines += ["", wrapped(f"Columns that do not fit here: {', '.join(left_out)}; the report has them.", columns)]
+    return lines
 
 
 def _mean(row: dict[Any, Any], name: str) -> str:
-    """Mean and standard error; a single seed has none."""
+    """Mean and standard error; a single seed has no standard error."""
     error = row[f"{name}_standard_error"]
     return f"{row[name]:.4f}" + (f" ± {error:.4f}" if error == error else "")
+
+
+def _transliterated(error: UnicodeError) -> tuple[str, int]:
+    """Characters of ASCII for those that an encoding lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = []
+    for character in error.object[error.start : error.end]:
+        plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode("ascii")
+        characters.append(_REPLACEMENTS.get(character) or plain or "?")
+    return "".join(characters), error.end

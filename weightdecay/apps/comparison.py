@@ -1,7 +1,8 @@
-"""What decay adds to, and takes from, other regularizers: `compare` gives each method the same number of trials.
+"""Compare decay with other regularizers at the same budget: `compare` gives each method the same number of trials.
 
-A method is a few axes of a grid with distributions. Each draws the same number of trials, is chosen on validation data
-by the mean over seeds, and its choice is scored on the test examples. All trials of all methods train as one grid.
+A method is a few axes of a grid with distributions. Each method draws the same number of trials, its best trial is
+chosen by the mean validation metric over seeds, and that choice is scored on the test examples. All trials of all
+methods train as one grid.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,14 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from weightdecay.core.statistics import rounded
+from weightdecay.core import text
+from weightdecay.core.checks import ArgumentError, one_of
 from weightdecay.core.types import Integer, LossFn
 from weightdecay.data import Data
 from weightdecay.decay import L2, Decoupled, ProximalL1
 from weightdecay.engine import fit, routing
 from weightdecay.results import selection
 from weightdecay.results.grid_result import GridResult
-from weightdecay.results.selection import Choice
+from weightdecay.results.selected import Selected
 from weightdecay.search import member as member_json
 from weightdecay.search.distributions import LogUniform, Uniform
 from weightdecay.search.grid import Grid
@@ -35,22 +37,22 @@ _PAIRED = "decoupled decay"
 
 
 def regularizers(model: Any, data: Data, *, patience: Any = (2, 3, 4)) -> dict[str, dict[str, Any]]:
-    """The regularizers that a model and its data can take, each alone and beside decoupled decay.
+    """Regularizers that apply to a model and its data, each alone and combined with decoupled decay.
 
     Args:
-      model: As `fit_grid` takes it. With an axis ``dropout_rate`` there is dropout, with a field ``normalization``
-        batch normalization.
-      data: Inputs that are images can be shifted and cut out, other real ones take noise.
-      patience: Evaluations without a better validation metric, after which early stopping stops.
+      model: As in `fit_grid`. An axis ``dropout_rate`` adds dropout, a field ``normalization`` batch normalization.
+      data: Images are augmented by shifts and cutout, other real inputs by noise.
+      patience: Values for early stopping: a member stops after this number of evaluations without a better validation
+        metric.
 
     Returns:
-      Axes by the method's name, as `weightdecay.Grid.random` takes them.
+      Axes by the method's name, as in `weightdecay.Grid.random`.
     """
     others: dict[str, dict[str, Any]] = {}
-    taken = routing.by_network(model)
-    if "dropout_rate" in taken.traced:
+    axes = routing.by_network(model)
+    if "dropout_rate" in axes.traced:
         others["dropout"] = {"dropout_rate": Uniform(0.02, 0.6)}
-    if "normalization" in taken.fields:
+    if "normalization" in axes.fields:
         others["batch normalization"] = {"normalization": "batch"}
     others["early stopping"] = {"patience": list(patience)}
     inputs = np.asarray(data.train[0])
@@ -75,30 +77,30 @@ def compare(
     seed: Integer = 0,
     **settings: Any,
 ) -> "Comparison":
-    """Compare regularizers at the same budget, honestly.
+    """Compare regularizers at the same budget.
 
-    Every method gets ``num_trials`` candidates with the same ``num_trials`` learning rates, each trained with every
-    seed; its best candidate is chosen by the mean validation metric and scored on the test examples. "No
-    regularization" is a method like any other: its trials differ in the learning rate alone.
+    Every method has ``num_trials`` candidates with the same ``num_trials`` learning rates; each candidate is trained
+    with every seed. The best candidate of a method is chosen by the mean validation metric and scored on the test
+    examples. "No regularization" is a method like any other: its trials differ only in the learning rate.
 
     Args:
-      model: As `fit_grid` takes it.
+      model: As in `fit_grid`.
       data: Training, validation and test examples.
-      num_trials: Candidates of each method, >= 1.
-      seeds: Replicates of each candidate.
-      learning_rate: A distribution, or values; the same draws for every method.
-      methods: Axes by the method's name, as `weightdecay.Grid.random` takes them (``{}`` = nothing but the learning
-        rate); None = those of `weightdecay.apps.comparison.regularizers`.
-      metric: Validation metric to choose by.
-      seed: Of the draws.
+      num_trials: Number of candidates of each method, >= 1.
+      seeds: Seeds of the replicates of each candidate.
+      learning_rate: A distribution, or values; every method has the same draws.
+      methods: Axes by the method's name, as in `weightdecay.Grid.random` (``{}`` = only the learning rate); None = the
+        result of `weightdecay.apps.comparison.regularizers`.
+      metric: Validation metric of the choices.
+      seed: Seed of the draws.
       **settings: ``num_steps``, ``batch_size`` and the other arguments of `fit_grid`.
 
     Returns:
       The comparison; print it.
 
     Raises:
-      TypeError: As `fit_grid`.
-      ValueError: As `fit_grid`; no test examples; fewer distinct candidates than trials.
+      TypeError: As in `fit_grid`.
+      ValueError: As in `fit_grid`; no test examples; fewer distinct candidates than trials.
 
     Examples:
       >>> from weightdecay import data, models
@@ -111,41 +113,45 @@ def compare(
       (8, ['decoupled', 'no decay'])
     """
     if not isinstance(data, Data) or data.test is None or data.num_folds is not None:
-        raise ValueError(
-            "data has no validation and test examples of its own; give wd.data.digits(), wd.data.split(...) or "
-            "wd.Data(train=..., validation=..., test=...)."
+        raise ArgumentError(
+            "data",
+            "data has no separate validation and test examples; give wd.data.digits(), wd.data.split(...) or "
+            "wd.Data(train=..., validation=..., test=...).",
         )
-    given = regularizers(model, data) if methods is None else {name: dict(own) for name, own in methods.items()}
-    if not given:
-        raise ValueError("methods is empty; give axes by name, such as {'none': {}, 'dropout': {'dropout_rate': ...}}.")
-    drawn = {
-        name: Grid.random(num_trials, seed, seeds=seeds, **{"learning_rate": learning_rate, **own})
-        for name, own in given.items()
+    compared = regularizers(model, data) if methods is None else {name: dict(axes) for name, axes in methods.items()}
+    if not compared:
+        raise ArgumentError(
+            "methods", "methods is empty; give axes by name, such as {'none': {}, 'dropout': {'dropout_rate': ...}}."
+        )
+    grids = {
+        name: Grid.random(num_trials, seed, seeds=seeds, **{"learning_rate": learning_rate, **axes})
+        for name, axes in compared.items()
     }
-    whole = sum(list(drawn.values())[1:], start=next(iter(drawn.values())))
-    result = fit.fit_grid(model, data, whole, stopping_metric=metric, **settings)
+    grid = sum(list(grids.values())[1:], start=next(iter(grids.values())))
+    result = fit.fit_grid(model, data, grid, stopping_metric=metric, **settings)
     identity = member_json.identity
-    numbers = {identity(member): number for member, number in zip(whole, member_json.candidates(whole), strict=True)}
-    trials = {name: sorted({numbers[identity(member)] for member in own}) for name, own in drawn.items()}
+    numbers = {identity(member): number for member, number in zip(grid, member_json.candidates(grid), strict=True)}
+    trials = {name: sorted({numbers[identity(member)] for member in members}) for name, members in grids.items()}
     return Comparison.of(result, data, trials, metric=metric, loss=settings.get("loss"))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods, each with its chosen candidate and what that is worth on the test examples.
+    """Methods with their chosen candidates and the scores of these on the test examples.
 
     Attributes:
       result: All trials of all methods.
-      trials: Candidates of each method, by the method's name.
-      chosen: The candidate of each that validation data chose, without the methods of which every trial diverged.
-      metric: Validation metric that chose.
-      losses: On each test example, by the method's name, shape ``(seeds, examples)``.
-      correct: Whether each test example is right, likewise; nan where the loss has no accuracy.
+      trials: Numbers of the candidates of each method, by the method's name.
+      chosen: The candidate that validation data chose, by the method's name. A method all of whose trials diverged is
+        missing.
+      metric: Validation metric of the choices.
+      losses: Loss on each test example, by the method's name, shape ``(seeds, examples)``.
+      correct: Whether each test example is classified correctly, likewise; nan where the loss has no accuracy.
     """
 
     result: GridResult
     trials: dict[str, list[int]]
-    chosen: dict[str, Choice]
+    chosen: dict[str, Selected]
     metric: str
     losses: dict[str, np.ndarray]
     correct: dict[str, np.ndarray]
@@ -164,62 +170,63 @@ class Comparison:
 
         Args:
           result: All trials.
-          data: What they were trained on.
-          trials: Candidates by the method's name.
-          metric: Validation metric to choose by.
-          loss: As `fit_grid` was given it.
+          data: The examples that they were trained on.
+          trials: Numbers of the candidates, by the method's name.
+          metric: Validation metric of the choices.
+          loss: The argument of `fit_grid`.
 
         Returns:
           The comparison.
 
         Raises:
-          ValueError: Every trial of every method diverged.
+          ArgumentError: All trials of all methods diverged.
         """
         candidates = result.candidates(metric)
         chosen = {}
         for name, numbers in trials.items():
-            own = [candidates[number] for number in numbers]
-            if any(np.isfinite(one.mean) for one in own):
-                chosen[name] = selection.choose(own, metric=metric)
+            of_method = [candidates[number] for number in numbers]
+            if any(np.isfinite(candidate.mean) for candidate in of_method):
+                chosen[name] = selection.choose(of_method, metric=metric)
         if not chosen:
-            raise ValueError("every trial of every method diverged; give lower learning rates.")
+            raise ArgumentError("learning_rate", "all trials of all methods diverged; give lower learning rates.")
         splits = data.batches()
-        test, own_loss = splits["test"], losses.resolve(loss, splits["train"].targets)
-        scored: dict[str, list[tuple[Any, Any]]] = {name: [] for name in chosen}
+        test, resolved = splits["test"], losses.resolve(loss, splits["train"].targets)
+        test_losses: dict[str, list[Any]] = {name: [] for name in chosen}
+        correct: dict[str, list[Any]] = {name: [] for name in chosen}
         for name, choice in chosen.items():
             for member in choice.members:
-                outputs = own_loss.align(result.predict(test.inputs, member), test.targets)
-                scores = own_loss.per_example(outputs, test.targets), own_loss.correct(outputs, test.targets)
-                scored[name].append(scores)
+                outputs = resolved.align(result.predict(test.inputs, member), test.targets)
+                test_losses[name].append(resolved.per_example(outputs, test.targets))
+                correct[name].append(resolved.accuracy(outputs, test.targets))
         return cls(
             result,
             {name: list(numbers) for name, numbers in trials.items()},
             chosen,
             metric,
-            {name: np.array([one for one, _ in own], np.float64) for name, own in scored.items()},
-            {name: np.array([one for _, one in own], np.float64) for name, own in scored.items()},
+            {name: np.array(values, np.float64) for name, values in test_losses.items()},
+            {name: np.array(values, np.float64) for name, values in correct.items()},
         )
 
     @property
     def scored_by(self) -> str:
-        """What the methods are ranked by: ``"test_accuracy"`` where there is one, else ``"test_loss"``."""
+        """Score of the ranking: ``"test_accuracy"`` if the loss has an accuracy, else ``"test_loss"``."""
         return "test_loss" if np.isnan(next(iter(self.correct.values()))).any() else "test_accuracy"
 
     @cached_property
     def ranking(self) -> list[str]:
-        """Methods from the best to the worst mean on the test examples."""
+        """Methods from the best to the worst mean score on the test examples."""
         sign = -1 if self.scored_by == "test_accuracy" else 1
         return sorted(self.chosen, key=lambda name: sign * self._scores[name].mean())
 
     def table(self) -> pd.DataFrame:
-        """One row a method, the best first.
+        """Table with one row per method, the best method first.
 
         Returns:
-          Index ``method``; ``candidate`` and its ``hyperparameters`` in words; ``trials``; the validation metric; mean
-          ``test_accuracy`` (where there is one) and ``test_loss`` over seeds, each with a ``..._standard_error`` that
-          holds the noise of the seeds and that of the test examples; ``zero_fraction`` of the weights that decay;
-          ``behind``, by how much the best of the table is better, with ``behind_standard_error``, ``p_value`` and
-          ``within_noise`` as `differences` has them.
+          Index ``method``; ``candidate`` and its ``hyperparameters`` as text; ``trials``; the validation metric; mean
+          ``test_accuracy`` (where the loss has one) and ``test_loss`` over seeds, each with a ``..._standard_error``
+          that includes the variation of seeds and of test examples; ``zero_fraction`` of the weights that decay;
+          ``behind``, the lead of the best method, with ``behind_standard_error``, ``p_value`` and ``within_noise``, as
+          in `differences`.
         """
         last = self.result.dataset["zero_fraction"].values[:, -1]
         against = self.differences(self.ranking[0])
@@ -229,7 +236,7 @@ class Comparison:
             row: dict[str, Any] = {
                 "method": name,
                 "candidate": choice.number,
-                "hyperparameters": _in_words(choice),
+                "hyperparameters": _hyperparameters(choice),
                 "trials": len(self.trials[name]),
                 self.metric: choice.mean,
                 f"{self.metric}_standard_error": choice.standard_error,
@@ -242,25 +249,24 @@ class Comparison:
         return pd.DataFrame(rows).set_index("method")
 
     def differences(self, reference: str = "no regularization") -> pd.DataFrame:
-        """By how much each method is worse than one of them on the test examples.
+        """Difference of each method to one of them on the test examples.
 
         Args:
           reference: A method's name.
 
         Returns:
-          Index ``method``; ``mean`` of reference less method for an accuracy, of method less reference for a loss;
-          ``standard_error`` of that difference, which is taken test example by test example and seed by seed, so that
-          what both find hard drops out: ``√(s²_seeds / seeds + s²_examples / examples)``; ``p_value`` of no difference,
-          by Student's t with Welch and Satterthwaite's degrees of freedom and Holm's correction for the number of
-          methods; ``within_noise``, whether it is above 0.05.
+          Index ``method``; ``mean``, by how much the method is worse: reference minus method for an accuracy, method
+          minus reference for a loss; ``standard_error`` of that mean, ``√(s²_seeds / seeds + s²_examples / examples)``.
+          The differences are paired by seed and by test example, so that examples that are difficult for both methods
+          cancel. ``p_value`` of no difference, by Student's t with the degrees of freedom of Welch and Satterthwaite
+          and Holm's correction for the number of methods; ``within_noise``, whether that is above 0.05.
 
         Raises:
-          ValueError: No such method.
+          ArgumentError: Not a method.
         """
         from scipy import special
 
-        if reference not in self.chosen:
-            raise ValueError(f"reference is {reference!r}; give one of {', '.join(self.chosen)}.")
+        one_of(reference, "reference", self.chosen)
         sign = 1 if self.scored_by == "test_accuracy" else -1
         rows = []
         for name in self.ranking:
@@ -277,37 +283,37 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """What came out, in plain words."""
+        """The conclusion, as a sentence."""
         table = self.table()
         best = self.ranking[0]
-        alike = [name for name in self.ranking[1:] if table.loc[name, "within_noise"]]
+        within_noise = [name for name in self.ranking[1:] if table.loc[name, "within_noise"]]
         score = self.scored_by.replace("_", " ")
-        shown = rounded(table.loc[best, self.scored_by], table.loc[best, f"{self.scored_by}_standard_error"])
-        told = f"Best {score}: {best}, {shown}"
-        if not alike:
-            return f"{told}; every other method is behind by more than noise."
-        return f"{told}; not to be told from it: {', '.join(alike)}."
+        shown = text.estimate(table.loc[best, self.scored_by], table.loc[best, f"{self.scored_by}_standard_error"])
+        start = f"Best {score}: {best}, {shown}"
+        if not within_noise:
+            return f"{start}; every other method is worse by more than noise."
+        return f"{start}; the difference to these methods is within noise: {', '.join(within_noise)}."
 
     def plot(self, *, ax: Any = None) -> Any:
-        """Plot the scores with their errors, the best first; see `weightdecay.plots.paths.ranking`."""
-        from weightdecay.plots import paths
+        """Plot the scores with their standard errors, the best first; see `weightdecay.plots.ranking.ranking`."""
+        from weightdecay.plots.ranking import ranking
 
-        return paths.ranking(self.table(), self.scored_by, ax=ax)
+        return ranking(self.table(), self.scored_by, ax=ax)
 
     def __str__(self) -> str:
-        """Return the table in columns, and what came out."""
+        """Return the table with aligned columns, and the conclusion."""
         table, score = self.table(), self.scored_by
         cells = [
             ["method", score.replace("_", " "), "behind the best", self.metric.replace("_", " "), "zeros", "chosen"]
         ]
         for name, row in table.to_dict("index").items():
-            behind = "" if name == self.ranking[0] else rounded(row["behind"], row["behind_standard_error"])
+            behind = "" if name == self.ranking[0] else text.estimate(row["behind"], row["behind_standard_error"])
             cells.append(
                 [
                     str(name),
-                    rounded(row[score], row[f"{score}_standard_error"]),
+                    text.estimate(row[score], row[f"{score}_standard_error"]),
                     behind + (" (noise)" if behind and row["within_noise"] else ""),
-                    rounded(row[self.metric], row[f"{self.metric}_standard_error"]),
+                    text.estimate(row[self.metric], row[f"{self.metric}_standard_error"]),
                     f"{100 * row['zero_fraction']:.1f} %",
                     str(row["hyperparameters"]),
                 ]
@@ -318,7 +324,7 @@ class Comparison:
         ]
         lost = [name for name in self.trials if name not in self.chosen]
         if lost:
-            lines.append(f"Every trial diverged of: {', '.join(lost)}.")
+            lines.append(f"All trials diverged: {', '.join(lost)}.")
         return "\n".join([*lines, "", self.sentence])
 
     @property
@@ -326,7 +332,8 @@ class Comparison:
         return self.correct if self.scored_by == "test_accuracy" else self.losses
 
 
-def _in_words(choice: Choice) -> str:
+def _hyperparameters(choice: Selected) -> str:
+    """Decay and other hyperparameters of a candidate, as text."""
     others = (
         f"{name.replace('_', ' ')} {value:.2g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
         for name, value in choice.others.items()
@@ -338,29 +345,29 @@ _BEHIND = {"mean": "behind", "standard_error": "behind_standard_error"}
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean over seeds and examples, with the noise of both.
+    """Mean over seeds and examples, with a standard error that includes the variation of both.
 
     Args:
       values: Shape ``(seeds, examples)``.
 
     Returns:
-      The mean; its standard error, ``√(s²_seeds / seeds + s²_examples / examples)``; and Welch and Satterthwaite's
-      degrees of freedom.
+      The mean; its standard error, ``√(s²_seeds / seeds + s²_examples / examples)``; and the degrees of freedom of
+      Welch and Satterthwaite.
     """
     parts = []
-    for axis in (1, 0):  # over examples: one number a seed; over seeds: one number an example
+    for axis in (1, 0):  # over examples, one mean per seed; over seeds, one mean per example
         means = values.mean(axis=axis)
         if len(means) > 1:
             parts.append((means.var(ddof=1) / len(means), len(means) - 1))
     variance = sum(part for part, _ in parts)
     if not parts or variance == 0:
         return float(values.mean()), 0.0 if parts else np.nan, np.inf
-    degrees = variance**2 / sum(part**2 / free for part, free in parts)
+    degrees = variance**2 / sum(part**2 / freedom for part, freedom in parts)
     return float(values.mean()), float(np.sqrt(variance)), float(degrees)
 
 
 def _holm(p_values: np.ndarray) -> np.ndarray:
-    """P-values that hold for all of them together.
+    """P-values corrected for their number, by Holm's procedure.
 
     References:
       Holm, A simple sequentially rejective multiple test procedure, 1979.

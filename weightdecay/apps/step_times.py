@@ -1,6 +1,6 @@
-"""Where the time of one training step goes: initialize, forward, loss, backward, update, each compiled on its own.
+"""Times of the parts of one training step: initialize, forward, loss, backward and update, each compiled separately.
 
-The parts do, one after the other, what `weightdecay.training.step.train_step` does as one program.
+The parts, one after the other, compute what `weightdecay.training.step.train_step` computes as one program.
 """
 
 import time
@@ -22,7 +22,7 @@ from weightdecay.training import task as tasks
 from weightdecay.training.task import Hyperparameters, State, Task
 
 PARTS = ("initialize", "forward", "loss", "backward", "update")
-"""Parts of a training step, in order; initialize comes once a run."""
+"""Parts of a training step, in order; initialize occurs once per run."""
 
 WHOLE = "whole step"
 """Forward, loss, backward and update as one compiled program, which is how members train."""
@@ -33,9 +33,10 @@ class StepTimes:
     """Times of the parts of a training step.
 
     Attributes:
-      seconds: By part, and of the `WHOLE`; the median over the calls of each round, shape ``(rounds,)``.
-      difference: Largest absolute difference between a weight after the parts and after the whole step.
-      learning_rate: Of that step; with Adam no weight moves by much more.
+      seconds: Time of each part and of the `WHOLE`, by name; the median over the calls of each round, shape
+        ``(rounds,)``.
+      difference: Largest absolute difference between the weights after the parts and those after the whole step.
+      learning_rate: Learning rate of the step; Adam moves a weight by about this value.
       before: Weights before the step.
       after: Weights after the parts.
     """
@@ -58,23 +59,23 @@ def parts_of_a_step(
     rounds: Integer = 7,
     calls: Integer = 20,
 ) -> StepTimes:
-    """Measure the parts of one training step of one member alone, with Adam.
+    """Measure the parts of one training step of one member, with Adam.
 
-    Each part is a compiled program of its own, so that the time of a part holds that of calling it, some tens of
-    microseconds on a CPU; XLA cannot join what stands in two parts, so that the whole step is faster than their sum.
+    Each part is a compiled program, so that its time includes the time of the call, some tens of microseconds on a CPU.
+    XLA cannot fuse operations of two parts, so that the whole step is faster than their sum.
 
     Args:
-      model: A network without state of its own, as `weightdecay.fit_grid` takes it.
+      model: A network without state, as in `weightdecay.fit_grid`.
       data: Examples; the first ``batch_size`` training examples are the batch.
       decay: The rule.
-      learning_rate: > 0.
-      batch_size: Examples of the step.
-      seed: Of the first weights.
-      rounds: Repetitions, at least 1; all parts take turns, so that a disturbance hits each.
-      calls: Of each part in a round, at least 1.
+      learning_rate: Learning rate, > 0.
+      batch_size: Number of examples of the step.
+      seed: Seed of the initial weights.
+      rounds: Number of rounds, at least 1. A round measures each part once, so that a disturbance affects all parts.
+      calls: Number of calls of each part per round, at least 1.
 
     Returns:
-      The times, compilation excluded; each call is waited for.
+      The times without compilation; each call is measured until its outputs are ready.
 
     Examples:
       >>> from weightdecay import data, decay, models
@@ -99,7 +100,7 @@ def parts_of_a_step(
     batch = jax.tree.map(lambda array: jnp.asarray(array[: int(batch_size)]), splits["train"])
     programs, before, after = _programs(task, hyperparameters, batch)
     after_whole = programs[WHOLE]()
-    differences = jax.tree.map(lambda one, other: jnp.abs(one - other).max(), after, after_whole.params)
+    differences = jax.tree.map(lambda left, right: jnp.abs(left - right).max(), after, after_whole.params)
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, program in programs.items():
@@ -116,7 +117,7 @@ def parts_of_a_step(
 def _programs(
     task: Task, hyperparameters: Hyperparameters, batch: Batch
 ) -> tuple[dict[str, Callable[[], Any]], Params, Params]:
-    """Each part, compiled and given what the part before it made; and the weights before and after them."""
+    """Each part as a function that calls its compiled program; and the weights before and after the step."""
     network, key = task.network(), jax.random.key(0)
 
     @jax.jit
