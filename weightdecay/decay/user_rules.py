@@ -59,7 +59,7 @@ def rule(cls: _Kind) -> _Kind:
       ...         return step.learning_rate * self.coefficient * distance, state
       >>> optimizer = wd.adam(1e-3, ToGrid(0.1))
       >>> print(ToGrid(0.1), ToGrid(0.1, 0.5))
-      ToGrid(0.1) ToGrid(0.1, spacing=0.5)
+      ToGrid(0.1) ToGrid(0.1, 0.5)
     """
     if not isinstance(cls, type):
         raise TypeError(f"wd.decay.rule decorates a class, and this is {cls!r}, of type {type(cls).__name__}.")
