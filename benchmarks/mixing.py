@@ -1,8 +1,8 @@
-"""What does it cost to train four kinds of decay beside one another?
+"""What does it cost to train four kinds of decay in one grid?
 
-Trains the same number of members twice: all of one kind, and a quarter of each of four kinds. Both are compiled before
-anything is timed and run in turn in one process; every run is the whole of `weightdecay.fit_grid`, first weights and
-evaluations included. Prints a line of JSON a measurement, and a table.
+Trains the same number of members twice: all with one kind of decay, and a quarter with each of four kinds. Both are
+compiled before anything is timed, and run in turn in one process. Each time is that of a complete call of
+`weightdecay.fit_grid`, with initialization and evaluations. Prints one line of JSON per measurement, and a table.
 
     python benchmarks/mixing.py
 """
@@ -12,6 +12,7 @@ import statistics
 import time
 
 import jax
+import peers
 
 import weightdecay as wd
 
@@ -37,7 +38,8 @@ def main() -> None:
     for _ in range(_REPEATS):
         for name, decay in grids.items():
             seconds[name].append(run(decay).settings["seconds"])
-    print(f"jax {jax.__version__}, {jax.default_backend()}, {len(jax.local_devices())} devices, n = {_REPEATS}")
+    devices = f"{len(jax.local_devices())} {jax.default_backend()} devices"
+    print(f"{peers.processor()}, {devices}, jax {jax.__version__}, n = {_REPEATS}")
     for name, times in seconds.items():
         print(json.dumps({"benchmark": "mixing", "grid": name, "members": _MEMBERS, "seconds": times}))
     first = statistics.median(seconds["one kind (Decoupled)"])
@@ -51,4 +53,4 @@ def main() -> None:
 if __name__ == "__main__":
     started = time.perf_counter()
     main()
-    print(f"\n{time.perf_counter() - started:.0f} s in all")
+    print(f"\n{time.perf_counter() - started:.0f} s in total")

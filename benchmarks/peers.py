@@ -1,18 +1,20 @@
-"""The grid of `speed.py` without the library: as one would write it in torch, scikit-learn or JAX alone.
+"""The grid of `speed.py` without the library: programs that one would write in torch, scikit-learn or plain JAX.
 
 Each peer is ``prepare(problem, num_members, num_steps, **variant) -> run``; ``run()`` trains the first members of the
-problem, waits for the last number, and returns how many member-steps that was. The order of the examples is drawn
-before; whatever else a member needs (weights, optimizer, program) belongs to the run.
+problem, waits for the last result, and returns the number of member-steps. ``prepare`` draws the order of the examples;
+everything else that a member needs (weights, optimizer, program) is part of the run.
 """
 
 import functools
 import importlib.util
 import math
 import os
+import platform
 import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -31,7 +33,7 @@ class MLP(nn.Module):
     """Dense layers with relu between them.
 
     Attributes:
-      widths: Of every layer but the first, outputs last.
+      widths: Widths of all layers except the inputs; the outputs are last.
     """
 
     widths: tuple[int, ...]
@@ -63,11 +65,11 @@ class Problem:
     """What every side trains.
 
     Attributes:
-      widths: Of an MLP, inputs and outputs among them; None is the convolutional network.
-      train: Inputs float32, targets int32.
-      validation: The same.
-      batch_size: Examples a step.
-      coefficients: Of weight decay, one a member.
+      widths: Widths of all layers of an MLP, inputs and outputs included; None = the convolutional network.
+      train: Training inputs, float32, and targets, int32.
+      validation: The same for validation.
+      batch_size: Examples per training step.
+      coefficients: Coefficient of weight decay of each member.
     """
 
     widths: tuple[int, ...] | None
@@ -90,7 +92,7 @@ class Problem:
 
 
 def torch_loop(problem: Problem, num_members: int, num_steps: int, *, threads: int) -> Run:
-    """One model after the other, step by step, with fused AdamW."""
+    """A loop over members and training steps, with fused AdamW."""
     import torch
 
     inputs, targets, order = _torch_data(problem, num_steps)
@@ -113,7 +115,7 @@ def torch_loop(problem: Problem, num_members: int, num_steps: int, *, threads: i
 
 
 def torch_vmap(problem: Problem, num_members: int, num_steps: int, *, threads: int) -> Run:
-    """All members a step: gradients by torch.func, and the fused Adam kernel on the stacked weights."""
+    """All members in one step: gradients by torch.func, and the fused Adam kernel on the stacked weights."""
     import torch
 
     inputs, targets, order = _torch_data(problem, num_steps)
@@ -123,7 +125,8 @@ def torch_vmap(problem: Problem, num_members: int, num_steps: int, *, threads: i
         torch.set_num_threads(threads)
         params, keep = _stacked(problem, num_members)
         weights = list(params.values())
-        # The decay, another for each member, is done before: AdamW is w <- (1 - learning rate * c) w, then Adam.
+        # Each member has another coefficient, so its decay is applied first: AdamW is w <- (1 - learning rate * c) w,
+        # then Adam.
         optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
         for rows in order:
             for name, gradient in gradients(params, inputs[rows], targets[rows]).items():
@@ -137,7 +140,7 @@ def torch_vmap(problem: Problem, num_members: int, num_steps: int, *, threads: i
 
 
 def torch_compile(problem: Problem, num_members: int, num_steps: int) -> Run:
-    """All members a step, gradients by torch.func and AdamW written out, compiled as one function."""
+    """All members in one step: gradients by torch.func and AdamW written out, compiled as one function."""
     import torch
 
     inputs, targets, order = _torch_data(problem, num_steps)
@@ -162,7 +165,7 @@ def _compiled_step(problem: Problem) -> Callable[..., Any]:
     import torch
 
     torch.compiler.reset()
-    torch.compiler.config.force_disable_caches = True  # A cold start is to be a cold one.
+    torch.compiler.config.force_disable_caches = True  # so that the cold start is measured without a cache
     warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")
     gradients = _torch_gradients(problem)
 
@@ -181,7 +184,7 @@ def _compiled_step(problem: Problem) -> Callable[..., Any]:
 
 
 def scikit_learn(problem: Problem, num_members: int, num_steps: int) -> Run:
-    """GridSearchCV over MLPClassifier on all cores; whole epochs, and L2 in place of decoupled decay."""
+    """GridSearchCV over MLPClassifier on all cores; complete epochs, and L2 in place of decoupled decay."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import GridSearchCV, PredefinedSplit
     from sklearn.neural_network import MLPClassifier
@@ -189,8 +192,8 @@ def scikit_learn(problem: Problem, num_members: int, num_steps: int) -> Run:
     if problem.widths is None:
         raise ValueError("scikit-learn has no convolutions")
     num_train, num_validation = len(problem.train[0]), len(problem.validation[0])
-    steps_an_epoch = math.ceil(num_train / problem.batch_size)
-    num_epochs = max(1, round(num_steps / steps_an_epoch))
+    steps_per_epoch = math.ceil(num_train / problem.batch_size)
+    num_epochs = max(1, round(num_steps / steps_per_epoch))
     inputs, targets = (np.concatenate(both) for both in zip(problem.train, problem.validation, strict=True))
     settings: dict[str, Any] = {
         "solver": "adam",
@@ -198,7 +201,7 @@ def scikit_learn(problem: Problem, num_members: int, num_steps: int) -> Run:
         "learning_rate_init": LEARNING_RATE,
         "max_iter": num_epochs,
         "tol": 0.0,
-        "n_iter_no_change": num_epochs,  # Never stop before the last epoch.
+        "n_iter_no_change": num_epochs,  # never stop before the last epoch
     }
     search = GridSearchCV(
         MLPClassifier(problem.widths[1:-1], **settings),
@@ -212,13 +215,13 @@ def scikit_learn(problem: Problem, num_members: int, num_steps: int) -> Run:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             search.fit(inputs, targets)
-        return num_members * num_epochs * steps_an_epoch
+        return num_members * num_epochs * steps_per_epoch
 
     return run
 
 
 def jax_loop(problem: Problem, num_members: int, num_steps: int) -> Run:
-    """One model after the other, a jitted step in a Python loop, compiled once for all members."""
+    """A Python loop over members and jitted training steps, compiled once for all members."""
     initialize, step = _jax_functions(problem)
     initialize, step = jax.jit(initialize), jax.jit(step, donate_argnums=0)
     data = jax.device_put(problem.train)
@@ -236,7 +239,7 @@ def jax_loop(problem: Problem, num_members: int, num_steps: int) -> Run:
 
 
 def jax_vmap(problem: Problem, num_members: int, num_steps: int) -> Run:
-    """All members in one program on one device: jit(vmap(scan)); first weights and batches are shared."""
+    """All members in one program on one device, jit(vmap(scan)); initial weights and batches are shared."""
     initialize, step = _jax_functions(problem)
 
     def train(coefficient: Any, key: Any, data: Any, order: Any) -> Any:
@@ -283,12 +286,12 @@ def _torch_device() -> str:
 
     if jax.default_backend() == "cpu" or not torch.cuda.is_available():
         return "cpu"
-    torch.set_float32_matmul_precision("high")  # TF32, as JAX takes by default.
+    torch.set_float32_matmul_precision("high")  # TF32, the default of JAX
     return "cuda"
 
 
 def _torch_data(problem: Problem, num_steps: int) -> tuple[Any, Any, Any]:
-    """Inputs (images with their channels first in shape and last in memory), targets and order, on the device."""
+    """Return inputs (images with channels first in the shape and last in memory), targets and order, on the device."""
     import torch
 
     inputs, targets = map(torch.from_numpy, problem.train)
@@ -313,7 +316,7 @@ def _torch_network(problem: Problem) -> Any:
 
 
 def _torch_gradients(problem: Problem) -> Callable[..., Any]:
-    """``gradients(params, inputs, targets)`` of stacked weights by name; the members share their batch."""
+    """Return ``gradients(params, inputs, targets)`` for stacked weights by name; the members share their batch."""
     from torch.func import functional_call, grad, vmap
     from torch.nn.functional import cross_entropy
 
@@ -326,7 +329,7 @@ def _torch_gradients(problem: Problem) -> Callable[..., Any]:
 
 
 def _stacked(problem: Problem, num_members: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Weights of all members by name, and the share of each that a step's decay leaves, ready to broadcast."""
+    """Return the weights of all members by name, and the fraction of each that remains after the decay of a step."""
     import torch
 
     first = {name: weight.detach() for name, weight in _torch_network(problem).named_parameters()}
@@ -345,9 +348,9 @@ class Peer:
     """A peer and how to time it.
 
     Attributes:
-      prepare: As above.
-      variants: Arguments to try; the fastest counts.
-      least_members: Fewest members that show its speed; None takes all.
+      prepare: The function described at the head of this file.
+      variants: Arguments to try; the fastest variant is timed.
+      least_members: Smallest number of members that shows its speed; None = all.
     """
 
     prepare: Callable[..., Run]
@@ -367,8 +370,21 @@ PEERS = {
 }
 
 
+def processor() -> str:
+    """Return the name of the processor and its vector units, or the architecture where the system reports no more."""
+    information = Path("/proc/cpuinfo")
+    lines = [line.partition(":") for line in information.read_text().splitlines()] if information.exists() else []
+    fields = {name.strip(): value.strip() for name, _, value in lines}
+    if "model name" not in fields:
+        return platform.processor() or platform.machine()
+    flags = fields.get("flags", "").split()
+    units = {"AVX2": "avx2", "AVX-512": "avx512f", "AMX": "amx_tile"}
+    present = [unit for unit, flag in units.items() if flag in flags]
+    return fields["model name"] + (f" with {', '.join(present)}" if present else "")
+
+
 def missing(name: str, problem: Problem) -> str | None:
-    """Why a peer cannot run here, or None where it can."""
+    """Return why a peer cannot run on this machine, or None if it can."""
     if name.startswith("torch") and importlib.util.find_spec("torch") is None:
         return "torch is not installed"
     if name == "torch-compile" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
@@ -376,5 +392,5 @@ def missing(name: str, problem: Problem) -> str | None:
     if name == "scikit-learn" and problem.widths is None:
         return "scikit-learn has no convolutions"
     if name == "scikit-learn" and jax.default_backend() != "cpu":
-        return "scikit-learn trains on CPUs alone"
+        return "scikit-learn trains on CPUs only"
     return None

@@ -1,35 +1,37 @@
 """Does decay lower the test error on real data, and how does the search compare with scikit-learn's?
 
 Six regression sets of UCI in fixed 90/10 splits, and 10,000 digits of MNIST. On each split, the two sides search the
-same number of candidates, each by the same validation examples, with networks of the same widths, first weights drawn
-alike, Adam, the same learning rate, batch size and epochs:
+same number of candidates by the same validation examples, with networks of the same widths, initial weights from the
+same distribution, Adam, the same learning rate, batch size and epochs:
 
 - this library: no decay, L2 and Decoupled, as one grid;
-- scikit-learn: `GridSearchCV` over `alpha`, 0 and log-spaced over the range of the L2, on all cores.
+- scikit-learn: `GridSearchCV` over `alpha`, 0 and log-spaced over the range of L2, on all cores.
 
-Three folds of the training rows validate in turn; of MNIST, the first 5,000 digits train and the next 2,500 validate.
-What was chosen is trained again on all of these rows, and scored once on the test rows: the last 2,500 digits, or the
-split's own. Features and targets are standardized by training rows alone, in each fold too. Beside the two stand the
-same training without decay, and what the library finds in the time that scikit-learn took: more learning rates, as many
-as fit. Times are of the whole search and the last training, compilation included.
+Three folds of the training rows are used for validation in turn; of MNIST, the first 5,000 digits are for training and
+the next 2,500 for validation. The chosen candidate is trained again on all of these rows, and scored once on the test
+rows: the last 2,500 digits, or those of the split. Features and targets are standardized by training rows only, in each
+fold too. Two more results are shown: the same training without decay, and what the library finds in the time that
+scikit-learn took, with as many further learning rates as fit. Times are those of the complete search and of the last
+training, with compilation.
 
 PATH holds two folders:
 
-- `uci`: for each NAME `NAME-data.csv.gz`, no header, features and then the target in the last column, and
-  `NAME-test_mask.csv.gz`, a column a split, 1 = test row, in the splits of T. Evans (uci_datasets on GitHub);
+- `uci`: for each NAME `NAME-data.csv.gz`, without a header, with the target in the last column, and
+  `NAME-test_mask.csv.gz` with one column per split, 1 = test row, in the splits of T. Evans (uci_datasets on GitHub);
 - `mnist-10k`: `images-idx3-ubyte.gz` and `labels-idx1-ubyte.gz`, the test digits of MNIST.
 
-Prints lines as soon as a set is done, and a table. Errors are root mean squared errors, in the unit of the file's
-targets (some are not UCI's own), or percent of the digits; ± is one standard error over the splits, of MNIST over seeds
-alone. Differences are paired by split, with the standard error of a cross-validation (Nadeau & Bengio 2003): better,
-worse, or within noise where the 95 % interval by Student's t holds 0; each alone, though there are many.
+Prints a few lines when a set is done, and a table at the end. Errors are root mean squared errors, in the unit of the
+file's targets (some differ from UCI's), or percent of the digits; ± is one standard error over the splits, for MNIST
+over seeds. Differences are paired by split, with the standard error of a cross-validation (Nadeau & Bengio 2003):
+better, worse, or within noise if the 95 % interval by Student's t includes 0. The intervals are not corrected for their
+number.
 
     python benchmarks/real_data.py PATH
     python benchmarks/real_data.py PATH --sets concrete,yacht --splits 3
     python benchmarks/real_data.py PATH --first-weights flax
 
-scikit-learn draws first biases at random, flax takes 0, and their kernels differ in scale. On a small set that alone
-can be worth more than any decay: with `wd.models.MLP` (``--first-weights flax``) it is first weights that are compared.
+scikit-learn draws initial biases at random, flax sets them to 0, and their kernels differ in scale. On a small set this
+can matter more than any decay: ``--first-weights flax``, with `wd.models.MLP`, compares initial weights above all.
 """
 
 import argparse
@@ -49,7 +51,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from peers import CORES
+from peers import CORES, processor
 
 import weightdecay as wd
 from weightdecay.core import statistics as uncertainty
@@ -73,11 +75,11 @@ class Task:
 
     Attributes:
       hidden: Width of the hidden layer.
-      learning_rate: Of both sides; the library goes on to others in scikit-learn's time.
-      batch_size: Examples a step.
-      num_steps: Of a member in the search, about: both sides take whole epochs.
-      regresses: Whether targets are real numbers.
-      first_weights: Of the library's networks: drawn as ``"scikit-learn"`` or as ``"flax"`` draws them.
+      learning_rate: Learning rate of both sides; in scikit-learn's time the library tries others too.
+      batch_size: Examples per training step.
+      num_steps: Approximate training steps of a member in the search: both sides train complete epochs.
+      regresses: Whether the targets are real numbers.
+      first_weights: Distribution of the initial weights of the library's networks, ``"scikit-learn"`` or ``"flax"``.
     """
 
     hidden: int = 50
@@ -96,26 +98,26 @@ TASKS = {name: Task() for name in ("concrete", "energy", "yacht", "wine", "airfo
 class Split(NamedTuple):
     """One division of a set."""
 
-    search: wd.Data  # rows to train on, with folds or with those that validate
-    fold: np.ndarray  # in which each row of ``train`` validates; -1 = none
-    train: tuple[np.ndarray, np.ndarray]  # all of these rows, as the files have them
+    search: wd.Data  # training rows, with folds or with validation rows
+    fold: np.ndarray  # fold for which each row of ``train`` is a validation row; -1 = none
+    train: tuple[np.ndarray, np.ndarray]  # all of these rows, with the values of the files
     test: tuple[np.ndarray, np.ndarray]
     seed: int
     num_epochs: int
-    drawn_from: int  # rows; more than those of ``train`` where there were too many
+    drawn_from: int  # number of rows; more than those of ``train`` if there were too many
 
 
 class Outcome(NamedTuple):
-    """What one side found on a split."""
+    """Result of one side on a split."""
 
     error: float  # on the test rows
     seconds: float
-    trials: int  # candidates that it chose from
+    trials: int  # number of candidates
     chosen: str
 
 
-class Found(NamedTuple):
-    """What was found on a split."""
+class Outcomes(NamedTuple):
+    """Results of all sides on a split."""
 
     decay: Outcome
     no_decay: Outcome
@@ -133,11 +135,11 @@ def main() -> None:
     for name in options.sets:
         task = replace(TASKS[name], first_weights=options.first_weights)
         splits = list(_splits(name, options.splits, options))
-        found = [_compare(split, task, options.trials) for split in splits]
-        print(f"\n{_told(name, splits[0], found)}", flush=True)
-        rows.append(_row(name, found))
-        outcomes = [{side: outcome._asdict() for side, outcome in one._asdict().items()} for one in found]
-        lines.append({"benchmark": "real_data", "set": name, "splits": outcomes})
+        outcomes = [_compare(split, task, options.trials) for split in splits]
+        print(f"\n{_description(name, splits[0], outcomes)}", flush=True)
+        rows.append(_row(name, outcomes))
+        numbers = [{side: outcome._asdict() for side, outcome in split._asdict().items()} for split in outcomes]
+        lines.append({"benchmark": "real_data", "set": name, "splits": numbers})
     print(f"\n{_table(rows)}")
     if options.json:
         options.json.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
@@ -145,34 +147,42 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path, help="folder that holds uci/ and mnist-10k/")
+    parser.add_argument("path", type=Path, help="folder with uci/ and mnist-10k/")
     parser.add_argument(
-        "--sets", type=lambda names: names.split(","), default=list(TASKS), help=f"of {','.join(TASKS)} (default: all)"
+        "--sets",
+        type=lambda names: names.split(","),
+        default=list(TASKS),
+        help=f"comma-separated, of {','.join(TASKS)} (default: all)",
     )
     parser.add_argument(
         "--splits", type=int, choices=range(1, NUM_SPLITS + 1), default=NUM_SPLITS, help=f"default: {NUM_SPLITS}, all"
     )
     parser.add_argument("--trials", type=int, default=13, help="candidates of each side, an odd number (default: 13)")
-    parser.add_argument("--folds", type=int, default=3, help="of the training rows of a UCI set (default: 3)")
-    parser.add_argument("--rows", type=int, default=4000, help="most training rows of a UCI set (default: 4000)")
+    parser.add_argument("--folds", type=int, default=3, help="folds of the training rows of a UCI set (default: 3)")
     parser.add_argument(
-        "--first-weights", choices=("scikit-learn", "flax"), default="scikit-learn", help="(default: scikit-learn)"
+        "--rows", type=int, default=4000, help="maximum number of training rows of a UCI set (default: 4000)"
     )
-    parser.add_argument("--json", type=Path, help="file for what was found on each split")
+    parser.add_argument(
+        "--first-weights",
+        choices=("scikit-learn", "flax"),
+        default="scikit-learn",
+        help="distribution of the initial weights (default: scikit-learn)",
+    )
+    parser.add_argument("--json", type=Path, help="file for the results on each split")
     options = parser.parse_args()
     for name in options.sets:
         if name not in TASKS:
-            parser.error(f"--sets: {name!r} is none of {', '.join(TASKS)}")
+            parser.error(f"--sets: {name!r} is not one of {', '.join(TASKS)}")
     for name, least in {"trials": 3, "folds": 2, "rows": 100}.items():
         if getattr(options, name) < least:
             parser.error(f"--{name}: give at least {least}")
     if options.trials % 2 == 0:
-        parser.error("--trials: give an odd number: no decay, and equally many coefficients of two rules")
+        parser.error("--trials: give an odd number: no decay, and the same number of coefficients of two rules")
     return options
 
 
 def _start() -> None:
-    """Have both sides start their devices and processes, on something that is not measured."""
+    """Let both sides start their devices and processes, with something that is not measured."""
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import GridSearchCV
 
@@ -185,8 +195,8 @@ def _environment(options: argparse.Namespace) -> str:
     packages = ("jax", "flax", "optax", "numpy", "scikit-learn")
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
     devices = f"{len(jax.local_devices())} {jax.default_backend()} devices ({jax.local_devices()[0].device_kind})"
-    asked = f"{options.trials} trials of each side, {options.first_weights} first weights"
-    return f"{versions}; {devices}, {CORES} cores; {asked}"
+    settings = f"{options.trials} trials of each side, initial weights of {options.first_weights}"
+    return f"{processor()}, {CORES} cores; {devices}; {versions}; {settings}"
 
 
 def _splits(name: str, num_splits: int, options: argparse.Namespace) -> Iterator[Split]:
@@ -203,7 +213,7 @@ def _splits(name: str, num_splits: int, options: argparse.Namespace) -> Iterator
             yield Split(wd.Data(train, validation), fold, both, test, seed, num_epochs, len(both[1]))
         return
     inputs, targets = wd.data.read_csv(options.path / "uci" / f"{name}-data.csv.gz", target=-1, header=False)
-    targets = targets.astype(np.float32)  # Whole numbers come as integers.
+    targets = targets.astype(np.float32)  # the reader returns integers for integers
     columns = wd.data.read_csv(options.path / "uci" / f"{name}-test_mask.csv.gz", target=-1, header=False)
     for seed, is_test in enumerate(np.column_stack(columns).T[:num_splits] == 1):
         rows = np.flatnonzero(~is_test)
@@ -219,8 +229,8 @@ def _num_epochs(task: Task, num_rows: float) -> int:
     return max(1, round(task.num_steps * task.batch_size / num_rows))
 
 
-def _compare(split: Split, task: Task, trials: int) -> Found:
-    """Both sides on one split, in turn."""
+def _compare(split: Split, task: Task, trials: int) -> Outcomes:
+    """Run both sides on one split, in turn."""
     scikit_learn = _scikit_learn(split, task, trials)
 
     searched, first = _timed(lambda: _search(split, task, trials, [task.learning_rate]))
@@ -235,10 +245,10 @@ def _compare(split: Split, task: Task, trials: int) -> Found:
         seconds, each = seconds + took, took / num
     best = _best(searches, task)
     if best.hyperparameters != chosen.hyperparameters:
-        error, _ = _train(split, task, best)  # Its time is that of the training above, which counts already.
+        error, _ = _train(split, task, best)  # takes as long as the training above, whose time is included
     num_trials = sum(len(search.candidates()) for search in searches)
     in_its_time = Outcome(error, seconds, num_trials, _kind(best))
-    return Found(decay, decay._replace(error=error_without, chosen="NoDecay"), scikit_learn, in_its_time)
+    return Outcomes(decay, decay._replace(error=error_without, chosen="NoDecay"), scikit_learn, in_its_time)
 
 
 def _search(split: Split, task: Task, trials: int, learning_rates: Sequence[float]) -> wd.GridResult:
@@ -255,7 +265,7 @@ def _search(split: Split, task: Task, trials: int, learning_rates: Sequence[floa
 
 
 def _train(split: Split, task: Task, chosen: Any) -> tuple[float, float]:
-    """Train what was chosen on all rows, and the same without decay: the error of each on the test rows."""
+    """Train the choice on all rows, and the same without decay; return the error of each on the test rows."""
     (inputs, targets), (test_inputs, test_targets) = split.train, split.test
     if task.regresses:
         test_inputs = _standardized(test_inputs, inputs)
@@ -263,13 +273,15 @@ def _train(split: Split, task: Task, chosen: Any) -> tuple[float, float]:
     rules = [wd.NoDecay()] if chosen.is_without_decay else [chosen.decay, wd.NoDecay()]
     grid = wd.Grid(decay=rules, learning_rate=chosen.others["learning_rate"], seed=split.seed)
     num_steps = round(split.num_epochs * len(inputs) / task.batch_size)
-    # Nothing is chosen here: the training rows stand in for validation.
+    # Nothing is chosen here: the training rows are passed as validation rows.
     result = _fit(wd.Data((inputs, targets), (inputs, targets)), task, grid, num_steps)
-    errors, told = [], split.train[1]
+    errors, train_targets = [], split.train[1]
     for member in range(len(rules)):
         outputs = result.predict(test_inputs, member)
         if task.regresses:
-            errors.append(_root_mean_squared(outputs.reshape(-1) * told.std() + told.mean() - test_targets))
+            errors.append(
+                _root_mean_squared(outputs.reshape(-1) * train_targets.std() + train_targets.mean() - test_targets)
+            )
         else:
             errors.append(_percent_wrong(outputs.argmax(axis=1), test_targets))
     return errors[0], errors[-1]
@@ -289,9 +301,9 @@ def _fit(data: wd.Data, task: Task, grid: wd.Grid, num_steps: int) -> wd.GridRes
     )
 
 
-@functools.cache  # The programs of one model are compiled once.
+@functools.cache  # programs are compiled once per model
 def _model(hidden: int, num_outputs: int) -> wd.Model:
-    """Network of one hidden layer; kernels and biases are uniform at first, as scikit-learn draws them."""
+    """Network of one hidden layer, with the initial weights of scikit-learn: uniform kernels and biases."""
 
     def layer(key: Any, num_inputs: int, num_outputs: int) -> dict[str, Any]:
         bound = math.sqrt(6 / (num_inputs + num_outputs))
@@ -307,15 +319,15 @@ def _model(hidden: int, num_outputs: int) -> wd.Model:
         return {"hidden": layer(first, inputs.shape[1], hidden), "output": layer(second, hidden, num_outputs)}
 
     def apply(params: Any, inputs: Any) -> Any:
-        between = jax.nn.relu(inputs @ params["hidden"]["kernel"] + params["hidden"]["bias"])
-        outputs = between @ params["output"]["kernel"] + params["output"]["bias"]
+        hidden_units = jax.nn.relu(inputs @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+        outputs = hidden_units @ params["output"]["kernel"] + params["output"]["bias"]
         return outputs[:, 0] if num_outputs == 1 else outputs
 
     return wd.Model(init, apply)
 
 
 def _best(searches: Sequence[wd.GridResult], task: Task) -> Any:
-    """Best candidate of several grids, by what scikit-learn's search goes by as well."""
+    """Best candidate of several grids, by the metric that scikit-learn's search uses."""
     if task.regresses:
         return min((search.best() for search in searches), key=lambda choice: choice.mean)
     choices = [search.best(metric="validation_accuracy") for search in searches]
@@ -323,10 +335,10 @@ def _best(searches: Sequence[wd.GridResult], task: Task) -> Any:
 
 
 def _further_rates(task: Task) -> Iterator[float]:
-    """Learning rates around the task's own; the van der Corput sequence spreads them evenly, however many are taken."""
-    for index in itertools.count(2):  # The first is the task's own.
-        share = sum(int(digit) / 2 ** (place + 1) for place, digit in enumerate(reversed(f"{index:b}")))
-        yield task.learning_rate * _RATES_AROUND ** (2 * share - 1)
+    """Learning rates around that of the task; by the van der Corput sequence any number of them is evenly spread."""
+    for index in itertools.count(2):  # the first is that of the task
+        fraction = sum(int(digit) / 2 ** (power + 1) for power, digit in enumerate(reversed(f"{index:b}")))
+        yield task.learning_rate * _RATES_AROUND ** (2 * fraction - 1)
 
 
 def _scikit_learn(split: Split, task: Task, trials: int) -> Outcome:
@@ -344,7 +356,7 @@ def _scikit_learn(split: Split, task: Task, trials: int) -> Outcome:
         "learning_rate_init": task.learning_rate,
         "max_iter": split.num_epochs,
         "tol": 0.0,
-        "n_iter_no_change": split.num_epochs,  # Never stop before the last epoch.
+        "n_iter_no_change": split.num_epochs,  # never stop before the last epoch
         "random_state": split.seed,
     }
     coefficients = np.geomspace(*_L2, trials - 1)
@@ -353,7 +365,7 @@ def _scikit_learn(split: Split, task: Task, trials: int) -> Outcome:
         network = make_pipeline(StandardScaler(), MLPRegressor(**settings))
         network = TransformedTargetRegressor(network, transformer=StandardScaler(), check_inverse=False)
         name, scoring = "regressor__mlpregressor__alpha", "neg_mean_squared_error"
-        alphas = [alpha / 2 for alpha in alphas]  # Its squared error carries 1/2.
+        alphas = [alpha / 2 for alpha in alphas]  # its loss is half the squared error
     else:
         network, name, scoring = MLPClassifier(**settings), "alpha", "accuracy"
     search = GridSearchCV(
@@ -383,7 +395,7 @@ def _percent_wrong(classes: np.ndarray, targets: np.ndarray) -> float:
 
 
 def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what came back."""
+    """Return the seconds of a call, and its result."""
     started = time.perf_counter()
     result = run()
     return time.perf_counter() - started, result
@@ -393,60 +405,61 @@ def _kind(choice: Any) -> str:
     return type(choice.decay).__name__
 
 
-def _told(name: str, split: Split, found: Sequence[Found]) -> str:
-    """What came of a set, in words."""
-    times = "seeds" if name == MNIST else "splits"
+def _description(name: str, split: Split, outcomes: Sequence[Outcomes]) -> str:
+    """Describe the results of a set."""
+    repetitions = "seeds" if name == MNIST else "splits"
     drawn = f" (drawn from {split.drawn_from})" if split.drawn_from > len(split.train[1]) else ""
     lines = [
-        f"{name}: {len(split.train[1])} rows{drawn} to train on and to choose by, {len(split.test[1])} to test, "
-        f"{len(found)} {times}, {split.num_epochs} epochs",
-        f"  test error, {'%' if name == MNIST else 'RMSE'}: with decay {_shown(found, 'decay')}, without "
-        f"{_shown(found, 'no_decay')}, scikit-learn {_shown(found, 'scikit_learn')}, in scikit-learn's time "
-        f"{_shown(found, 'in_its_time')}",
+        f"{name}: {len(split.train[1])} rows{drawn} for training and validation, {len(split.test[1])} for the test, "
+        f"{len(outcomes)} {repetitions}, {split.num_epochs} epochs",
+        f"  test error, {'%' if name == MNIST else 'RMSE'}: with decay {_mean(outcomes, 'decay')}, without "
+        f"{_mean(outcomes, 'no_decay')}, scikit-learn {_mean(outcomes, 'scikit_learn')}, in scikit-learn's time "
+        f"{_mean(outcomes, 'in_its_time')}",
     ]
     for one, other in _PAIRS:
-        lines.append(f"  {one} less {other}: {_difference(name, found, one, other)}")
+        lines.append(f"  {one} minus {other}: {_difference(name, outcomes, one, other)}")
     for side in ("decay", "scikit_learn", "in_its_time"):
-        first, *others = [getattr(one, side).seconds for one in found]
+        first, *others = [getattr(split, side).seconds for split in outcomes]
         later = f", then {statistics.median(others):.2g} (median)" if others else ""
-        trials = statistics.median(getattr(one, side).trials for one in found)
-        chosen = collections.Counter(getattr(one, side).chosen for one in found).most_common()
-        kinds = ", ".join(f"{kind} {times}" for kind, times in chosen)
-        lines.append(f"  {side}: {trials:g} trials; seconds a split: first {first:.2g}{later}; chosen: {kinds}")
+        trials = statistics.median(getattr(split, side).trials for split in outcomes)
+        chosen = collections.Counter(getattr(split, side).chosen for split in outcomes).most_common()
+        kinds = ", ".join(f"{kind} {count}" for kind, count in chosen)
+        lines.append(f"  {side}: {trials:g} trials; seconds per split: first {first:.2g}{later}; chosen: {kinds}")
     return "\n".join(line.replace("_", " ") for line in lines)
 
 
-def _shown(found: Sequence[Found], side: str) -> str:
+def _mean(outcomes: Sequence[Outcomes], side: str) -> str:
     """Mean test error and its standard error."""
-    return str(uncertainty.estimate([getattr(one, side).error for one in found]))
+    return str(uncertainty.estimate([getattr(split, side).error for split in outcomes]))
 
 
-def _difference(name: str, found: Sequence[Found], one: str, other: str) -> str:
-    """Paired difference of test errors, and in words what it tells."""
-    differences = [getattr(both, one).error - getattr(both, other).error for both in found]
-    # The splits of UCI are the folds of a cross-validation: the training rows of two are nearly the same.
-    folds = None if name == MNIST else range(len(found))
-    told = uncertainty.estimate(differences, folds=folds, num_folds=NUM_SPLITS)
-    if len(found) == 1:
-        return f"{told}, one split cannot tell"
-    if told.upper < 0:
-        return f"{told}, better"
-    if told.lower > 0:
-        return f"{told}, worse"
-    return f"{told}, within noise"
+def _difference(name: str, outcomes: Sequence[Outcomes], one: str, other: str) -> str:
+    """Paired difference of test errors, and whether it is better, worse or within noise."""
+    differences = [getattr(split, one).error - getattr(split, other).error for split in outcomes]
+    # The splits of UCI are the folds of a cross-validation: any two have nearly the same training rows.
+    folds = None if name == MNIST else range(len(outcomes))
+    estimate = uncertainty.estimate(differences, folds=folds, num_folds=NUM_SPLITS)
+    if len(outcomes) == 1:
+        return f"{estimate}, one split has no standard error"
+    if estimate.upper < 0:
+        return f"{estimate}, better"
+    if estimate.lower > 0:
+        return f"{estimate}, worse"
+    return f"{estimate}, within noise"
 
 
-def _row(name: str, found: Sequence[Found]) -> list[str]:
-    differences = [_difference(name, found, one, other) for one, other in _PAIRS[:2]]
-    seconds = [sum(getattr(one, side).seconds for one in found) for side in ("decay", "scikit_learn")]  # of all splits
-    errors = [_shown(found, side) for side in Found._fields]
+def _row(name: str, outcomes: Sequence[Outcomes]) -> list[str]:
+    """Row of the table: errors and differences of a set, and seconds of all splits."""
+    differences = [_difference(name, outcomes, one, other) for one, other in _PAIRS[:2]]
+    seconds = [sum(getattr(split, side).seconds for split in outcomes) for side in ("decay", "scikit_learn")]
+    errors = [_mean(outcomes, side) for side in Outcomes._fields]
     return [name, *errors, *differences, f"{seconds[0]:.1f}", f"{seconds[1]:.1f}"]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Text that is also a table in Markdown."""
-    heads = ["set", "with decay", "without", "scikit-learn", "in its time", "decay less without"]
-    heads += ["decay less scikit-learn", "seconds", "of scikit-learn"]
+    """Format rows as a table in Markdown."""
+    heads = ["set", "with decay", "without", "scikit-learn", "in its time", "decay minus without"]
+    heads += ["decay minus scikit-learn", "seconds", "of scikit-learn"]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [heads, ["-" * width for width in widths], *rows]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
@@ -456,4 +469,4 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 if __name__ == "__main__":
     begun = time.perf_counter()
     main()
-    print(f"\n{time.perf_counter() - begun:.0f} s in all")
+    print(f"\n{time.perf_counter() - begun:.0f} s in total")

@@ -1,8 +1,8 @@
-"""Does a grid of thousands cost more a member than a small one, in time or in memory?
+"""Does a member of a grid of thousands cost more time or memory than a member of a small grid?
 
-Trains the digits network (64-64-64-10) under grids of 64 to 4,096 members, in turn, and then one of 10,000 members.
-Programs are compiled before anything is timed; every run is the whole of `weightdecay.fit_grid`. Prints a line of JSON
-a measurement, and a table.
+Trains the digits network (64-64-64-10) in grids of 64 to 4,096 members, in turn, and then in one of 10,000 members.
+Programs are compiled before anything is timed; each time is that of a complete call of `weightdecay.fit_grid`. Prints
+one line of JSON per measurement, and a table.
 
     python benchmarks/scale.py
 """
@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import jax
+import peers
 
 import weightdecay as wd
 
@@ -25,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--members", type=int, default=10_000, help="members of the last grid; 0 = leave it out")
+    parser.add_argument("--members", type=int, default=10_000, help="members of the last grid; 0 = skip it")
     options = parser.parse_args()
     data, model = wd.data.digits(), wd.models.MLP((64, 64))
 
@@ -44,10 +45,15 @@ def main() -> None:
     for _ in range(options.repeats):
         for size in _SIZES:
             microseconds[size].append(1e6 * run(size, options.steps) / (size * options.steps))
-    print(f"jax {jax.__version__}, {jax.default_backend()}, {len(jax.local_devices())} devices, n = {options.repeats}")
+    devices = f"{len(jax.local_devices())} {jax.default_backend()} devices"
+    print(f"{peers.processor()}, {devices}, jax {jax.__version__}, n = {options.repeats}")
     for size, times in microseconds.items():
-        print(json.dumps({"benchmark": "scale", "members": size, "steps": options.steps, "us_a_member_step": times}))
-    print(f"\n{'members':>8}{'µs a member-step':>20}{'spread':>16}")
+        print(
+            json.dumps(
+                {"benchmark": "scale", "members": size, "steps": options.steps, "microseconds_per_member_step": times}
+            )
+        )
+    print(f"\n{'members':>8}{'µs per member-step':>20}{'spread':>16}")
     for size, times in microseconds.items():
         spread = f"{min(times):.1f} to {max(times):.1f}"
         print(f"{size:>8}{statistics.median(times):>20.1f}{spread:>16}")
@@ -56,11 +62,11 @@ def main() -> None:
         above = (_memory("VmHWM") - imported) / 2**20
         print(json.dumps({"benchmark": "scale", "members": options.members, "steps": 1000, "seconds": seconds}))
         print(f"{options.members:>8}{1e6 * seconds / (options.members * 1000):>20.1f}")
-        print(f"\n{options.members} members x 1000 steps: {seconds:.0f} s, {above:.2f} GiB above what was there before")
+        print(f"\n{options.members} members x 1000 steps: {seconds:.0f} s, {above:.2f} GiB of additional memory")
 
 
 def _memory(name: str) -> float:
-    """KiB of this process; nan where the system does not tell."""
+    """Memory of this process in KiB; nan where the system does not report it."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((float(line.split()[1]) for line in lines if line.startswith(name)), float("nan"))

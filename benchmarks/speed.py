@@ -1,10 +1,11 @@
-"""How fast is a grid, beside what one would write without the library, and beside the machine itself?
+"""How fast does a grid train, compared with programs that one would write without the library, and with the hardware?
 
-Trains the same grid of AdamW coefficients by `weightdecay.fit_grid` and by each peer of `peers.py`: same model, batch
-size and shuffled epochs. Library and peer run in turn in one process; between them the float32 matrix products of torch
-and JAX are timed, as the limit. The library's time is that of the whole call, first weights and evaluation included. A
-slow peer trains fewer members or steps of the same kind (`scaled_from`). A cold start is what a first call takes more
-than a later one, nothing cached, backends running. Prints a line of JSON a measurement, and a table.
+Trains the same grid of AdamW coefficients by `weightdecay.fit_grid` and by each peer of `peers.py`: the same model,
+batch size and shuffled epochs. Library and peer run in turn in one process; between them, the float32 matrix products
+of torch and JAX are timed, as the limit. The library's time is that of the complete call, with initialization and
+evaluation. A slow peer trains fewer members or steps of the same kind (`scaled_from`). The cold start is the time that
+a first call takes in addition to a later one, with nothing cached and the backends running. Prints one line of JSON per
+measurement, and a table with the name of the processor, since ratios differ between processors.
 
     python benchmarks/speed.py
     python benchmarks/speed.py --workload large --data mnist-10k --peers torch-loop,jax-vmap
@@ -31,7 +32,7 @@ from peers import CORES, PEERS, Problem, Run
 
 import weightdecay as wd
 
-_PEER_SECONDS = 1.0  # of one timed run of a peer
+_PEER_SECONDS = 1.0  # duration of one timed run of a peer
 _PROBE_SECONDS = 0.2
 
 
@@ -40,10 +41,10 @@ class Workload:
     """What is trained.
 
     Attributes:
-      widths: Of an MLP, inputs and outputs among them; None is the convolutional network.
-      batch_size: Examples a step.
-      members: Of the grid.
-      num_steps: Of each member.
+      widths: Widths of all layers of an MLP, inputs and outputs included; None = the convolutional network.
+      batch_size: Examples per training step.
+      members: Number of members of the grid.
+      num_steps: Training steps of each member.
     """
 
     widths: tuple[int, ...] | None
@@ -52,7 +53,7 @@ class Workload:
     num_steps: int
 
     def flops(self) -> int:
-        """Floating-point operations of a member-step: products and convolutions, no gradient of the inputs."""
+        """Floating-point operations per member-step: products and convolutions, without the gradient of the inputs."""
         if self.widths is None:  # Positions x filters x kernel of each convolution, and the dense layer.
             products = [28 * 28 * 16 * 9, 14 * 14 * 32 * 9 * 16, 7 * 7 * 32 * 10]
         else:
@@ -100,13 +101,16 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workload", choices=WORKLOADS, help="one alone (default: all)")
-    parser.add_argument("--members", type=int, help="members of the grid (default: the workload's own)")
+    parser.add_argument("--workload", choices=WORKLOADS, help="run only this workload (default: all)")
+    parser.add_argument("--members", type=int, help="members of the grid (default: those of the workload)")
     parser.add_argument(
-        "--steps", type=int, help="steps of each member (default: the workload's own, fewer with more members)"
+        "--steps", type=int, help="steps of each member (default: those of the workload, fewer with more members)"
     )
     parser.add_argument(
-        "--peers", type=lambda names: names.split(","), default=list(PEERS), help=f"of {','.join(PEERS)} (default: all)"
+        "--peers",
+        type=lambda names: names.split(","),
+        default=list(PEERS),
+        help=f"comma-separated, of {','.join(PEERS)} (default: all)",
     )
     parser.add_argument("--data", type=Path, help="folder of MNIST in IDX files (default: random images)")
     parser.add_argument("--json", type=Path, help="file for the lines of JSON")
@@ -114,7 +118,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     for name in options.peers:
         if name not in PEERS:
-            parser.error(f"--peers: {name!r} is none of {', '.join(PEERS)}")
+            parser.error(f"--peers: {name!r} is not one of {', '.join(PEERS)}")
     for name in ("members", "steps", "repeats"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name}: give at least 1")
@@ -122,7 +126,7 @@ def _options() -> argparse.Namespace:
 
 
 def _start_backend() -> None:
-    """Have the library set up its devices, with a grid that no workload trains."""
+    """Let the library set up its devices, with a grid that is not one of the workloads."""
     grid = wd.Grid(decay=[wd.NoDecay()], learning_rate=[1e-3])
     wd.fit_grid(wd.models.MLP((8,)), wd.data.wine(), grid, num_steps=1, batch_size=8, progress=False)
 
@@ -138,6 +142,7 @@ def _environment(options: argparse.Namespace) -> dict[str, Any]:
         "benchmark": "speed",
         "backend": jax.default_backend(),
         "device": jax.local_devices()[0].device_kind,
+        "processor": peers.processor(),
         "devices": len(jax.local_devices()),
         "cores": CORES,
         "repeats": options.repeats,
@@ -149,7 +154,7 @@ def _environment(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time the library and the peers on one workload, in turn: the lines of JSON."""
+    """Time the library and the peers on one workload, in turn, and return the lines of JSON."""
     workload = WORKLOADS[name]
     members = options.members or workload.members
     num_steps = options.steps or max(100, workload.num_steps * workload.members // max(members, workload.members))
@@ -178,7 +183,7 @@ def _measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         if reason is None:
             sides[peer] = _sized(peer, problem, members, num_steps)
         else:
-            print(f"{name}: {peer} is left out: {reason}", flush=True)
+            print(f"{name}: {peer} does not run: {reason}", flush=True)
 
     matrix_rates: dict[str, list[float]] = {}
     copy_rates: list[float] = []
@@ -215,7 +220,7 @@ def _measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
             "cold_start_seconds": max(0.0, cold_seconds),
             "grid_seconds": members * num_steps / median,
             "flops_per_member_step": workload.flops(),
-            "share_of_matrix_product_rate": median * workload.flops() / limit,
+            "fraction_of_matrix_product_rate": median * workload.flops() / limit,
             **others,
         }
 
@@ -223,13 +228,13 @@ def _measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     lines = [limits, line("weightdecay", cold_seconds, plan=settings.get("plan"))]
     for peer, side in sides.items():
         pairs = zip(calls["weightdecay"], calls[peer], strict=True)
-        whole = (side.members, side.num_steps) == (members, num_steps)
+        is_scaled = (side.members, side.num_steps) != (members, num_steps)
         lines.append(
             line(
                 peer,
                 side.cold_seconds,
                 variant=side.variant,
-                scaled_from=None if whole else {"members": side.members, "steps": side.num_steps},
+                scaled_from={"members": side.members, "steps": side.num_steps} if is_scaled else None,
                 weightdecay_over_peer=_spread(
                     [(ours[1] / ours[0]) / (theirs[1] / theirs[0]) for ours, theirs in pairs]
                 ),
@@ -243,14 +248,14 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _timed(run: Run) -> tuple[float, int]:
-    """Seconds, and member-steps."""
+    """Return the seconds of a run, and its member-steps."""
     started = time.perf_counter()
     count = run()
     return time.perf_counter() - started, count
 
 
 def _sized(name: str, problem: Problem, members: int, num_steps: int) -> Side:
-    """Take a peer's fastest variant, and so many of its steps or members that a run takes about a second."""
+    """Select a peer's fastest variant, and a number of steps or members with which a run takes about a second."""
     peer = PEERS[name]
     few = min(members, peer.least_members or members)
     probes = []
@@ -267,7 +272,7 @@ def _sized(name: str, problem: Problem, members: int, num_steps: int) -> Side:
 
 
 def _probe(prepare: Callable[[int], Run], num_steps: int) -> tuple[float, float]:
-    """Seconds of the cold start, and a first estimate of the member-steps a second."""
+    """Return the seconds of the cold start, and a first estimate of the member-steps per second."""
     cold_seconds, steps = None, min(num_steps, 20)
     while True:
         run = prepare(steps)
@@ -280,7 +285,7 @@ def _probe(prepare: Callable[[int], Run], num_steps: int) -> tuple[float, float]
 
 
 def _matrix_rates() -> dict[str, float]:
-    """Floating-point operations a second of the fastest large float32 matrix product, by library."""
+    """Floating-point operations per second of the fastest large float32 matrix product, by library."""
     sizes = (1024, 2048, 3072) if jax.default_backend() == "cpu" else (4096, 8192)
     product = jax.jit(jnp.matmul)
     rates = {"jax": max(_product_rate(product, jnp.ones((size, size)), jax.block_until_ready) for size in sizes)}
@@ -300,7 +305,7 @@ def _product_rate(product: Callable[..., Any], matrix: Any, wait: Callable[[Any]
 
 
 def _copy_rate(repeats: int = 5) -> float:
-    """Bytes read and written a second, by adding one to a large array in its place."""
+    """Bytes read and written per second, measured by adding one to a large array in place."""
     add = jax.jit(lambda array: array + 1, donate_argnums=0)
     array = jax.block_until_ready(add(jnp.zeros(2**28 if jax.default_backend() != "cpu" else 2**26)))
     started = time.perf_counter()
@@ -321,13 +326,13 @@ def _data(workload: Workload, path: Path | None) -> wd.Data:
         labels = np.frombuffer(gzip.decompress((path / "labels-idx1-ubyte.gz").read_bytes())[8:], np.uint8)
     shape = (-1, 28, 28, 1) if workload.widths is None else (-1, 784)
     inputs, targets = pixels.reshape(shape).astype(np.float32) / 255, labels.astype(np.int32)
-    # Few examples: the evaluation of all of them belongs to the library's time, and a step costs the same.
+    # Few examples: the library's time includes their evaluation; the time of a step does not depend on their number.
     parts = slice(2000), slice(2000, 2500), slice(2500, 3000)
     return wd.Data(*((inputs[part], targets[part]) for part in parts))
 
 
 def _table(lines: Sequence[dict[str, Any]]) -> str:
-    """Measurements as text that is also a table in Markdown."""
+    """Format the measurements as a table in Markdown, below a line that names the processor."""
     rows = [["workload", "side", "member-steps/s", "min to max", "weightdecay / side", "of the limit", "cold start"]]
     for line in lines:
         if line.get("side") == "machine":
@@ -336,7 +341,7 @@ def _table(lines: Sequence[dict[str, Any]]) -> str:
             rows.append([line["workload"], "limit", f"{limit} GFLOP/s", "", "", "", ""])
         elif "side" in line:
             speed, ratio = line["member_steps_per_second"], line.get("weightdecay_over_peer")
-            variant = ", ".join(f"{word}={value}" for word, value in line.get("variant", {}).items())
+            variant = ", ".join(f"{name}={value}" for name, value in line.get("variant", {}).items())
             rows.append(
                 [
                     line["workload"],
@@ -344,17 +349,20 @@ def _table(lines: Sequence[dict[str, Any]]) -> str:
                     f"{speed['median']:,.0f}",
                     f"{speed['min']:,.0f} to {speed['max']:,.0f}",
                     "" if ratio is None else f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})",
-                    f"{line['share_of_matrix_product_rate']:.3f}",
+                    f"{line['fraction_of_matrix_product_rate']:.3f}",
                     f"{line['cold_start_seconds']:.1f} s",
                 ]
             )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["-" * width for width in widths])
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in padded)
+    (machine,) = (line for line in lines if "processor" in line)
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    hardware = f"{machine['processor']}, {machine['cores']} cores, {machine['devices']} {machine['backend']} devices"
+    return "\n".join([f"{hardware}; {versions}", "", *(f"| {' | '.join(row)} |" for row in padded)])
 
 
 if __name__ == "__main__":
     started = time.perf_counter()
     main()
-    print(f"\n{time.perf_counter() - started:.0f} s in all")
+    print(f"\n{time.perf_counter() - started:.0f} s in total")

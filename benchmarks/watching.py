@@ -1,7 +1,7 @@
-"""What do the diagnostics cost that every run carries along?
+"""What does it cost to record diagnostics in every run?
 
-Trains the same grid as it is, and with norms, sparsity, rotation and step length by layer cut out of its evaluations.
-Both programs are compiled before anything is timed, and run in turn in one process. Prints a line of JSON a side, and
+Trains the same grid with and without norms, sparsity, rotation and step length by layer in its evaluations. Both
+programs are compiled before anything is timed, and run in turn in one process. Prints one line of JSON per side, and
 the ratio.
 
     python benchmarks/watching.py
@@ -14,6 +14,7 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import peers
 
 import weightdecay as wd
 from weightdecay.training import diagnostics, task
@@ -22,11 +23,11 @@ _REPEATS = 9
 
 
 class _Watched(wd.models.MLP):
-    """A network of its own name, so that each side has its own compiled program."""
+    """A network with another name, so that each side has its own compiled program."""
 
 
 class _Unwatched(wd.models.MLP):
-    """The same."""
+    """Likewise."""
 
 
 def _nothing(params: Any, previous: Any, decays: list[bool]) -> dict[str, Any]:
@@ -58,7 +59,8 @@ def main() -> None:
     for _ in range(_REPEATS):
         for name, side in sides.items():
             seconds[name].append(side())
-    print(f"jax {jax.__version__}, {jax.default_backend()}, {len(jax.local_devices())} devices, n = {_REPEATS}")
+    devices = f"{len(jax.local_devices())} {jax.default_backend()} devices"
+    print(f"{peers.processor()}, {devices}, jax {jax.__version__}, n = {_REPEATS}")
     for name, times in seconds.items():
         print(json.dumps({"benchmark": "watching", "side": name, "members": len(grid), "seconds": times}))
     first, second = (statistics.median(seconds[name]) for name in sides)
