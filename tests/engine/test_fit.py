@@ -135,7 +135,7 @@ def test_fit_grid_computes_in_bfloat16_and_carries_float32(result):
 
 def test_fit_grid_progress_counts_every_member_step_once(monkeypatch):
     told = []
-    monkeypatch.setattr(progress_bar, "bar", lambda total, *_, **__: Bar(total, told))
+    monkeypatch.setattr(progress_bar, "progress_bar", lambda total, *_, **__: Bar(total, told))
     grid = wd.Grid(decay=wd.logspace(wd.L2, 1e-4, 1e-1, 19), learning_rate=1e-3)
     wd.fit_grid(MODEL, DATA, grid, plan=Plan(8, 2), **SHORT)
     assert told[0] == 19 * 24
@@ -472,7 +472,9 @@ BAD = {
     "mask": (bad(mask=lambda params: False), ValueError, "selects no weight.*Dense_0/kernel.*everything"),
     "optimizer": (bad(optimizer="adam"), TypeError, "optimizer is 'adam'; give wd.adam"),
     "plan": (bad(plan=4), TypeError, "plan is 4, of type int; give a Plan"),
-    "lowering": (bad(plan=Plan(4, 1, lowering="fast")), ValueError, "lowering is 'fast'; give one of slices"),
+    "convolutions": (
+        bad(plan=Plan(4, 1, convolutions="fast")), ValueError, "convolutions is 'fast'; give one of slices"
+    ),
     "width": (bad(plan=Plan(0, 1)), ValueError, "plan.lane_width is 0; give a whole number of at least 1"),
     "no batches to stream": (bad(plan=Plan(4, 1, streamed=True), batch_size=None), ValueError, "give a batch_size"),
     "budget": (bad(memory_budget=-1), ValueError, "memory_budget is -1; give a number of bytes"),

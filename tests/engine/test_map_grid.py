@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import weightdecay as wd
-from weightdecay.engine import hoisting, map_grid, workers
+from weightdecay.engine import function_workload, hoisting, progress_bar, workers
 from weightdecay.engine.plans import Plan
 
 RNG = np.random.default_rng(0)
@@ -98,19 +98,19 @@ def test_map_grid_member_has_the_same_bits_in_any_grid(result, axes, plan):
 @pytest.fixture
 def executed(monkeypatch):
     """Members that are executed, a number a lane."""
-    told = []
-    share_out = workers.share_out
+    members = []
+    distribute = workers.distribute
 
-    def counted(jobs, num_workers, begin, stop):
+    def counted(items, num_workers, begin, stop):
         def listed():
-            for job in jobs:
-                told.append(len(job[1]))
-                yield job
+            for lane, programs in items:
+                members.append(len(lane.members))
+                yield lane, programs
 
-        share_out(listed(), num_workers, begin, stop)
+        distribute(listed(), num_workers, begin, stop)
 
-    monkeypatch.setattr(workers, "share_out", counted)
-    return told
+    monkeypatch.setattr(workers, "distribute", counted)
+    return members
 
 
 def test_map_grid_goes_on_where_it_was_cut_off(tmp_path, result, executed, monkeypatch):
@@ -135,7 +135,7 @@ def test_map_grid_goes_on_where_it_was_cut_off(tmp_path, result, executed, monke
                 raise GoneError
 
     with monkeypatch.context() as patch:
-        patch.setattr(map_grid.progressing, "bar", lambda *_, **__: Bar())
+        patch.setattr(progress_bar, "progress_bar", lambda *_, **__: Bar())
         with pytest.raises(GoneError):
             wd.map_grid(train, wd.Grid(**GRID), directory=tmp_path, plan=Plan(4, 1))
     executed.clear()
@@ -166,8 +166,8 @@ def of_others(hyperparameters):
 @pytest.mark.parametrize(
     ("train_fn", "plan", "told"),
     [
-        (other_sums, Plan(4, 2), "something else: train_fn is another one. Nothing was touched"),
-        (of_others, Plan(4, 2), "something else: the arrays that train_fn uses are others"),
+        (other_sums, Plan(4, 2), "a different run: train_fn differs. Nothing was changed"),
+        (of_others, Plan(4, 2), "a different run: the arrays that train_fn uses differ"),
         (sums, Plan(2, 2), "something else: the lanes are of another width"),
     ],
 )
@@ -223,11 +223,13 @@ def test_map_grid_static_axes_are_python_numbers_and_shapes_may_differ(tmp_path)
 
 def test_map_grid_lane_is_as_wide_in_every_grid():
     """The width follows from a member's own program, not from a wider one beside it."""
-    groups = map_grid._divide(of_width, wd.Grid(width=[2, 200_000], learning_rate=[0.1]), frozenset({"width"}))
-    small, large = map_grid._laid_out(groups, None, {})[0]
+    def groups(widths):
+        grid = wd.Grid(width=widths, learning_rate=[0.1])
+        return function_workload.prepare_function(of_width, grid, frozenset({"width"}), None, {}).groups
+
+    small, large = groups([2, 200_000])
     assert small.lane_width > large.lane_width
-    alone = map_grid._divide(of_width, wd.Grid(width=[2], learning_rate=[0.1]), frozenset({"width"}))
-    assert map_grid._laid_out(alone, None, {})[0][0].lane_width == small.lane_width
+    assert groups([2])[0].lane_width == small.lane_width
 
 
 def test_map_grid_words_bools_none_and_schedules_reach_the_function():
@@ -284,7 +286,8 @@ def test_hoist_takes_arrays_out_of_the_program(train_fn):
 
 
 def test_map_grid_of_a_jitted_function_has_a_small_program():
-    (group,) = map_grid._divide(jax.jit(looped), wd.Grid(learning_rate=[0.1, 0.2]), frozenset())
+    grid = wd.Grid(learning_rate=[0.1, 0.2])
+    (group,) = function_workload.prepare_function(jax.jit(looped), grid, frozenset(), None, {}).groups
     assert len(group.traced.jaxpr.pretty_print()) < 20_000
     assert sum(constant.nbytes for constant in group.traced.consts) >= LARGE.nbytes
     result = wd.map_grid(jax.jit(looped), wd.Grid(learning_rate=[0.1, 0.2]), progress=False)
@@ -351,12 +354,12 @@ BAD = {
     "static word": ((sums, ONE), {"static": "width"}, TypeError,
         r"static is 'width'; give .* in a list: static=\['width'"),
     "unknown static": ((sums, ONE), {"static": ["depth"]}, ValueError,
-        "static names 'depth', which is no axis.*learning_rate"),
-    "nothing": ((lambda h: None, ONE), {}, TypeError, "train_fn gives no array; return a number or a tree"),
+        "static names 'depth', which is not an axis.*learning_rate"),
+    "nothing": ((lambda h: None, ONE), {}, TypeError, "train_fn returns no array; return a number or a tree"),
     "word": ((lambda h: "done", ONE), {}, TypeError,
-        "train_fn gives 'done'.*of type str; return a tree of numbers or arrays"),
+        "train_fn returns 'done'.*of type str; return a tree of numbers or arrays"),
     "float": ((lambda h: float(h["learning_rate"]), ONE), {}, TypeError,
-        r"train_fn needs the value of a number that is traced.*jax.numpy.*static.*traced: learning_rate, seed, width"),
+        r"train_fn needs the value of a number that is traced.*jax.numpy.*static.*traced axes are: learning_rate, seed, width"),
     "if": ((lambda h: 1.0 if h["learning_rate"] > 0 else 2.0, ONE), {}, TypeError, "train_fn needs the value"),
     "numpy": ((lambda h: np.sin(h["learning_rate"]), ONE), {}, TypeError, "train_fn needs the value"),
     "shape": ((lambda h: jnp.zeros(h["width"]), ONE), {}, TypeError, "train_fn needs the value"),
@@ -369,7 +372,7 @@ BAD = {
 @pytest.mark.usefixtures("without_beartype")
 @pytest.mark.parametrize("name", BAD)
 def test_map_grid_refuses(name, monkeypatch):
-    monkeypatch.setattr(map_grid, "_run", lambda *_: pytest.fail("something was run"))
+    monkeypatch.setattr(workers, "distribute", lambda *_: pytest.fail("something was run"))
     arguments, settings, error, message = BAD[name]
     with pytest.raises(error, match=message):
         wd.map_grid(*arguments, **{"progress": False, **settings})

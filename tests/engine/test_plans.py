@@ -210,15 +210,15 @@ def test_records_read_back_what_was_written():
 
 def exhausted(monkeypatch, num_failures):
     """Have devices run out of memory in their first lanes."""
-    train, failed = lanes.Lane.train, []
+    compute, failed = lanes.DeviceWorker.compute, []
 
     def limited(self, *arguments):
         if len(failed) < num_failures:
             failed.append(self)
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes.")
-        return train(self, *arguments)
+        return compute(self, *arguments)
 
-    monkeypatch.setattr(lanes.Lane, "train", limited)
+    monkeypatch.setattr(lanes.DeviceWorker, "compute", limited)
 
 
 def short(**changed):
@@ -264,7 +264,7 @@ def test_fit_grid_out_of_memory_does_not_stream_folds(monkeypatch):
 def test_fit_grid_keeps_the_width_of_members_that_are_saved(monkeypatch, tmp_path):
     short(plan=None, directory=tmp_path)
     width = short(plan=None, directory=tmp_path).settings["plan"]["lane_width"]
-    monkeypatch.setattr(planning, "lowered", narrower := Narrower())
+    monkeypatch.setattr(planning, "reduced", narrower := Narrower())
     exhausted(monkeypatch, 1)
     with pytest.raises(MemoryError, match="ran out of memory"):
         short(plan=None, directory=tmp_path, num_steps=2 * SHORT["num_steps"])
@@ -294,4 +294,4 @@ class Narrower:
 )
 def test_lowered_gives_up_no_bit_that_must_stay(monkeypatch, plan, backend_name, width_is_free, batch_size, expected):
     monkeypatch.setattr(jax, "default_backend", lambda: backend_name)
-    assert planning.lowered(plan, batch_size=batch_size, width_is_free=width_is_free) == expected
+    assert planning.reduced(plan, batch_size=batch_size, width_is_free=width_is_free) == expected

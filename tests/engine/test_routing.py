@@ -222,12 +222,12 @@ def test_an_example_of_weight_2_counts_as_the_example_twice():
 
 
 def test_divide_gives_every_axis_to_who_takes_it():
-    taken = routing.by_network(wd.models.MLP((8,), num_outputs=10))
+    taken = routing.network_axes(wd.models.MLP((8,), num_outputs=10))
     member = {
         "decay": wd.L2(0.1), "learning_rate": 0.1, "seed": 3, "fold": 2, "momentum": 0.9, "nesterov": True,
         "hidden": (4,), "dropout_rate": 0.5, "clip_norm": None, "mixup": 1.0,
     }  # fmt: skip
-    shares = routing.divide(member, taken, patience=4)
+    shares = routing.route(member, taken, patience=4)
     assert shares.training == {"mixup": 1.0, "clip_norm": np.inf, "patience": 4}
     assert (shares.network, shares.model_options) == ({"dropout_rate": 0.5}, (("hidden", (4,)),))
     assert (shares.optimizer, shares.options) == ({"momentum": 0.9}, (("nesterov", True),))

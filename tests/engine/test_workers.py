@@ -25,7 +25,7 @@ def collect(jobs, num_workers, do=lambda job: None):
         return one
 
     try:
-        workers.share_out(jobs, num_workers, begin, stop)
+        workers.distribute(jobs, num_workers, begin, stop)
     finally:
         assert stop.is_set()
         assert sorted(left) == list(range(num_workers))
@@ -33,24 +33,24 @@ def collect(jobs, num_workers, do=lambda job: None):
 
 
 @pytest.mark.parametrize("num_workers", [1, 3, 8])
-def test_share_out_does_every_job_once(num_workers):
+def test_distribute_does_every_job_once(num_workers):
     done = collect(iter(range(20)), num_workers)
     assert sorted(job for _, job in done) == list(range(20))
     if num_workers == 1:
         assert [job for _, job in done] == list(range(20))
 
 
-def test_share_out_without_jobs_ends():
+def test_distribute_without_jobs_ends():
     assert collect([], 2) == []
 
 
-def test_share_out_gives_a_job_to_whoever_is_free():
+def test_distribute_gives_a_job_to_whoever_is_free():
     held = threading.Barrier(2, timeout=60)
     done = collect(range(2), 2, do=lambda job: held.wait())  # each waits for the other
     assert {index for index, _ in done} == {0, 1}
 
 
-def test_share_out_raises_what_a_job_raised_and_takes_no_more():
+def test_distribute_raises_what_a_job_raised_and_takes_no_more():
     begun = []
 
     def fail(job):
@@ -62,7 +62,7 @@ def test_share_out_raises_what_a_job_raised_and_takes_no_more():
     assert begun == [0]
 
 
-def test_share_out_that_failed_leaves_the_other_jobs_alone():
+def test_distribute_that_failed_leaves_the_other_jobs_alone():
     begun, both, stop = [], threading.Barrier(2, timeout=60), threading.Event()
 
     def do(job):
@@ -73,11 +73,11 @@ def test_share_out_that_failed_leaves_the_other_jobs_alone():
         assert stop.wait(60)  # as a lane does, which leaves at the end of its stretch
 
     with pytest.raises(OSError, match="disk full"):
-        workers.share_out(range(1000), 2, lambda index, stack: do, stop)
+        workers.distribute(range(1000), 2, lambda index, stack: do, stop)
     assert sorted(begun) == [0, 1]
 
 
-def test_share_out_raises_what_the_making_of_jobs_raised():
+def test_distribute_raises_what_the_making_of_jobs_raised():
     def jobs():
         yield 1
         raise ValueError("no program")
@@ -86,19 +86,19 @@ def test_share_out_raises_what_the_making_of_jobs_raised():
         collect(jobs(), 2)
 
 
-def test_share_out_raises_where_a_worker_cannot_begin():
+def test_distribute_raises_where_a_worker_cannot_begin():
     def begin(index, stack):
         raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        workers.share_out([1], 2, begin, threading.Event())
+        workers.distribute([1], 2, begin, threading.Event())
 
 
 @pytest.mark.parametrize("wide", [False, True])
-def test_share_out_computes_in_the_precision_of_the_caller(wide):
+def test_distribute_computes_in_the_precision_of_the_caller(wide):
     seen = []
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
-        workers.share_out(
+        workers.distribute(
             [1], 1, lambda index, stack: lambda job: seen.append(jnp.zeros(()).dtype.name), threading.Event()
         )
     assert seen == ["float64" if wide else "float32"]

@@ -22,9 +22,9 @@ import pytest
 import weightdecay as wd
 from compare import same_bits
 from weightdecay.core.files import read_json, write_json
-from weightdecay.engine import lanes
+from weightdecay.engine import lanes, training_workload
 from weightdecay.engine.plans import Plan
-from weightdecay.storage import checkpoints, result_folder, run_directory
+from weightdecay.storage import checkpoints, records, result_folder, run_directory
 
 DATA = wd.data.digits(num_train=100)
 MODEL = wd.models.MLP((8,))
@@ -54,19 +54,19 @@ def whole():
 def trained(monkeypatch):
     """Steps of the members that are trained, told as ``{(start, steps, members)}`` a stretch."""
     told = []
-    train = lanes.Lane.train
+    compute = lanes.DeviceWorker.compute
 
-    def counted(self, programs, job, *rest):
-        told.append((job.start, len(job.members)))
-        return train(self, programs, job, *rest)
+    def counted(self, lane, programs):
+        told.append((lane.start, len(lane.members)))
+        return compute(self, lane, programs)
 
-    monkeypatch.setattr(lanes.Lane, "train", counted)
+    monkeypatch.setattr(lanes.DeviceWorker, "compute", counted)
     return told
 
 
 @pytest.fixture(autouse=True)
 def _saved_at_once(monkeypatch):
-    """Have every save done before training goes on, so that each stretch leaves a checkpoint."""
+    """Have every save done before training continues, so that each stretch leaves a checkpoint."""
     save = run_directory.Run.save
 
     def wait(self, snapshot):
@@ -93,7 +93,7 @@ def cut_off(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(checkpoints, "write", limited)
             with (
-                pytest.warns(UserWarning, match="training goes on"),
+                pytest.warns(UserWarning, match="training continues"),
                 pytest.warns(UserWarning, match="could not be saved"),
             ):
                 fit(directory)
@@ -118,14 +118,14 @@ TWO_LANES = {"decay": [wd.NoDecay(), wd.L2(0.01)], "learning_rate": [1e-3, 1e-2]
 
 def child(directory, pause=0.0):
     """Train in a process of its own, until it is killed or done; a pause an evaluation keeps it from being done."""
-    evaluate = lanes.Lane._evaluate
+    evaluate = training_workload.TrainingLane._evaluate
 
     def slow(*arguments):
         time.sleep(pause)
         return evaluate(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes.Lane, "_evaluate", slow)
+        patch.setattr(training_workload.TrainingLane, "_evaluate", slow)
         fit(
             directory, TWO_LANES, num_steps=50_000, eval_every=100, patience=500, save_every=0.02, plan=Plan(4, 2),
             data=wd.data.digits(num_train=100),
@@ -214,7 +214,7 @@ def test_more_steps_after_an_evaluation_out_of_turn(tmp_path):
     fit(tmp_path, num_steps=35)
     same_result(fit(tmp_path, num_steps=60), fit(None, num_steps=60))
     fit(tmp_path / "patient", num_steps=35, patience=1)
-    with pytest.raises(ValueError, match="last step, 35, is no multiple of eval_every, 10, so that it cannot grow in"):
+    with pytest.raises(ValueError, match="last step, 35, is not a multiple of eval_every, 10, so that it cannot grow in"):
         fit(tmp_path / "patient", num_steps=60, patience=1)
 
 
@@ -246,10 +246,10 @@ def init(key, inputs):
         ({"loss": "squared_error", "data": wd.data.diabetes(), "model": wd.models.MLP((8,))}, "loss was softmax"),
         ({"model": wd.models.MLP((9,))}, r"model was MLP\(.*hidden = \(8,\).* and is MLP\(.*hidden = \(9,\)"),
         ({"plan": Plan(2, 2)}, "lane_width was 4 and is 2"),
-        ({"plan": Plan(4, 2, lowering="plain")}, "lowering was slices and is plain"),
+        ({"plan": Plan(4, 2, convolutions="plain")}, "lowering was slices and is plain"),
         ({"dtype": "bfloat16"}, "dtype was None and is bfloat16"),
-        ({"data": other_data()}, "something else: the train examples are others. Nothing was touched"),
-        ({"num_steps": 30}, "a run of 40 steps, num_steps is 30; a run can only grow"),
+        ({"data": other_data()}, "a different run: the train examples differ. Nothing was changed"),
+        ({"num_steps": 30}, "num_steps is 30, but directory .* holds a run of 40 steps, and a run can only grow"),
     ],
 )
 def test_another_run_is_refused_with_the_difference_named(tmp_path, whole, changed, told):
@@ -263,7 +263,7 @@ def test_another_function_of_the_same_name_is_refused(tmp_path, monkeypatch):
     fit(tmp_path, model=wd.Model(init, apply))
     monkeypatch.setattr(other_apply, "__qualname__", "apply")
     monkeypatch.setattr(other_apply, "__name__", "apply")
-    with pytest.raises(ValueError, match=r"the program of a training step .* is another one"):
+    with pytest.raises(ValueError, match=r"the program of a training step .* differs"):
         fit(tmp_path, model=wd.Model(init, other_apply))
 
 
@@ -294,7 +294,7 @@ def test_a_damaged_checkpoint_is_left_out_and_the_one_before_taken(tmp_path, who
     cut_off(tmp_path, 5)
     newest = tmp_path / "checkpoints" / f"{last_checkpoint(tmp_path):08d}"
     damage(random.Random(0).choice([path for path in files(newest) if path.stat().st_size > 0]))
-    with pytest.warns(UserWarning, match=r"checkpoint .* is damaged \(.*\); it is left out"):
+    with pytest.warns(UserWarning, match=r"checkpoint .* is damaged \(.*\); it is skipped"):
         result = fit(tmp_path)
     same_result(result, whole)
 
@@ -311,7 +311,7 @@ def test_every_checkpoint_damaged_trains_everything_again(tmp_path, whole):
 def test_a_damaged_description_of_the_run_is_told(tmp_path, damage):
     fit(tmp_path)
     damage(tmp_path / "run.json")
-    with pytest.raises(ValueError, match=r"file .*run.json is damaged or altered .*; nothing was touched"):
+    with pytest.raises(ValueError, match=r"file .*run.json is damaged or altered .*; nothing was changed"):
         fit(tmp_path)
 
 
@@ -353,7 +353,7 @@ def test_a_second_process_is_refused(tmp_path, whole):
         fit(tmp_path)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    with pytest.warns(UserWarning, match=f"process {process.pid} .* ended without a word; going on from what it saved"):
+    with pytest.warns(UserWarning, match=f"process {process.pid} .* was killed or crashed; resuming from what it saved"):
         same_result(fit(tmp_path), whole)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a run that ended well leaves no such word
@@ -373,9 +373,9 @@ def test_a_path_that_is_no_directory_is_refused_before_training(tmp_path, traine
     file.write_text("text")
     with pytest.raises(NotADirectoryError, match="file is a file; give a new or an empty directory"):
         fit(file)
-    with pytest.raises(NotADirectoryError, match="lies under a file; give another directory"):
+    with pytest.raises(NotADirectoryError, match="is below a file; give another directory"):
         fit(file / "run")
-    with pytest.raises(FileExistsError, match=r"holds something else \(file\); nothing was touched"):
+    with pytest.raises(FileExistsError, match=r"holds other files \(file\); nothing was changed"):
         fit(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert not trained
@@ -405,7 +405,7 @@ def full(monkeypatch, num_failures):
 
 def test_a_disk_that_is_full_for_a_while_loses_nothing(tmp_path, whole, trained, monkeypatch):
     full(monkeypatch, 8)
-    with pytest.warns(UserWarning, match=r"cannot be written \(.*No space left.*\); training goes on"):
+    with pytest.warns(UserWarning, match=r"cannot be written \(.*No space left.*\); training continues"):
         same_result(fit(tmp_path), whole)
     trained.clear()
     same_result(fit(tmp_path), whole)
@@ -415,8 +415,8 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(tmp_path, whole, trained,
 def test_a_disk_that_stays_full_still_gives_the_result(tmp_path, whole, monkeypatch):
     full(monkeypatch, 10**9)
     with (
-        pytest.warns(UserWarning, match="training goes on"),
-        pytest.warns(UserWarning, match=r"the last members could not be saved .*; the result holds them all the same"),
+        pytest.warns(UserWarning, match="training continues"),
+        pytest.warns(UserWarning, match=r"the last members could not be saved \(.*\); the returned result holds them"),
     ):
         same_result(fit(tmp_path), whole)
 
@@ -455,7 +455,7 @@ def test_ctrl_c_saves_and_returns_what_there_is(tmp_path, whole, trained, monkey
     np.testing.assert_array_equal(
         part.dataset["validation_loss"].values[known], whole.dataset["validation_loss"].values[known]
     )
-    with pytest.raises(FileNotFoundError, match="holds a run that is not finished; go on with the same call"):
+    with pytest.raises(FileNotFoundError, match="holds a run that is not finished; resume it by the same call"):
         wd.load(tmp_path)
     trained.clear()
     same_result(fit(tmp_path), whole)

@@ -1,35 +1,27 @@
-"""Training grids: `fit_grid`, and one member alone."""
+"""`fit_grid` trains every member of a grid; `fit` trains one member alone."""
 
 import contextlib
-import functools
-import inspect
-import operator
 import os
 import re
-import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from weightdecay.core import jax_settings
 from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar
+from weightdecay.core.warn import warn
 from weightdecay.data import Data
 from weightdecay.decay import Rule, masks, optimizers
 from weightdecay.decay.schedules import Parametric
-from weightdecay.engine import expectations, lanes, plans, preparation, progress_bar, scoring
+from weightdecay.engine import outcome, preparation
+from weightdecay.engine.execution import execute
 from weightdecay.engine.plans import Plan
-from weightdecay.engine.preparation import Work
+from weightdecay.engine.training_workload import TrainingWorkload
 from weightdecay.results.grid_result import GridResult
 from weightdecay.search.grid import Grid
-from weightdecay.storage import fingerprints, result_folder, run_directory
+from weightdecay.storage import run_directory
 from weightdecay.storage.records import Records
-from weightdecay.storage.run_directory import Run
-
-_READ_AT_ONCE = 256  # saved members
 
 
 def fit_grid(
@@ -53,17 +45,17 @@ def fit_grid(
     dtype: Any = None,
     progress: bool = True,
 ) -> GridResult:
-    """Train every member of a grid, and say what came of each.
+    """Train every member of a grid, and return their curves, weights and scores.
 
-    Each member starts from weights drawn from its own seed and sees batches drawn from its own seed, whatever else is
-    in the grid. Rules with one normal form, and all numbers of a grid, train in one compiled program. A member whose
-    numbers are not finite any more stays at its last finite state, and its metrics are nan from then on.
+    The initial weights and the batches of a member are drawn from its own seed, whatever else is in the grid. All
+    elementwise rules, and all numbers of a grid, train in one compiled program. A member whose numbers become nan or
+    infinite stays at its last finite state, and its metrics are nan from then on.
 
     Args:
       model: A flax linen module, such as ``wd.models.MLP((64, 64))``; a flax nnx class, or a function of ``rngs`` that
         makes an nnx module; a function of ``key`` that makes an equinox module; or ``wd.Model(init, apply)``.
       data: Training, validation and test examples, or folds of `wd.data.folds`, with an axis ``fold`` in the grid.
-      grid: The members. Beside ``decay``, ``learning_rate``, ``seed`` and ``fold``, an axis is a regularizer
+      grid: The members. In addition to ``decay``, ``learning_rate``, ``seed`` and ``fold``, an axis is a regularizer
         (``dropout_rate``, ``label_smoothing``, ``mixup``, ``input_noise``, ``shift``, ``flip``, ``crop``, ``cutout``,
         ``clip_norm``, ``patience``), a field of the model, or an argument of ``optimizer``.
       optimizer: ``optimizer(learning_rate, decay, mask=..., **others) -> optax.GradientTransformation``, such as
@@ -75,8 +67,9 @@ def fit_grid(
       batch_size: Examples a step; None takes all of them in each step.
       eval_every: Steps between evaluations, counted from the start; the last step is always evaluated. None: about
         twenty evaluations; in a directory, as the first call had it.
-      patience: Evaluations without a better ``stopping_metric`` after which a member stops. What is kept of a member,
-        and what the last evaluation tells, is then its best evaluation. None: every member takes all steps.
+      patience: Evaluations without a better ``stopping_metric`` after which a member stops. The weights that are kept,
+        and the metrics of the last evaluation, are then those of its best evaluation. None: every member takes all
+        steps.
       stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, or ``"validation_..."`` of a metric of yours.
       metrics: Of your own by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``; their means stand
         in the result as ``train_...`` and ``validation_...``. More is better, but for names that end in ``loss`` or
@@ -112,7 +105,7 @@ def fit_grid(
     """
     run_directory.check_save_every(save_every)
     before = {} if directory is None else run_directory.stored(directory)
-    asked: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "optimizer": optimizer,
         "loss": loss,
         "num_steps": num_steps,
@@ -126,10 +119,10 @@ def fit_grid(
         "memory_budget": memory_budget,
         "dtype": dtype,
     }
-    work = preparation.settle(model, data, grid, **asked, before=before.get("depends_on", {}))
-    task = work.groups[0].task
+    prepared = preparation.prepare_run(model, data, grid, **settings, before=before.get("depends_on", {}))
+    task = prepared.groups[0].task
     names = {
-        "model": " ".join(re.sub(r" at 0x\w+", "", repr(work.model)).split()),
+        "model": " ".join(re.sub(r" at 0x\w+", "", repr(prepared.model)).split()),
         "optimizer": _name(optimizer),
         "loss": task.loss.name,
         "metrics": [metric.name for metric in task.metrics],
@@ -138,38 +131,60 @@ def fit_grid(
         "stopping_metric": stopping_metric,
         "dtype": task.dtype,
     }
+    layers = dict.fromkeys(layer for group in prepared.groups for layer in group.layers())
+    records = Records(len(grid), len(prepared.steps), list(layers))
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         run = None if directory is None else stack.enter_context(run_directory.opened(directory, save_every=save_every))
-        work, records, interrupted = _trained(work, grid, names, run, width_is_free=plan is None, progress=progress)
-        settings = {
-            **names,
-            "num_steps": work.steps[-1],
-            "batch_size": work.batch_size,
-            "examples": {name: len(split.inputs) for name, split in work.splits.items()},
-            "folds": data.num_folds,
-            "compiled_programs": len(work.groups),
-            "plan": work.plan.layout(),
-            "backend": jax.default_backend(),
-            "interrupted": interrupted,
-            "seconds": round(time.perf_counter() - started, 3),
-        }
-        expectations.enter(work, grid, records)
+        workload, interrupted = execute(
+            TrainingWorkload(prepared, records, names),
+            grid,
+            run,
+            unit="member-steps",
+            width_is_free=plan is None,
+            has_patience=any(group.state.best is not None for group in prepared.groups),
+            progress=progress,
+        )
+        if interrupted:
+            warn(
+                "interrupted; what was trained is returned, and nothing is saved: a run in a directory can be resumed."
+                if run is None
+                else "interrupted; what was trained is saved. To resume, make the same call (or run the same command) "
+                f"again, with directory={str(run.path)!r}."
+            )
+        trained = workload.run
+        outcome.record_theory(trained, grid, records)
         result = GridResult.build(
             list(grid),
-            work.steps,
+            trained.steps,
             records,
-            settings,
-            model=work.model,
-            score_test=scoring.scorer(work),
-            predict=scoring.predictor(work),
-            extend=functools.partial(
-                _extend,
-                [grid],
-                functools.partial(
-                    fit_grid, model, data, **asked, directory=directory, save_every=save_every, progress=progress
-                ),
-                eval_every=work.steps[0],
+            {
+                **names,
+                "num_steps": trained.steps[-1],
+                "batch_size": trained.batch_size,
+                "examples": {name: len(split.inputs) for name, split in trained.splits.items()},
+                "folds": data.num_folds,
+                "class_names": None if trained.class_names is None else list(trained.class_names),
+                "compiled_programs": len(trained.groups),
+                "plan": trained.plan.layout(),
+                "backend": jax.default_backend(),
+                "interrupted": interrupted,
+                "seconds": round(time.perf_counter() - started, 3),
+            },
+            model=trained.model,
+            score_test=outcome.score_function(trained),
+            predict=outcome.predict_function(trained),
+            extend=_Extension(
+                model,
+                data,
+                {
+                    **settings,
+                    "eval_every": trained.steps[0],
+                    "directory": directory,
+                    "save_every": save_every,
+                    "progress": progress,
+                },
+                grid,
             ),
         )
         if run is not None and not interrupted:
@@ -177,126 +192,32 @@ def fit_grid(
     return result
 
 
-def _extend(
-    known: list[Grid], run: Callable[..., GridResult], grid: Grid, num_steps: int | None, *, eval_every: int
-) -> GridResult:
-    """Train another grid as one was trained; ``known`` were trained so before, in one directory if there is any."""
-    arguments = {**run.keywords, "eval_every": eval_every}  # pyright: ignore[reportFunctionMemberAccess]
-    if num_steps is not None or arguments["directory"] is None:
-        return run(grid, **{**arguments, "num_steps": num_steps or arguments["num_steps"]})
-    whole = functools.reduce(operator.add, known)
-    known.append(grid)
-    added = len(whole + grid) - len(whole)
-    together = run(whole + grid, **arguments)
-    return together.part(range(len(together) - added, len(together)))
+class _Extension:
+    """Trains further grids as one was trained; the grids of one run directory stay together in it."""
 
+    def __init__(self, model: Any, data: Data, settings: Mapping[str, Any], grid: Grid) -> None:
+        """Take the arguments of `fit_grid`."""
+        self._model, self._data, self._settings = model, data, settings
+        self._in_directory = grid
 
-def _trained(
-    work: Work,
-    grid: Grid,
-    names: Mapping[str, Any],
-    run: Run | None,
-    *,
-    width_is_free: bool,
-    progress: bool,
-    again: bool = False,
-) -> tuple[Work, Records, bool]:
-    """Train what is not trained yet; out of memory, try once more with a smaller plan."""
-    try:
-        return work, *_train(work, grid, names, run, progress=progress)
-    except jax.errors.JaxRuntimeError as error:
-        if not plans.out_of_memory(error):
-            raise
-        holds_members = run is not None and run.holds_members()
-        free = width_is_free and not holds_members
-        batch_size = None if work.cross_validates else work.batch_size
-        smaller = plans.lowered(work.plan, batch_size=batch_size, width_is_free=free)
-        lanes_on = f"lanes of {work.plan.lane_width} on {work.plan.num_devices} device(s)"
-        if again or smaller is None:
-            raise MemoryError(
-                f"a device ran out of memory with {lanes_on}, and no other plan was tried that gives the same "
-                "numbers. Take a smaller model or batch_size, or a plan with narrower lanes (in a new directory). "
-                f"{error}"
-            ) from error
-        warnings.warn(
-            f"a device ran out of memory with {lanes_on}; trying once more with {smaller}", UserWarning, stacklevel=4
-        )
-    if run is not None and not holds_members:
-        run.stored = {}  # the lanes may be of another width now
-    work = work._replace(plan=smaller)
-    return _trained(work, grid, names, run, width_is_free=width_is_free, progress=progress, again=True)
+    def __call__(self, grid: Grid, num_steps: int | None) -> GridResult:
+        """Train another grid.
 
+        Args:
+          grid: Its members.
+          num_steps: Training steps of each; None = as before.
 
-def _train(
-    work: Work, grid: Grid, names: Mapping[str, Any], run: Run | None, *, progress: bool
-) -> tuple[Records, bool]:
-    """Train what is not trained yet: what came of the members, and whether it was interrupted."""
-    layers = dict.fromkeys(layer for group in work.groups for layer in group.layers())
-    records, done = Records(len(grid), len(work.steps), list(layers)), 0
-    if run is not None:
-        work = _found(work, grid, names, run, records)
-        started = np.concatenate([group.started for group in work.groups])
-        done = int(started.sum())
-        if done and progress:
-            finished = int((started == work.steps[-1]).sum())
-            print(f"{run.path}: {finished} of {len(grid)} members are done; going on", file=sys.stderr)
-    with progress_bar.bar(len(grid) * work.steps[-1], "member-steps", shown=progress, done=done) as bar:
-        try:
-            lanes.run(work, records, bar.update, run)
-        except KeyboardInterrupt:
-            if run is None:
-                raise
-            warnings.warn(
-                f"interrupted; what was trained is saved. To go on, make the same call (or the same command) again, "
-                f"with directory={str(run.path)!r}.",
-                UserWarning,
-                stacklevel=5,
-            )
-            return records, True
-    return records, False
-
-
-def _found(work: Work, grid: Grid, names: Mapping[str, Any], run: Run, records: Records) -> Work:
-    """Settle that the directory is of this run, and take from it what is trained."""
-    programs, known = {}, []
-    for group in work.groups:
-        program = group.program(work.splits)
-        programs[group.name()] = program
-        keys = tuple(fingerprints.of_member(grid[place], program) for place in group.places)
-        known.append(group._replace(keys=keys))
-    depends_on = {
-        **names,
-        "batch_size": work.batch_size,
-        "eval_every": work.steps[0],
-        "lane_width": work.plan.lane_width,
-        "lowering": work.plan.lowering,
-        "float64": jax_settings.setting("enable_x64"),
-        "matmul_precision": jax_settings.setting("default_matmul_precision"),
-        "device": f"{jax.default_backend()} {work.devices[0].device_kind}",
-        "data": fingerprints.of_data(work.splits),
-        "versions": result_folder.versions(),
-        "programs": programs,
-    }
-    num_steps = work.steps[-1]
-    patient = any(group.state.best is not None for group in work.groups)
-    run.settle(depends_on, num_steps, patient=patient)
-    with_steps = []
-    for group in known:
-        started = np.array([run.found(key, num_steps) for key in group.keys], np.int32)
-        with_steps.append(group._replace(started=started))
-        order = run.in_order(group.keys)
-        for step in np.unique(started[order]):
-            members = [member for member in order if started[member] == step]
-            for first in range(0, len(members), _READ_AT_ONCE):
-                some = members[first : first + _READ_AT_ONCE]
-                snapshot = run.read([group.keys[member] for member in some])
-                for column, evaluated in enumerate(snapshot.evaluated):
-                    if evaluated in work.steps:
-                        metrics = {name: values[:, column] for name, values in snapshot.metrics.items()}
-                        records.write_metrics(group.places[some], work.steps.index(evaluated), metrics, group.layers())
-                states = jax.tree.unflatten(jax.tree.structure(group.state), snapshot.leaves)
-                records.write_members(group.places[some], states, group.layers(), last=bool(step == num_steps))
-    return work._replace(groups=with_steps)
+        Returns:
+          The result of that grid alone.
+        """
+        if num_steps is not None or self._settings["directory"] is None:
+            settings = {**self._settings, "num_steps": num_steps or self._settings["num_steps"]}
+            return fit_grid(self._model, self._data, grid, **settings)
+        together = self._in_directory + grid
+        added = len(together) - len(self._in_directory)
+        result = fit_grid(self._model, self._data, together, **self._settings)
+        self._in_directory = together
+        return result.part(range(len(result) - added, len(result)))
 
 
 def fit(
@@ -306,7 +227,22 @@ def fit(
     decay: Rule | Sequence[Rule],
     learning_rate: Scalar | Parametric,
     seed: Integer = 0,
-    **settings: Any,
+    optimizer: Callable[..., Any] = optimizers.adam,
+    loss: str | LossFn | None = None,
+    num_steps: Integer,
+    batch_size: Integer | None,
+    eval_every: Integer | None = None,
+    patience: Integer | None = None,
+    stopping_metric: str = "validation_loss",
+    metrics: Mapping[str, LossFn] | None = None,
+    mask: Mask | MaskFn = masks.kernels,
+    directory: str | os.PathLike[str] | None = None,
+    save_every: float | int = 30.0,
+    plan: Plan | None = None,
+    memory_budget: Integer | None = None,
+    dtype: Any = None,
+    progress: bool = True,
+    **axes: Any,
 ) -> GridResult:
     """Train one member alone; its numbers are, bit for bit, those that it has in any grid.
 
@@ -315,9 +251,23 @@ def fit(
       data: As in `fit_grid`.
       decay: The rule, or several in a tuple.
       learning_rate: > 0, or a schedule of `weightdecay.schedules`.
-      seed: Of the first weights, the batches and the dropout.
-      **settings: ``num_steps``, ``batch_size`` and the other arguments of `fit_grid`; every further one is the value of
-        an axis, such as ``momentum=0.9`` or ``label_smoothing=0.1``.
+      seed: Seed of the initial weights, the batches and the dropout.
+      optimizer: As in `fit_grid`.
+      loss: As in `fit_grid`.
+      num_steps: As in `fit_grid`.
+      batch_size: As in `fit_grid`.
+      eval_every: As in `fit_grid`.
+      patience: As in `fit_grid`.
+      stopping_metric: As in `fit_grid`.
+      metrics: As in `fit_grid`.
+      mask: As in `fit_grid`.
+      directory: As in `fit_grid`.
+      save_every: As in `fit_grid`.
+      plan: As in `fit_grid`.
+      memory_budget: As in `fit_grid`.
+      dtype: As in `fit_grid`.
+      progress: As in `fit_grid`.
+      **axes: Values of further axes of a grid, such as ``momentum=0.9`` or ``label_smoothing=0.1``.
 
     Returns:
       A result of one member: ``result.params()`` are its weights.
@@ -326,11 +276,28 @@ def fit(
       TypeError: As `fit_grid`.
       ValueError: As `fit_grid`.
     """
-    for_grid = inspect.signature(fit_grid).parameters
-    others = {name: [value] for name, value in settings.items() if name not in for_grid}
     rules = decay if isinstance(decay, Rule) else tuple(decay)
-    grid = Grid(decay=[rules], learning_rate=[learning_rate], seed=[seed], **others)
-    return fit_grid(model, data, grid, **{name: value for name, value in settings.items() if name in for_grid})
+    one_of_each = {name: [value] for name, value in axes.items()}
+    return fit_grid(
+        model,
+        data,
+        Grid(decay=[rules], learning_rate=[learning_rate], seed=[seed], **one_of_each),
+        optimizer=optimizer,
+        loss=loss,
+        num_steps=num_steps,
+        batch_size=batch_size,
+        eval_every=eval_every,
+        patience=patience,
+        stopping_metric=stopping_metric,
+        metrics=metrics,
+        mask=mask,
+        directory=directory,
+        save_every=save_every,
+        plan=plan,
+        memory_budget=memory_budget,
+        dtype=dtype,
+        progress=progress,
+    )
 
 
 def _name(function: Any) -> str:

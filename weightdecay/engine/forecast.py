@@ -1,78 +1,127 @@
-"""`plan`: what `fit_grid` would run, where, and what that takes in memory and time."""
+"""`plan`: what `fit_grid` would run, where, and how much memory and time that takes."""
 
-import inspect
+import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from weightdecay.core.types import Integer, LossFn, Mask, MaskFn
 from weightdecay.data import Data
-from weightdecay.engine import devices, lane_programs, lanes, plans, preparation
-from weightdecay.engine.fit import fit_grid
+from weightdecay.decay import masks, optimizers
+from weightdecay.engine import devices, lane_programs, plans, preparation, training_workload
 from weightdecay.engine.plans import Forecast, Plan
-from weightdecay.engine.preparation import Work
+from weightdecay.engine.preparation import TrainingRun
 from weightdecay.search.grid import Grid
-from weightdecay.training import task as tasks
+from weightdecay.training.task import LAYER_METRICS
 
 
-def plan(model: Any, data: Data, grid: Grid, *, calibrate: bool = True, **settings: Any) -> Plan:
-    """What `fit_grid` would run with these arguments, where, and what that takes.
+def plan(
+    model: Any,
+    data: Data,
+    grid: Grid,
+    *,
+    calibrate: bool = True,
+    optimizer: Callable[..., Any] = optimizers.adam,
+    loss: str | LossFn | None = None,
+    num_steps: Integer,
+    batch_size: Integer | None,
+    eval_every: Integer | None = None,
+    patience: Integer | None = None,
+    stopping_metric: str = "validation_loss",
+    metrics: Mapping[str, LossFn] | None = None,
+    mask: Mask | MaskFn = masks.kernels,
+    directory: str | os.PathLike[str] | None = None,
+    save_every: float | int = 30.0,
+    plan: Plan | None = None,
+    memory_budget: Integer | None = None,
+    dtype: Any = None,
+    progress: bool = True,
+) -> Plan:
+    """Predict what `fit_grid` would run with these arguments, where, and how much memory and time that takes.
 
-    Compiles the programs of the first structural group, reads its memory from them and, to calibrate, trains one lane
-    on every device for about a second. `fit_grid` takes the plan as it is, and finds the programs compiled.
+    Compiles the programs of the first group, reads the memory that they need, and, to calibrate, trains one lane on
+    every device for about a second. `fit_grid` takes the plan as it is, and finds the programs compiled.
 
     Args:
       model: As in `fit_grid`.
       data: As in `fit_grid`.
       grid: As in `fit_grid`.
       calibrate: Whether to measure the time.
-      **settings: ``num_steps``, ``batch_size`` and the other arguments of `fit_grid`; ``plan`` is one to be judged.
+      optimizer: As in `fit_grid`.
+      loss: As in `fit_grid`.
+      num_steps: As in `fit_grid`.
+      batch_size: As in `fit_grid`.
+      eval_every: As in `fit_grid`.
+      patience: As in `fit_grid`.
+      stopping_metric: As in `fit_grid`.
+      metrics: As in `fit_grid`.
+      mask: As in `fit_grid`.
+      directory: Accepted so that the arguments of `fit_grid` can be passed unchanged; nothing is written.
+      save_every: As ``directory``.
+      plan: A plan to evaluate; None = chosen.
+      memory_budget: As in `fit_grid`.
+      dtype: As in `fit_grid`.
+      progress: As ``directory``.
 
     Returns:
-      The plan with its reasons and a forecast; ``print`` it. Other groups are taken to cost what the first costs.
+      The plan with its reasons and a forecast; ``print`` it. All groups are assumed to cost what the first one costs.
 
     Raises:
       TypeError: As `fit_grid`.
       ValueError: As `fit_grid`.
       MemoryError: As `fit_grid`.
     """
-    arguments = inspect.signature(fit_grid).bind(model, data, grid, **settings)
-    arguments.apply_defaults()
-    for name in ("directory", "save_every", "progress"):
-        del arguments.arguments[name]
-    work = preparation.settle(**arguments.arguments)
+    run = preparation.prepare_run(
+        model,
+        data,
+        grid,
+        optimizer=optimizer,
+        loss=loss,
+        num_steps=num_steps,
+        batch_size=batch_size,
+        eval_every=eval_every,
+        patience=patience,
+        stopping_metric=stopping_metric,
+        metrics=metrics,
+        mask=mask,
+        plan=plan,
+        memory_budget=memory_budget,
+        dtype=dtype,
+    )
     started = time.perf_counter()
-    device_bytes = lane_programs.compile_first(work)
+    device_bytes = lane_programs.compile_first(run)
     compile_seconds = time.perf_counter() - started
-    state, task = work.groups[0].state, work.groups[0].task
-    numbers = len(task.metric_names()) + len(task.layers(state.params)) * len(tasks.LAYER_METRICS)
+    state, task = run.groups[0].state, run.groups[0].task
+    numbers = len(task.metric_names()) + len(task.layers(state.params)) * len(LAYER_METRICS)
     forecast = Forecast(
         members=len(grid),
-        programs=len(work.groups),
+        programs=len(run.groups),
         device_bytes=device_bytes,
-        total_bytes=device_bytes * work.plan.num_devices,
-        disk_bytes=len(grid) * (plans.bytes_of((state.params, state.model_state)) + 4 * numbers * len(work.steps)),
-        free_bytes=devices.free_memory(work.devices[0]),
+        total_bytes=device_bytes * run.plan.num_devices,
+        disk_bytes=len(grid) * (plans.bytes_of((state.params, state.model_state)) + 4 * numbers * len(run.steps)),
+        free_bytes=devices.free_memory(run.devices[0]),
         compile_seconds=compile_seconds,
     )
     if calibrate:
-        forecast = _timed(forecast, work)
-    return replace(work.plan, forecast=forecast)
+        forecast = _with_time(forecast, run)
+    return replace(run.plan, forecast=forecast)
 
 
-def _timed(forecast: Forecast, work: Work) -> Forecast:
-    """Forecast with the time, from one lane a device."""
-    step, evaluation = lanes.measure(work)
-    width, num_steps, num_devices = work.plan.lane_width, work.steps[-1], work.plan.num_devices
-    num_lanes = sum(len(list(work.lanes(group))) for group in work.groups)
+def _with_time(forecast: Forecast, run: TrainingRun) -> Forecast:
+    """Return the forecast with the time, measured on one lane a device."""
+    step, evaluation = training_workload.measure(run)
+    width, num_steps, num_devices = run.plan.lane_width, run.steps[-1], run.plan.num_devices
+    num_lanes = sum(len(list(group.lanes(num_steps, width))) for group in run.groups)
     rounds = -(-num_lanes // num_devices)
     gain = None
     if width > 1:
-        alone = work._replace(plan=replace(work.plan, lane_width=1))
+        alone = replace(run, plan=replace(run.plan, lane_width=1))
         lane_programs.compile_first(alone)
-        gain = lanes.measure(alone)[0] * width / step
+        gain = training_workload.measure(alone)[0] * width / step
     return replace(
         forecast,
-        seconds=rounds * (num_steps * step + len(work.steps) * evaluation),
+        seconds=rounds * (num_steps * step + len(run.steps) * evaluation),
         member_steps_per_second=width * num_devices / step,
         batching_gain=gain,
     )

@@ -1,8 +1,14 @@
-"""Which members of a grid share a compiled program: those of equal structure, which differ in numbers alone."""
+"""Groups and lanes: which members of a grid share a compiled program, and which of them train side by side.
 
+Members of equal structure differ in numbers alone, so one compiled program serves all of them: they are a group. A lane
+is a fixed number of members of one group that one device computes side by side.
+"""
+
+import abc
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -11,67 +17,136 @@ import numpy as np
 from weightdecay.core.types import Batch
 from weightdecay.data import Scaling
 from weightdecay.decay import NoDecay
-from weightdecay.decay.elementwise import Plain, Terms
+from weightdecay.decay.elementwise import PROXIMAL_TERMS, SCHEDULE_TERMS, ElementwiseRule, Terms
+from weightdecay.decay.transformation import UnsupportedRuleError, declaration
 from weightdecay.engine import routing
-from weightdecay.engine.routing import Shares
+from weightdecay.engine.routing import RoutedMember
 from weightdecay.search.grid import Grid
 from weightdecay.training import step
 from weightdecay.training.task import Hyperparameters, State, Task
 
 
-class Group(NamedTuple):
-    """Members that one compiled program trains."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Group(abc.ABC):
+    """Members of equal structure, which one compiled program serves.
 
-    task: Task  # with what changes the structure of the model and of the optimizer
-    places: np.ndarray  # in the grid, (members,); members that see the same batches stand together
-    hyperparameters: Hyperparameters  # every leaf (members,)
-    state: State  # one member's, as shapes
-    started: np.ndarray  # steps that each has behind it, (members,)
+    Attributes:
+      indices: Positions of the members in the grid, shape ``(members,)``.
+      hyperparameters: What is traced, a pytree whose leaves have shape ``(members,)``.
+      state: What one member carries from segment to segment, a pytree of shapes.
+      started: Number of steps that each member has completed before this call, shape ``(members,)``.
+      keys: Name of each member in the run directory; empty where nothing is saved.
+    """
+
+    indices: np.ndarray
+    hyperparameters: Any
+    state: Any
+    started: np.ndarray
+    keys: tuple[str, ...] = ()
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """Name of the structure that the members share, the same in every grid."""
+
+    @abc.abstractmethod
+    def program(self) -> str:
+        """Return the digest of the program that computes one member."""
+
+    def lanes(self, num_steps: int, lane_width: int) -> "Iterator[Lane]":
+        """Iterate over the lanes that are left to compute.
+
+        Members of a lane have completed the same number of steps; finished members are skipped.
+
+        Args:
+          num_steps: Last step of each member.
+          lane_width: Largest number of members of a lane.
+
+        Yields:
+          The lanes, those with the fewest completed steps first.
+        """
+        for start in np.unique(self.started[self.started < num_steps]):
+            members = np.flatnonzero(self.started == start)
+            for first in range(0, len(members), lane_width):
+                yield Lane(self, members[first : first + lane_width], int(start))
+
+
+class Lane(NamedTuple):
+    """Members of one group that a device computes side by side."""
+
+    group: Any  # Group
+    members: np.ndarray  # positions in the group, (members,), at most as many as the lane is wide
+    start: int  # the step that all of them have reached
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Positions of the members in the grid, shape ``(members,)``."""
+        return self.group.indices[self.members]
+
+    @property
+    def keys(self) -> list[str]:
+        """Names of the members in the run directory."""
+        return [self.group.keys[member] for member in self.members]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingGroup(Group):
+    """Members that one compiled program trains; members that see the same batches are next to each other.
+
+    Attributes:
+      task: What is trained, with the options that change the structure of the model and of the optimizer.
+      model_options: The options of the model alone, as pairs of a name and a value.
+      splits: Examples by name; their shapes are part of the program.
+    """
+
+    task: Task
+    splits: Mapping[str, Batch]
     model_options: tuple[tuple[str, Any], ...] = ()
-    keys: tuple[str, ...] = ()  # by which each is saved; none where nothing is
+
+    @property
+    def name(self) -> str:
+        """Name of the structure that the members share, the same in every grid."""
+        model = "" if self.model_options == () else f"{self.model_options} "
+        return f"{model}{self.task.options} {jax.tree.structure(self.hyperparameters)}"
 
     def one(self) -> Hyperparameters:
-        """Return one member's hyperparameters, as shapes."""
+        """Return the hyperparameters of one member, as shapes."""
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.hyperparameters)
 
     def layers(self) -> list[str]:
         """Return the names of the arrays of weights that decay."""
         return self.task.layers(self.state.params)
 
-    def name(self) -> str:
-        """Return a name that the group has in every grid: the structure that its members share."""
-        model = "" if self.model_options == () else f"{self.model_options} "
-        return f"{model}{self.task.options} {jax.tree.structure(self.hyperparameters)}"
-
     def streams(self, members: Any) -> np.ndarray:
-        """Return what the batches of some members follow from: seed and fold, -1 without folds, ``(members, 2)``."""
+        """Return what the batches of some members follow from, shape ``(members, 2)``: seed, and fold or -1."""
         seeds, folds = self.hyperparameters.seed[members], self.hyperparameters.fold
         return np.stack([seeds, np.full_like(seeds, -1) if folds is None else folds[members]], axis=-1)
 
-    def program(self, splits: Mapping[str, Batch]) -> str:
-        """Return the digest of what trains one of these members, from its first weights through a step."""
+    def program(self) -> str:
+        """Return the digest of the program that trains one member, from its initial weights through a step."""
 
         def one_step(hyperparameters: Hyperparameters, batch: Batch) -> Any:
             state = step.initialize(self.task, hyperparameters, batch.inputs)
             return step.train_step(self.task, hyperparameters, state, batch)
 
-        rows = self.task.batch_size or len(splits["train"].inputs)
-        batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), splits["train"])
+        rows = self.task.batch_size or len(self.splits["train"].inputs)
+        batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), self.splits["train"])
         return hashlib.sha256(jax.jit(one_step).lower(self.one(), batch).as_text().encode()).hexdigest()
 
 
 def divide(
     task: Task, grid: Grid, splits: Mapping[str, Batch], *, patience: int | None = None, scaling: Scaling | None = None
-) -> list[Group]:
-    """Members of a grid by structure; plain rules are brought to one normal form, so that they are one group.
+) -> list[TrainingGroup]:
+    """Divide the members of a grid into groups of equal structure.
 
-    Everything is run on shapes: what does not fit is told before anything is compiled.
+    Elementwise rules are brought to one normal form, so that they are one group. Everything runs on shapes, so that
+    errors are reported before anything is compiled.
 
     Args:
       task: What is trained.
       grid: The members.
       splits: Examples by name.
-      patience: Of members that have none of their own.
+      patience: Patience of members that have none of their own.
       scaling: What standardizes the examples, by fold.
 
     Returns:
@@ -79,73 +154,79 @@ def divide(
 
     Raises:
       TypeError: As the optimizer.
-      ValueError: As the optimizer, or a network whose outputs do not fit.
+      ValueError: As the optimizer, or outputs of the network that do not fit the targets.
     """
-    by_network = routing.by_network(task.model)
-    terms: dict[Any, frozenset[str]] = {}
+    network_axes = routing.network_axes(task.model)
+    accepted: dict[Any, frozenset[str]] = {}
     structures: dict[Any, tuple[Task, list[tuple[int, Hyperparameters]]]] = {}
-    for place, member in enumerate(grid):
-        shares = routing.divide(member, by_network, patience=patience)
-        own, options = shares.task(task), (shares.model_options, shares.options)
-        alike = options, frozenset(shares.optimizer), jax.tree.structure(shares.learning_rate)
-        if alike not in terms:
-            terms[alike] = _places(own, shares, splits)
-        decay = shares.decay
-        if isinstance(decay, Plain | Terms):
-            _check_rule(own, shares, terms[alike], splits)
-            decay = decay.terms().filled(terms[alike])
-        one = shares.hyperparameters(decay, scaling)
-        _, members = structures.setdefault((options, jax.tree.structure(one)), (own, []))
-        members.append((place, one))
+    for index, member in enumerate(grid):
+        routed = routing.route(member, network_axes, patience=patience)
+        member_task, options = routed.task(task), (routed.model_options, routed.options)
+        kind = options, frozenset(routed.optimizer), jax.tree.structure(routed.learning_rate)
+        if kind not in accepted:
+            accepted[kind] = _accepted_terms(member_task, routed, splits)
+        decay = routed.decay
+        if isinstance(decay, ElementwiseRule | Terms):
+            _check_rule(member_task, routed, accepted[kind], splits)
+            decay = decay.terms().filled(accepted[kind])
+        hyperparameters = routed.hyperparameters(decay, scaling)
+        structure = options, jax.tree.structure(hyperparameters)
+        structures.setdefault(structure, (member_task, []))[1].append((index, hyperparameters))
     groups = []
-    for ((model_options, _), _), (own, members) in structures.items():
+    for ((model_options, _), _), (member_task, members) in structures.items():
         members.sort(key=lambda member: (int(member[1].seed), -1 if member[1].fold is None else int(member[1].fold)))
         groups.append(
-            Group(
-                own,
-                np.array([place for place, _ in members]),
-                jax.tree.map(lambda *leaves: np.stack(leaves), *(one for _, one in members)),
-                _state(own, members[0][1], splits),
-                started=np.zeros(len(members), np.int32),
+            TrainingGroup(
+                task=member_task,
+                splits=splits,
                 model_options=model_options,
+                indices=np.array([index for index, _ in members]),
+                hyperparameters=jax.tree.map(lambda *leaves: np.stack(leaves), *(numbers for _, numbers in members)),
+                state=_state(member_task, members[0][1], splits),
+                started=np.zeros(len(members), np.int32),
             )
         )
     return groups
 
 
-def _state(task: Task, one: Hyperparameters, splits: Mapping[str, Batch]) -> State:
-    """State of a member as shapes, once it is seen that the network fits the targets."""
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), one)
+def _state(task: Task, hyperparameters: Hyperparameters, splits: Mapping[str, Batch]) -> State:
+    """Return the state of a member as shapes, after checking that the network fits the targets."""
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), hyperparameters)
     state = jax.eval_shape(functools.partial(step.initialize, task), shapes, _example(splits))
     step.check_outputs(task, shapes, state, splits)
     return state
 
 
-def _places(task: Task, shares: Shares, splits: Mapping[str, Batch]) -> frozenset[str]:
-    """Terms of the normal form that the optimizer takes, whatever the rule.
+def _accepted_terms(task: Task, routed: RoutedMember, splits: Mapping[str, Batch]) -> frozenset[str]:
+    """Terms of the normal form that the optimizer can apply, whatever the rule.
 
-    Lion takes no proximal step, a schedule without its peak no independent decay; all others take every term.
+    Lion cannot apply a proximal step, and a schedule without its peak no independent decay. An optimizer of this
+    library declares what it accepts; any other one, such as an `optax.chain` around it, is tried.
     """
-    every = Terms().coefficients().keys()
-    plain = every - {"proximal_l1", "proximal_l2"}
-    for places in map(frozenset, (every, plain, plain - {"independent", "corrected"})):
+    hyperparameters = routed.hyperparameters(NoDecay(), None)
+    declared = declaration(task.transformation(hyperparameters))
+    if declared is not None:
+        state = jax.eval_shape(functools.partial(step.initialize, task, hyperparameters), _example(splits))
+        return declared.accepted_terms(state.params)
+    every = frozenset(Terms().coefficients())
+    for terms in (every, every - PROXIMAL_TERMS, every - PROXIMAL_TERMS - SCHEDULE_TERMS):
         try:
-            _initialize(task, shares, Terms().filled(places), splits)
-        except ValueError:
+            _initialize(task, routed, Terms().filled(terms), splits)
+        except UnsupportedRuleError:
             continue
-        return places
+        return terms
     return frozenset()
 
 
-def _check_rule(task: Task, shares: Shares, places: frozenset[str], splits: Mapping[str, Batch]) -> None:
-    """Let the optimizer refuse a rule in the words of that rule, before it is brought to its normal form."""
-    if not shares.decay.terms().present <= places:  # pyright: ignore[reportAttributeAccessIssue]
-        _initialize(task, shares, shares.decay, splits)
+def _check_rule(task: Task, routed: RoutedMember, terms: frozenset[str], splits: Mapping[str, Batch]) -> None:
+    """Let the optimizer refuse a rule by the rule's own name, before the rule is brought to its normal form."""
+    if not routed.decay.terms().present <= terms:  # pyright: ignore[reportAttributeAccessIssue]
+        _initialize(task, routed, routed.decay, splits)
 
 
-def _initialize(task: Task, shares: Shares, decay: Any, splits: Mapping[str, Batch]) -> None:
-    one = shares.hyperparameters(NoDecay(), None)._replace(decay=decay)
-    jax.eval_shape(functools.partial(step.initialize, task, one), _example(splits))
+def _initialize(task: Task, routed: RoutedMember, decay: Any, splits: Mapping[str, Batch]) -> None:
+    hyperparameters = routed.hyperparameters(NoDecay(), None)._replace(decay=decay)
+    jax.eval_shape(functools.partial(step.initialize, task, hyperparameters), _example(splits))
 
 
 def _example(splits: Mapping[str, Batch]) -> jax.ShapeDtypeStruct:

@@ -1,101 +1,108 @@
-"""Programs that train a lane: the only place where members are batched.
+"""Programs that compute a lane: the only file in which members are batched.
 
-Functions of one member become functions of a lane of members, traced once a group and compiled in the background for
-each device. What was compiled is kept for the next call.
+Functions of one member become functions of a lane of members. They are traced once a group and compiled in the
+background for each device. Compiled programs are kept for the next call, the least recently used ones are dropped.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import eval_jaxpr
 from jax.sharding import SingleDeviceSharding
 
 from weightdecay.core import jax_settings
 from weightdecay.core.types import Batch, Device
 from weightdecay.data.batches import FromHost, OnDevice
-from weightdecay.engine import devices as backend
-from weightdecay.engine import plans
-from weightdecay.engine.groups import Group
-from weightdecay.engine.preparation import Work
+from weightdecay.engine import devices, plans
+from weightdecay.engine.groups import TrainingGroup
+from weightdecay.engine.preparation import TrainingRun
 from weightdecay.training import early_stopping, evaluation, step
 from weightdecay.training.evaluation import Sums
 from weightdecay.training.task import Task
 
+_KEPT_GROUPS = 32  # groups whose programs are kept in memory
+
 
 class Programs(NamedTuple):
-    """Compiled functions of a group on one device, each over a lane of members."""
+    """Compiled functions of a group on one device, each over a lane of members.
 
-    initialize: Any  # (hyperparameters, an input) -> states
-    advance: Any  # (hyperparameters, states, examples, num_steps) -> states, and weights before the last step
-    evaluate: (
-        Any  # (hyperparameters, states, these weights, training examples, validation) -> metrics, stopped_at, best
-    )
-    add_up: Any = (
-        None  # (hyperparameters, states, chunk, counts) -> sums, where the training examples come from the host
-    )
+    Attributes:
+      initialize: ``(hyperparameters, one input) -> states``.
+      advance: ``(hyperparameters, states, examples, num_steps) -> (states, weights before the last step)``.
+      evaluate: ``(hyperparameters, states, weights before the last step, training examples or their sums, validation
+        examples) -> (metrics, stopped_at, best)``.
+      add_up: ``(hyperparameters, states, chunk, counts) -> sums`` over a chunk of the training examples; None where
+        they are kept on the device.
+    """
+
+    initialize: Any
+    advance: Any
+    evaluate: Any
+    add_up: Any = None
 
 
-def compiled(work: Work, group: Group, source: OnDevice | FromHost) -> list[Future[Programs]]:
-    """Programs of a group: traced once, here, and compiled in the background for each device.
+def compiled(run: TrainingRun, group: TrainingGroup, source: OnDevice | FromHost) -> list[Future[Programs]]:
+    """Compile the programs of a group: traced once, here, and compiled in the background for each device.
 
     Args:
-      work: The grid.
-      group: Its members.
-      source: Where their batches come from.
+      run: The prepared run.
+      group: One of its groups.
+      source: Where the batches come from.
 
     Returns:
       The programs to come, in the order of the devices.
     """
-    arguments = _arguments(work, group, source)
+    arguments = _arguments(run, group, source)
     leaves, structure = jax.tree.flatten(arguments)
     settings = jax_settings.setting("enable_x64"), jax_settings.setting("default_matmul_precision")
-    key = group.task, structure, tuple(leaves), work.devices
+    key = group.task, structure, tuple(leaves), run.devices
     try:
         programs = _compiled(*key, settings)
         if any(program.done() and program.exception() for program in programs):
-            _compiled.cache_clear()  # What failed once, for want of memory perhaps, may be tried again.
+            _compiled.cache_clear()  # What failed once, perhaps because memory ran out, may be tried again.
             programs = _compiled(*key, settings)
         return programs
-    except TypeError:  # A model or a mask that cannot be hashed is compiled afresh in each call.
+    except TypeError:  # A model or a mask that cannot be hashed is compiled again in each call.
         return _compiled.__wrapped__(*key, settings)
 
 
-def compile_first(work: Work) -> int:
+def compile_first(run: TrainingRun) -> int:
     """Compile the programs of the first group on every device.
 
     Args:
-      work: The grid.
+      run: The prepared run.
 
     Returns:
       Bytes that a device needs.
 
     Raises:
-      MemoryError: More than it has.
+      MemoryError: The device has fewer.
     """
-    with backend.kept_programs():
-        programs = [future.result() for future in compiled(work, work.groups[0], work.source())]
-    return check_memory(programs[0], work)
+    with devices.kept_programs():
+        programs = [future.result() for future in compiled(run, run.groups[0], run.source)]
+    return check_memory(programs[0], run)
 
 
-def check_memory(programs: Programs, work: Work) -> int:
-    """Bytes that a group's programs need on a device, if it has them.
+def check_memory(programs: Programs, run: TrainingRun) -> int:
+    """Check that the programs of a group fit into the memory of a device.
 
     Args:
-      programs: The group's.
-      work: The grid.
+      programs: The programs of the group.
+      run: The prepared run.
 
     Returns:
-      Bytes, the examples among them.
+      Bytes that they need on a device, including the examples.
 
     Raises:
-      MemoryError: More than the device has.
+      MemoryError: The device has fewer.
     """
-    train = 0 if work.plan.streamed else plans.bytes_of(work.splits["train"])
-    validation = plans.bytes_of(work.splits["validation"])
-    # The examples lie there all the time, and are arguments of some programs beside.
+    train = 0 if run.plan.streamed else plans.bytes_of(run.splits["train"])
+    validation = plans.bytes_of(run.splits["validation"])
+    # The examples stay on the device all the time, and are arguments of some programs as well.
     counted = {"advance": train, "evaluate": train + validation}
     needs = []
     for name, program in programs._asdict().items():
@@ -104,26 +111,56 @@ def check_memory(programs: Programs, work: Work) -> int:
             arguments = used.argument_size_in_bytes - counted.get(name, 0)
             needs.append(arguments + used.output_size_in_bytes - used.alias_size_in_bytes + used.temp_size_in_bytes)
     need = train + validation + max(needs, default=0)
-    free = backend.free_memory(work.devices[0])
+    free = devices.free_memory(run.devices[0])
     if free is not None and need > free:
-        raise plans.too_large(need, free, width=work.plan.lane_width, what="The compiled program")
+        raise plans.too_large(need, free, width=run.plan.lane_width, what="The compiled program")
     return need
 
 
 def chunks(data: Batch) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Chunks of the training examples with what counts in them, gathered on the host one at a time.
+    """Cut the training examples into chunks, gathered on the host one at a time.
 
     Args:
       data: All training examples.
 
     Yields:
-      A chunk, and whether each of its examples counts, ``(examples of a chunk,)``.
+      A chunk, and whether each of its examples counts, bool, shape ``(examples of a chunk,)``.
     """
     for rows, counts in zip(*map(np.asarray, evaluation.chunk_rows(len(data.inputs))), strict=True):
         yield jax.tree.map(lambda array, rows=rows: array[rows], data), counts
 
 
-@functools.lru_cache(maxsize=32)
+def compiled_function(
+    traced: Any, numbers: Sequence[np.ndarray], lane_width: int, targets: Sequence[Device]
+) -> list[Future[tuple[Any, Any]]]:
+    """Compile a traced function of one member for lanes of members, in the background for each device.
+
+    Args:
+      traced: A closed jaxpr of one member, whose inputs are ``numbers`` of that member.
+      numbers: Traced numbers of all members, each of shape ``(members,)``.
+      lane_width: Members that the program computes at once.
+      targets: Devices to compile for.
+
+    Returns:
+      For each device ``(program, constants)`` to come: ``program(constants, numbers of a lane)`` returns the outputs,
+      each of shape ``(lane_width, ...)``; the constants are the arrays that the function closes over, on the device.
+    """
+    lane = jax.vmap(lambda constants, inputs: eval_jaxpr(traced.jaxpr, constants, *inputs), in_axes=(None, 0))
+
+    def lowered(device: Device) -> tuple[Any, Any]:
+        on_device = SingleDeviceSharding(device)
+        constants = jax.device_put(traced.consts, device)
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_device), constants)
+        inputs = [jax.ShapeDtypeStruct((lane_width,), column.dtype, sharding=on_device) for column in numbers]
+        return jax.jit(lane).lower(shapes, inputs), constants
+
+    def finish(program: Any, constants: Any) -> tuple[Any, Any]:
+        return program.compile(), constants
+
+    return [_compilers().submit(finish, *lowered(device)) for device in targets]
+
+
+@functools.lru_cache(maxsize=_KEPT_GROUPS)
 def _compiled(
     task: Task,
     structure: Any,
@@ -131,7 +168,7 @@ def _compiled(
     devices: tuple[Device, ...],
     settings: Any,
 ) -> list[Future[Programs]]:
-    """Programs for each device; ``settings`` are those of JAX that a program depends on."""
+    """Compile the programs for each device; ``settings`` are the settings of JAX that a program depends on."""
     functions = _functions(task)
     options = {"initialize": jax_settings.FAST_COMPILE}
     donated = {"advance": 1}
@@ -146,7 +183,7 @@ def _compiled(
         arguments = structure.unflatten(placed)
         return {name: jitted[name].lower(*arguments[name]) for name in arguments}
 
-    def compile_all(programs: dict[str, Any]) -> Programs:
+    def compile_all(programs: Mapping[str, Any]) -> Programs:
         return Programs(**{name: program.compile() for name, program in programs.items()})
 
     return [_compilers().submit(compile_all, lowered(device)) for device in devices]
@@ -154,31 +191,32 @@ def _compiled(
 
 @functools.cache
 def _compilers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(backend.num_cores(), thread_name_prefix="compile")
+    return ThreadPoolExecutor(devices.num_cores(), thread_name_prefix="compile")
 
 
 def _functions(task: Task) -> dict[str, Callable[..., Any]]:
-    """What is compiled, by the names of `Programs`."""
+    """Functions of a lane that are compiled, by the names of `Programs`."""
 
     def initialize(hyperparameters: Any, inputs: Any) -> Any:
-        return jax.vmap(lambda one: step.initialize(task, one, inputs))(hyperparameters)
+        return jax.vmap(lambda numbers: step.initialize(task, numbers, inputs))(hyperparameters)
 
     def advance(hyperparameters: Any, states: Any, examples: Any, num_steps: Any) -> Any:
-        # The examples lie there once; their order, or the choice among the batches of several seeds, is a member's.
-        mapped = type(examples)(data=None, order=0, which=0)
+        # All members share the examples; the order, or the choice among the batches of several seeds, is per member.
+        mapped = type(examples)(data=None, order=0, stream=0)
         return jax.vmap(
-            lambda one, state, examples: step.train(task, one, state, examples, num_steps), in_axes=(0, 0, mapped)
+            lambda numbers, state, examples: step.train(task, numbers, state, examples, num_steps),
+            in_axes=(0, 0, mapped),
         )(hyperparameters, states, examples)
 
     def evaluate(hyperparameters: Any, states: Any, previous: Any, train: Any, validation: Any) -> Any:
-        def member(one: Any, state: Any, previous: Any, train: Any) -> Any:
+        def member(numbers: Any, state: Any, previous: Any, train: Any) -> Any:
             on_train = (
                 evaluation.means(train)
                 if isinstance(train, Sums)
-                else evaluation.score(task, one, state.params, state.model_state, train, validation=False)
+                else evaluation.score(task, numbers, state.params, state.model_state, train, validation=False)
             )
-            metrics = evaluation.evaluate(task, one, state, previous, on_train, validation)
-            metrics, judged = early_stopping.update(task, one, state, metrics)
+            metrics = evaluation.evaluate(task, numbers, state, previous, on_train, validation)
+            metrics, judged = early_stopping.update(task, numbers, state, metrics)
             return metrics, judged.stopped_at, judged.best
 
         in_axes = (0, 0, 0, 0 if isinstance(train, Sums) else None)
@@ -186,15 +224,15 @@ def _functions(task: Task) -> dict[str, Callable[..., Any]]:
 
     def add_up(hyperparameters: Any, states: Any, chunk: Any, counts: Any) -> Any:
         return jax.vmap(
-            lambda one, state: evaluation.chunk_sums(task, one, state.params, state.model_state, chunk, counts)
+            lambda numbers, state: evaluation.chunk_sums(task, numbers, state.params, state.model_state, chunk, counts)
         )(hyperparameters, states)
 
     return {"initialize": initialize, "advance": advance, "evaluate": evaluate, "add_up": add_up}
 
 
-def _arguments(work: Work, group: Group, source: OnDevice | FromHost) -> dict[str, tuple[Any, ...]]:
+def _arguments(run: TrainingRun, group: TrainingGroup, source: OnDevice | FromHost) -> dict[str, tuple[Any, ...]]:
     """Arguments of each function, as shapes."""
-    width = work.plan.lane_width
+    width = run.plan.lane_width
 
     def wide(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((width, *leaf.shape), leaf.dtype), tree)
@@ -203,21 +241,21 @@ def _arguments(work: Work, group: Group, source: OnDevice | FromHost) -> dict[st
         dtype = jax.dtypes.canonicalize_dtype
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype(leaf.dtype)), tree)
 
-    hyperparameters = wide(jax.tree.map(lambda leaf: leaf[0], group.hyperparameters))
-    states, validation = wide(group.state), shapes(work.splits["validation"])
-    streams = group.streams(np.resize(np.arange(len(group.places)), width))
-    examples = shapes(source.stretch(source.shared(), streams, 0, 1, work.longest))
+    hyperparameters = wide(group.one())
+    states, validation = wide(group.state), shapes(run.splits["validation"])
+    streams = group.streams(np.resize(np.arange(len(group.indices)), width))
+    examples = shapes(source.segment(source.shared(), streams, 0, 1, run.longest_segment))
     arguments: dict[str, tuple[Any, ...]] = {
-        "initialize": (hyperparameters, shapes(work.splits["train"].inputs[:1])),
+        "initialize": (hyperparameters, shapes(run.splits["train"].inputs[:1])),
         "advance": (hyperparameters, states, examples, jax.ShapeDtypeStruct((), np.int32)),
     }
     if isinstance(source, OnDevice):
-        train = shapes(work.splits["train"])
+        train = shapes(run.splits["train"])
         return arguments | {"evaluate": (hyperparameters, states, states.params, train, validation)}
-    first = shapes(next(chunks(work.splits["train"])))
-    num_chunks = len(evaluation.chunk_rows(len(work.splits["train"].inputs))[0])
+    first = shapes(next(chunks(run.splits["train"])))
+    num_chunks = len(evaluation.chunk_rows(len(run.splits["train"].inputs))[0])
     one_chunk = jax.eval_shape(_functions(group.task)["add_up"], hyperparameters, states, *first)
-    sums = jax.tree.map(lambda one: jax.ShapeDtypeStruct((*one.shape, num_chunks), one.dtype), one_chunk)
+    sums = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*leaf.shape, num_chunks), leaf.dtype), one_chunk)
     return arguments | {
         "evaluate": (hyperparameters, states, states.params, sums, validation),
         "add_up": (hyperparameters, states, *first),

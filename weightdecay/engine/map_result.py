@@ -10,10 +10,13 @@ import pandas as pd
 import xarray
 
 from weightdecay.core import tree
+from weightdecay.core.statistics import mean_and_error
 from weightdecay.core.types import Integer
 from weightdecay.engine.plans import Plan
-from weightdecay.results import labels, selection
-from weightdecay.results.selection import Choice
+from weightdecay.results import selection
+from weightdecay.results.candidates import gather
+from weightdecay.results.dataset import coordinates
+from weightdecay.results.selected import Selected
 from weightdecay.search.member import REPLICATES
 from weightdecay.training import diagnostics
 
@@ -68,7 +71,7 @@ class MapResult:
     @property
     def dataset(self) -> xarray.Dataset:
         """The outputs by name along ``member``, with the hyperparameters as coordinates, as ``GridResult.dataset``."""
-        along = {name: ("member", values) for name, values in labels.coordinates(self.members).items()}
+        along = {name: ("member", values) for name, values in coordinates(self.members).items()}
         variables = {}
         for name, leaf in tree.named_leaves(self.outputs):
             told = name.replace("/", ".") or "output"
@@ -99,13 +102,13 @@ class MapResult:
             here = dataset.isel(member=members)
             row: dict[Any, Any] = {name: here[name].values[0] for name in along}
             for name in scalars:
-                row[name], row[f"{name}_standard_error"] = selection.mean_and_error(
+                row[name], row[f"{name}_standard_error"] = mean_and_error(
                     here[name].values, [folds[member] for member in members]
                 )
             rows.append({**row, "seeds": len(here["member"])})
         return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
 
-    def best(self, metric: str, criterion: str = "best_mean") -> Choice:
+    def best(self, metric: str, criterion: str = "best_mean") -> Selected:
         """Choose a candidate by a scalar output; let it be of validation data.
 
         Args:
@@ -122,7 +125,7 @@ class MapResult:
         if metric not in dataset or dataset[metric].ndim != 1:
             known = [str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name != "finite"]
             raise ValueError(f"metric is {metric!r}; give the name of a scalar output: {', '.join(known) or 'none'}.")
-        candidates = selection.gather(self.members, dataset[metric].values, np.full(len(self), np.nan))
+        candidates = gather(self.members, dataset[metric].values, np.full(len(self), np.nan))
         return selection.choose(candidates, metric=metric, criterion=criterion)
 
     def __repr__(self) -> str:

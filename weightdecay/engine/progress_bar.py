@@ -1,22 +1,22 @@
-"""The bar that says how far a run is, and how long it still takes."""
+"""The progress bar of a run, with the time that is left."""
 
 from typing import Any
 
 
-def bar(total: int, unit: str, *, shown: bool, done: int = 0) -> Any:
-    """Bar of a run, for a terminal or a notebook.
+def progress_bar(total: int, unit: str, *, shown: bool, done: int = 0) -> Any:
+    """Return the progress bar of a run, for a terminal or a notebook.
 
     Args:
-      total: What there is to do.
-      unit: Of that, in words.
-      shown: Whether anybody sees it.
-      done: How much of it lies behind already.
+      total: Number of units of work in all.
+      unit: Name of the unit, such as ``"member-steps"``.
+      shown: Whether the bar is displayed.
+      done: Number of units that earlier calls have completed.
 
     Returns:
       A tqdm bar; ``with`` closes it.
     """
     from tqdm import tqdm
 
-    counted = f"{{n_fmt}}/{{total_fmt}} {unit}, {{elapsed}} gone, {{remaining}} left"
+    counted = f"{{n_fmt}}/{{total_fmt}} {unit}, {{elapsed}} elapsed, {{remaining}} left"
     shape = f"{{desc}} {{percentage:3.0f}}% |{{bar:30}}| {counted}"
     return tqdm(total=total, initial=done, disable=not shown, desc="training", unit_scale=True, bar_format=shape)

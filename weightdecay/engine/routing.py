@@ -27,7 +27,7 @@ _OWN = ("decay", "learning_rate", *member_json.REPLICATES)
 
 
 @dataclass(frozen=True)
-class Shares:
+class RoutedMember:
     """A member's hyperparameters by who takes them."""
 
     decay: Rule
@@ -58,7 +58,7 @@ class Shares:
         training = jax.tree.map(real, numbers)
         if self.training.get("patience") is not None:
             training["patience"] = np.asarray(self.training["patience"], np.int32)
-        own = None if scaling is None else jax.tree.map(lambda array: real(array[self.fold]), scaling)
+        own = None if scaling is None else jax.tree.map(real, scaling.of_fold(self.fold))
         return Hyperparameters(
             decay=jax.tree.map(real, decay),
             learning_rate=jax.tree.map(real, self.learning_rate),
@@ -71,14 +71,14 @@ class Shares:
         )
 
 
-class ByNetwork(NamedTuple):
+class NetworkAxes(NamedTuple):
     """Axes that a network takes: traced numbers, and fields that change its structure."""
 
     traced: frozenset[str]
     fields: frozenset[str]
 
 
-def by_network(model: Any) -> ByNetwork:
+def network_axes(model: Any) -> NetworkAxes:
     """Axes that a model takes.
 
     Args:
@@ -87,10 +87,10 @@ def by_network(model: Any) -> ByNetwork:
     Returns:
       Their names.
     """
-    return ByNetwork(networks.traced_axes(model), networks.static_axes(model))
+    return NetworkAxes(networks.traced_axes(model), networks.static_axes(model))
 
 
-def divide(member: Mapping[str, Any], taken: ByNetwork, *, patience: int | None = None) -> Shares:
+def route(member: Mapping[str, Any], taken: NetworkAxes, *, patience: int | None = None) -> RoutedMember:
     """Give every axis of a member to who takes it; what nobody else takes is the optimizer's.
 
     Args:
@@ -111,7 +111,7 @@ def divide(member: Mapping[str, Any], taken: ByNetwork, *, patience: int | None 
     network = {name: others.pop(name) for name in taken.traced & others.keys()}
     model_options = {name: others.pop(name) for name in taken.fields & others.keys()}
     options = {name: value for name, value in others.items() if not _is_number(value)}
-    return Shares(
+    return RoutedMember(
         decay=rules[0][0] if alone else member["decay"],
         learning_rate=member["learning_rate"],
         seed=member["seed"],
@@ -178,7 +178,7 @@ def _check_taken(names: Mapping[str, Any], task: Task) -> None:
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     named = (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
     known = [p.name for p in named if p.name not in ("decay", "mask", "learning_rate")]
-    network = frozenset().union(*by_network(task.model))
+    network = frozenset().union(*network_axes(task.model))
     for name in names:
         if name in known and name in network:
             raise ValueError(

@@ -1,4 +1,7 @@
-"""One thread a device, each of which takes the next job when it is done with one."""
+"""One thread a device; each thread takes the next item of work when it has finished one.
+
+This is the seat of an executor: `distribute` decides who computes an item, and nothing else does.
+"""
 
 import contextlib
 import queue
@@ -11,40 +14,41 @@ import jax
 
 from weightdecay.core import jax_settings
 
-Job = TypeVar("Job")
+WorkItem = TypeVar("WorkItem")
 
 
-def share_out(
-    jobs: Iterable[Job],
+def distribute(
+    items: Iterable[WorkItem],
     num_workers: int,
-    begin: Callable[[int, contextlib.ExitStack], Callable[[Job], None]],
+    begin: Callable[[int, contextlib.ExitStack], Callable[[WorkItem], None]],
     stop: threading.Event,
 ) -> None:
-    """Have jobs done by several workers.
+    """Distribute items of work over several worker threads.
 
     Args:
-      jobs: In their order; the next is asked for while earlier ones are under way.
-      num_workers: How many, one a device.
-      begin: ``begin(worker, stack)`` makes a worker's ``do(job)``; the stack closes when the worker leaves.
-      stop: Is set when this ends, in whatever way: a job that is under way should then leave.
+      items: Items in their order; the next one is requested while earlier ones are being computed.
+      num_workers: Number of threads, one a device.
+      begin: ``begin(worker, stack)`` returns the function ``compute(item)`` of a worker; the stack closes when the
+        worker ends.
+      stop: Is set when this function ends, also by an exception: an item that is being computed should then end early.
 
     Raises:
-      Exception: The first that a job, or the making of jobs, raised.
+      Exception: The first exception that an item, or the iteration over the items, raised.
     """
-    waiting: queue.SimpleQueue[tuple[Job] | None] = queue.SimpleQueue()
-    x64 = jax_settings.setting("enable_x64")  # holds for a thread, so that the workers must be told
+    waiting: queue.SimpleQueue[tuple[WorkItem] | None] = queue.SimpleQueue()
+    x64 = jax_settings.setting("enable_x64")  # A setting of the thread, so the workers must set it again.
 
     def worker(index: int) -> None:
         with jax.enable_x64(x64), contextlib.ExitStack() as stack:
-            do = begin(index, stack)
-            while (next_one := waiting.get()) is not None and not stop.is_set():
-                do(next_one[0])
+            compute = begin(index, stack)
+            while (entry := waiting.get()) is not None and not stop.is_set():
+                compute(entry[0])
 
     with ThreadPoolExecutor(num_workers) as workers:
         running = [workers.submit(worker, index) for index in range(num_workers)]
         try:
-            for job in jobs:
-                waiting.put((job,))
+            for item in items:
+                waiting.put((item,))
             for _ in range(num_workers):
                 waiting.put(None)
             for future in wait(running, return_when=FIRST_EXCEPTION).done:

@@ -1,0 +1,276 @@
+"""The workload of `fit_grid`: members are trained segment by segment, and evaluated between segments."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from weightdecay.core import jax_settings
+from weightdecay.core.types import Device
+from weightdecay.engine import lane_programs, plans
+from weightdecay.engine.groups import Lane, TrainingGroup
+from weightdecay.engine.lane_programs import Programs
+from weightdecay.engine.plans import Plan
+from weightdecay.engine.preparation import TrainingRun
+from weightdecay.storage import fingerprints, result_folder
+from weightdecay.storage.checkpoints import Snapshot
+from weightdecay.storage.records import Records
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingWorkload:
+    """Training of the members of a grid; see `weightdecay.engine.workload.Workload` for the methods.
+
+    Attributes:
+      run: The prepared run.
+      records: Take the metrics and the weights of every member, by its position in the grid.
+      names: What the run is called by: model, optimizer, loss, metrics, mask and the like, as values of JSON.
+    """
+
+    run: TrainingRun
+    records: Records
+    names: Mapping[str, Any] = field(default_factory=dict)
+    programs_key: ClassVar[str] = "programs"
+
+    @property
+    def groups(self) -> Sequence[TrainingGroup]:
+        """Members of equal structure."""
+        return self.run.groups
+
+    @property
+    def num_steps(self) -> int:
+        """Last step of each member."""
+        return self.run.steps[-1]
+
+    @property
+    def plan(self) -> Plan:
+        """Lanes and devices."""
+        return self.run.plan
+
+    def with_groups(self, groups: Sequence[TrainingGroup]) -> "TrainingWorkload":
+        """Return the same workload with other completed steps and keys."""
+        return replace(self, run=replace(self.run, groups=list(groups)))
+
+    def lane_width(self, group: TrainingGroup) -> int:
+        """Return the number of members that a program trains at once."""
+        return self.plan.lane_width
+
+    def compile(self, group: TrainingGroup) -> Sequence[Future[Programs]]:
+        """Start compiling the programs of a group, once a device."""
+        return lane_programs.compiled(self.run, group, self.run.source)
+
+    @contextlib.contextmanager
+    def on_device(self, index: int) -> Iterator["TrainingDevice"]:
+        """Put the examples on a device, and start the thread that prepares the next batches while it computes."""
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as prefetch:
+            yield TrainingDevice(self.run, self.records, self.run.devices[index], prefetch)
+
+    def collect(self, lane: Lane, step: int, states: Any) -> None:
+        """Record the weights of the members of a lane."""
+        self.records.write_members(lane.indices, states, lane.group.layers(), last=step == self.num_steps)
+
+    def snapshot(self, lane: Lane, step: int, states: Any) -> Snapshot:
+        """Return the members of a lane as the run directory saves them, with their curves so far."""
+        evaluated = [evaluation for evaluation in self.run.steps if evaluation <= step]
+        metrics = self.records.rows(lane.indices, len(evaluated), lane.group.layers()) if evaluated else {}
+        leaves = [leaf[: len(lane.members)] for leaf in jax.tree.leaves(states)]
+        return Snapshot(lane.keys, step, leaves, metrics, evaluated, done=step == self.num_steps)
+
+    def restore(self, group: TrainingGroup, members: Sequence[int], snapshot: Snapshot) -> None:
+        """Record the curves and the weights of members that the run directory holds."""
+        indices, layers = group.indices[list(members)], group.layers()
+        for column, evaluated in enumerate(snapshot.evaluated):
+            if evaluated in self.run.steps:
+                metrics = {name: values[:, column] for name, values in snapshot.metrics.items()}
+                self.records.write_metrics(indices, self.run.steps.index(evaluated), metrics, layers)
+        states = jax.tree.unflatten(jax.tree.structure(group.state), snapshot.leaves)
+        self.records.write_members(indices, states, layers, last=snapshot.step >= self.num_steps)
+
+    def depends_on(self) -> Mapping[str, Any]:
+        """Return what the numbers of the members depend on, for the run directory."""
+        run = self.run
+        return {
+            **self.names,
+            "batch_size": run.batch_size,
+            "eval_every": run.steps[0],
+            "lane_width": run.plan.lane_width,
+            "lowering": run.plan.convolutions,  # the key's name is part of the format
+            "float64": jax_settings.setting("enable_x64"),
+            "matmul_precision": jax_settings.setting("default_matmul_precision"),
+            "device": f"{jax.default_backend()} {run.devices[0].device_kind}",
+            "data": fingerprints.of_data(run.splits),
+            "versions": result_folder.versions(),
+        }
+
+    def reduced(self, *, width_is_free: bool) -> "TrainingWorkload | None":
+        """Return the same workload with a plan that needs less memory."""
+        batch_size = None if self.run.cross_validates else self.run.batch_size
+        smaller = plans.reduced(self.plan, batch_size=batch_size, width_is_free=width_is_free)
+        return None if smaller is None else replace(self, run=replace(self.run, plan=smaller))
+
+
+class TrainingDevice:
+    """A device with the examples that all lanes share."""
+
+    def __init__(self, run: TrainingRun, records: Records, device: Device, prefetch: ThreadPoolExecutor) -> None:
+        """Put the examples on the device; ``prefetch`` prepares the next batches while it computes."""
+        self.run, self.records, self.device, self.prefetch = run, records, device, prefetch
+        self.examples = jax.device_put(run.source.shared(), device)
+        self.validation = self.examples if run.cross_validates else jax.device_put(run.splits["validation"], device)
+
+    def begin(self, programs: Programs, lane: Lane, saved: Sequence[np.ndarray] | None) -> "TrainingLane":
+        """Put a lane on the device: its hyperparameters, and its states at the first step or as they were saved."""
+        lane_programs.check_memory(programs, self.run)
+        return TrainingLane(self, programs, lane, saved)
+
+    def segment(self, streams: np.ndarray, start: int, end: int) -> Any:
+        """Return the batches of one segment of a lane, on the device."""
+        batches = self.run.source.segment(self.examples, streams, start, end - start, self.run.longest_segment)
+        return jax.device_put(batches, self.device)
+
+
+class TrainingLane:
+    """A lane that is being trained."""
+
+    def __init__(
+        self, on_device: TrainingDevice, programs: Programs, lane: Lane, saved: Sequence[np.ndarray] | None
+    ) -> None:
+        """Put the lane on the device, filled up with its own members where it is not full."""
+        self._on_device, self._programs, self._lane = on_device, programs, lane
+        group, device, run = lane.group, on_device.device, on_device.run
+        members = np.resize(lane.members, run.plan.lane_width)
+        self._hyperparameters = jax.device_put(jax.tree.map(lambda leaf: leaf[members], group.hyperparameters), device)
+        if saved is None:
+            inputs = jax.device_put(run.splits["train"].inputs[:1], device)
+            self._states = programs.initialize(self._hyperparameters, inputs)
+        else:
+            rows = np.resize(np.arange(len(lane.members)), run.plan.lane_width)
+            states = jax.tree.unflatten(jax.tree.structure(group.state), [leaf[rows] for leaf in saved])
+            self._states = jax.device_put(states, device)
+        self._streams = group.streams(members)
+        self._segments = iter(_segments(run, lane.start))
+        self._batches = self._prefetch()
+
+    def advance(self) -> int:
+        """Train one segment, and evaluate the members at its end if an evaluation is due.
+
+        Returns:
+          The step that the members have reached. Where no member of the lane is changed by further steps, that is the
+          last step, and the evaluations in between repeat the present one.
+        """
+        run, steps = self._on_device.run, self._on_device.run.steps
+        start, end, batches = self._batches
+        examples = batches.result()
+        self._states, previous = self._programs.advance(
+            self._hyperparameters, self._states, examples, np.int32(end - start)
+        )
+        if end < steps[-1]:
+            self._batches = self._prefetch()
+        jax.block_until_ready(self._states)
+        if end in steps:
+            self._record_evaluation([steps.index(end)], previous)
+            if end < steps[-1] and not _continues(self._states, len(self._lane.members)):
+                self._record_evaluation(range(steps.index(end) + 1, len(steps)), previous)
+                return run.steps[-1]
+        return end
+
+    def states(self) -> Any:
+        """Return what the members carry now, as NumPy arrays, each of shape ``(width, ...)``."""
+        return jax.device_get(self._states)
+
+    def measure(self, seconds: float) -> tuple[float, float]:
+        """Return the seconds that a step and an evaluation take, both measured for about ``seconds``."""
+        longest = self._on_device.run.longest_segment
+        examples, previous = self._on_device.segment(self._streams, 0, longest), None
+
+        def advance(num_steps: int) -> float:
+            nonlocal previous
+            started = time.perf_counter()
+            self._states, previous = jax.block_until_ready(
+                self._programs.advance(self._hyperparameters, self._states, examples, np.int32(num_steps))
+            )
+            return time.perf_counter() - started
+
+        def evaluate() -> float:
+            started = time.perf_counter()
+            jax.block_until_ready(self._evaluate(previous))
+            return time.perf_counter() - started
+
+        steps = 1
+        while (elapsed := advance(steps)) < seconds / 10 and steps < longest:
+            steps = min(2 * steps, longest)
+        repeats = max(3, min(50, int(seconds / max(elapsed, 1e-6))))
+        return (
+            float(np.median([advance(steps) for _ in range(repeats)])) / steps,
+            float(np.median([evaluate() for _ in range(4)][1:])),
+        )
+
+    def _prefetch(self) -> "tuple[int, int, Future[Any]]":
+        """Start preparing the batches of the next segment; return its first and last step with them."""
+        start, end = next(self._segments)
+        return start, end, self._on_device.prefetch.submit(self._on_device.segment, self._streams, start, end)
+
+    def _record_evaluation(self, evaluations: Iterable[int], previous: Any) -> None:
+        """Evaluate the members, and record the same numbers for each of these evaluations."""
+        metrics, stopped_at, best = self._evaluate(previous)
+        metrics = jax.device_get(metrics)
+        for evaluation in evaluations:
+            self._on_device.records.write_metrics(self._lane.indices, evaluation, metrics, self._lane.group.layers())
+        self._states = self._states._replace(stopped_at=stopped_at, best=best)
+
+    def _evaluate(self, previous: Any) -> Any:
+        programs, on_device = self._programs, self._on_device
+        before = self._hyperparameters, self._states
+        if programs.add_up is None:
+            return programs.evaluate(*before, previous, on_device.examples, on_device.validation)
+        # One chunk is on the device at a time: the sums of each are waited for.
+        sums = [
+            jax.device_get(programs.add_up(*before, *jax.device_put(chunk, on_device.device)))
+            for chunk in lane_programs.chunks(on_device.run.splits["train"])
+        ]
+        together = jax.tree.map(lambda *column: np.stack(column, axis=1), *sums)
+        return programs.evaluate(*before, previous, jax.device_put(together, on_device.device), on_device.validation)
+
+
+def measure(run: TrainingRun, seconds: float = 0.5) -> tuple[float, float]:
+    """Measure a lane of the first group while every device trains one.
+
+    Args:
+      run: The prepared run; the programs of its first group are compiled.
+      seconds: Time to measure for.
+
+    Returns:
+      Seconds a training step, and seconds an evaluation.
+    """
+    group = run.groups[0]
+    workload = TrainingWorkload(run, Records(0, len(run.steps)))
+    programs = [future.result() for future in workload.compile(group)]
+    lane = next(group.lanes(run.steps[-1], run.plan.lane_width))
+    x64 = jax_settings.setting("enable_x64")
+
+    def one_device(index: int) -> tuple[float, float]:
+        with jax.enable_x64(x64), workload.on_device(index) as on_device:
+            return TrainingLane(on_device, programs[index], lane, None).measure(seconds)
+
+    with ThreadPoolExecutor(len(run.devices)) as pool:
+        times = list(pool.map(one_device, range(len(run.devices))))
+    return max(step for step, _ in times), max(evaluation for _, evaluation in times)
+
+
+def _segments(run: TrainingRun, start: int) -> Iterator[tuple[int, int]]:
+    """Segments between evaluations from a step on, ``(first step, last step)``, none longer than the longest."""
+    for first, last in itertools.pairwise([0, *run.steps]):
+        for begin in range(max(first, start), last, run.longest_segment):
+            yield begin, min(begin + run.longest_segment, last)
+
+
+def _continues(states: Any, num_members: int) -> bool:
+    """Whether any of a lane's first members is changed by further steps."""
+    diverged_at, stopped_at = jax.device_get((states.diverged_at, states.stopped_at))
+    return bool(((diverged_at < 0) & (stopped_at < 0))[:num_members].any())
