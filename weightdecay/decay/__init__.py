@@ -9,6 +9,12 @@
   is a value like any other, and gives the bits of the base optimizer.
 - Constructors contain no logic, because JAX calls them with tracers; `registry.check` validates where an optimizer or a
   grid is made.
+
+.. include:: choosing.md
+.. include:: rules.md
+.. include:: masks.md
+.. include:: training_scripts.md
+.. include:: coefficients.md
 """
 
 from weightdecay.decay import masks, penalties, proximal, schedules
