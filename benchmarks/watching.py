@@ -48,7 +48,7 @@ def main() -> None:
     def unwatched() -> float:
         with (
             mock.patch.object(diagnostics, "by_layer", _nothing),
-            mock.patch.object(diagnostics, "near_zero_fraction", return_value=0.0),
+            mock.patch.dict(diagnostics.OF_WEIGHTS, near_zero_fraction=lambda params, decays: 0.0),
         ):
             return run(_Unwatched((64, 64)))
 
