@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from weightdecay.core import statistics
+from weightdecay.core import statistics, text
 
 NAN, INF = math.nan, math.inf
 SAMPLES = st.lists(st.floats(-1e3, 1e3).map(lambda x: round(x, 3)), min_size=2, max_size=12).filter(
@@ -154,14 +154,14 @@ def test_optimism_of_one_replicate_cannot_be_told():
         (-0.0012, 0.0021, "-0.0012 ± 0.0021"),
     ],
 )
-def test_rounded_says_the_digits_that_the_error_leaves(mean, error, told):
-    assert statistics.rounded(mean, error) == told
+def test_text_estimate_keeps_the_digits_that_the_error_allows(mean, error, told):
+    assert text.estimate(mean, error) == told
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"interval": "normal"}, "interval is 'normal'; give one of t, bootstrap"),
+        ({"interval": "normal"}, "interval is 'normal'; give one of 't', 'bootstrap'"),
         ({"confidence": 95}, "confidence is 95; give a number between 0 and 1, such as 0.95"),
         ({"confidence": 0.0}, "confidence is 0.0; give a number between 0 and 1"),
         ({"confidence": NAN}, "confidence is nan; give a number"),

@@ -11,15 +11,16 @@ from matplotlib import colors, pyplot
 
 import weightdecay as wd
 from weightdecay.decay import KINDS
-from weightdecay.plots import axis_labels, paths, style, table_lines
+from weightdecay.plots import axis_labels, heatmap, style, table_lines
+from weightdecay.plots.weights import weights
+from weightdecay.results.dataset import coordinates
 from weightdecay.results.grid_result import GridResult
-from weightdecay.results.labels import coordinates
 
 STEPS = np.arange(10, 110, 10)
 LAYERS = ["Dense_0/kernel", "Dense_1/kernel"]
 
 
-def made(grid, *, steps=STEPS, accuracy=True, died=(), layers=LAYERS, loss="softmax_cross_entropy", foretold=True):
+def made(grid, *, steps=STEPS, accuracy=True, died=(), layers=LAYERS, loss="softmax_cross_entropy", predicted=True):
     """A result whose numbers are random, so that each of them is told apart, and sane as far as plots look at them."""
     members, rng = list(grid), np.random.default_rng(0)
     shape = (len(members), len(steps))
@@ -37,7 +38,7 @@ def made(grid, *, steps=STEPS, accuracy=True, died=(), layers=LAYERS, loss="soft
             values[index, len(steps) // 2 :] = np.nan
     by_layer = {"layer_weight_norm": rng.uniform(1, 9, (*shape, len(layers)))}
     by_layer["rotation"] = rng.uniform(0.01, 0.1, (*shape, len(layers)))
-    if foretold:
+    if predicted:
         by_layer["predicted_rotation"] = np.full((*shape, len(layers)), 0.05)
         by_layer["predicted_rotation"][..., 0] = np.nan
     dataset = xarray.Dataset(
@@ -114,7 +115,7 @@ def check_looks(ax):
 
 @pytest.mark.parametrize("rule", KINDS.values(), ids=KINDS)
 def test_units_are_those_of_the_rules_docstrings(rule):
-    told = axis_labels.COEFFICIENTS[rule.__name__]
+    told = rule.units()
     assert list(rule(**dict.fromkeys(told, 0.1)).coefficients()) == list(told)
     for name, unit in told.items():
         (said,) = re.findall(rf"^      {name}: ((?:.|\n       )+)", rule.__doc__, re.MULTILINE)
@@ -149,7 +150,7 @@ def test_plot_path_marks_the_choice_by_its_own_metric(result):
     chosen = result.best(metric="validation_accuracy")
     ax = result.plot_path("validation_accuracy")
     assert line(ax, f"chosen: {chosen.decay}")[1] == [chosen.mean]
-    assert ax.get_ylabel() == "validation accuracy, share of examples"
+    assert ax.get_ylabel() == "validation accuracy, fraction of examples"
 
 
 def test_plot_path_rings_no_decay_on_the_left_axis():
@@ -262,15 +263,15 @@ def test_plot_path_takes_rules_of_every_form():
 
 
 def test_plot_path_tells_the_best_of_many_rules_apart():
-    kinds = [KINDS[name] for name in KINDS if list(axis_labels.COEFFICIENTS[name]) == ["coefficient"]]
+    kinds = [KINDS[name] for name in KINDS if list(KINDS[name].units()) == ["coefficient"]]
     result = made(wd.Grid(decay=decays(*kinds, num=3), learning_rate=[1e-2]))
     ax = result.plot_path()
-    best = result.table().groupby("decay")["validation_loss"].min().drop("NoDecay").nsmallest(table_lines.MOST_LINES)
+    best = result.table().groupby("decay")["validation_loss"].min().drop("NoDecay").nsmallest(table_lines.MAX_LINES)
     coloured = {
         one.get_label() for one in ax.get_lines() if colors.to_hex(one.get_color()) in map(str.lower, style.COLOURS)
     }
     assert coloured >= set(best.index)
-    assert line(ax, f"{len(kinds) - table_lines.MOST_LINES} others, worse")[0].size == 3
+    assert line(ax, f"{len(kinds) - table_lines.MAX_LINES} others, worse")[0].size == 3
     check_looks(ax)
 
 
@@ -301,7 +302,7 @@ def test_plot_gap_draws_means_and_errors(result, rates):
     for segment, mean, error in zip(bars, by_hand["mean"], by_hand["sem"], strict=True):
         np.testing.assert_allclose(segment[:, 1], (mean - error, mean + error), atol=1e-7)
     assert ax.get_ylabel().replace("\n", " ") == (
-        "generalization gap (training less validation accuracy), share of examples"
+        "generalization gap (training minus validation accuracy), fraction of examples"
     )
     check_looks(ax)
     check_looks(rates.plot_gap())
@@ -313,7 +314,7 @@ def test_plot_gap_of_a_regression_is_one_of_losses():
     last = result.dataset.isel(step=-1)
     expected = (last["validation_loss"] - last["train_loss"]).values[1:]
     np.testing.assert_allclose(line(ax, "L2")[1], expected, rtol=1e-6)  # float32
-    assert "validation less training loss), target²" in ax.get_ylabel().replace("\n", " ")
+    assert "validation minus training loss), target²" in ax.get_ylabel().replace("\n", " ")
     check_looks(ax)
 
 
@@ -434,7 +435,7 @@ def test_plot_heatmap_takes_schedules():
 
 
 def test_plot_heatmap_tells_what_it_cannot_draw(result, rates):
-    with pytest.raises(ValueError, match=r"one learning rate, 0\.01; a heat map takes several: add an axis"):
+    with pytest.raises(ValueError, match=r"one learning rate, 0\.01; a heat map needs several: add an axis"):
         result.plot_heatmap()
     with pytest.raises(
         ValueError, match="decay is 'Luck'; give the name of a rule of the grid: NoDecay, Decoupled, L2"
@@ -521,18 +522,18 @@ def test_plot_norms_draws_each_layer_along_training(result):
     check_looks(ax)
 
 
-def test_plot_rotation_draws_the_angle_beside_the_foretold_one(result):
+def test_plot_rotation_draws_the_angle_and_the_predicted_one(result):
     ax = result.plot_rotation(candidates=[4])
     angles = result.dataset["rotation"].values[12:15].mean(axis=0)
     for place, layer in enumerate(LAYERS):
         np.testing.assert_allclose(line(ax, layer), (STEPS, angles[:, place]), rtol=1e-12)
-    label = "equilibrium foretold, in the layer's colour"
+    label = "predicted equilibrium, in the layer's colour"
     np.testing.assert_allclose(line(ax, label)[1], 0.05, rtol=1e-12)
-    (foretold,) = [one for one in ax.get_lines() if one.get_label() == label]
-    assert foretold.get_linestyle() == "--"
-    assert foretold.get_color() == style.COLOURS[1]
-    assert len(ax.get_lines()) == 3  # the first layer has none foretold
-    assert ax.get_ylabel() == "rotation of a layer, radians a step"
+    (predicted,) = [one for one in ax.get_lines() if one.get_label() == label]
+    assert predicted.get_linestyle() == "--"
+    assert predicted.get_color() == style.COLOURS[1]
+    assert len(ax.get_lines()) == 3  # the first layer has no prediction
+    assert ax.get_ylabel() == "rotation of a layer, radians per step"
     check_looks(ax)
     older = GridResult(result.dataset.drop_vars("rotation"), result.members, result._weights, {})
     with pytest.raises(ValueError, match="dataset has no 'rotation', which results of earlier versions lack"):
@@ -543,7 +544,7 @@ def test_plot_weights_counts_weights_and_tells_zeros_apart(result):
     rng = np.random.default_rng(3)
     kernel = rng.normal(size=(20, 10))
     kernel[:5] = 0
-    ax = paths.weights({"sparse": [{"Dense_0": {"kernel": kernel, "bias": np.ones(10)}}]})
+    ax = weights({"sparse": [{"Dense_0": {"kernel": kernel, "bias": np.ones(10)}}]})
     (steps,) = ax.patches
     heights, edges, base = steps.get_data()
     counts, _ = np.histogram(kernel[kernel != 0], edges)
@@ -559,10 +560,10 @@ def test_plot_weights_counts_weights_and_tells_zeros_apart(result):
 
 def test_plot_weights_takes_deep_networks_and_odd_weights():
     deep = {f"Dense_{place}": {"kernel": np.full((2, 2), place - 3.0)} for place in range(20)}
-    ax = paths.weights({"deep": [deep]})
+    ax = weights({"deep": [deep]})
     assert "12 of 20 arrays" in ax.get_legend().get_title().get_text()
     check_looks(ax)
-    ax = paths.weights({"nan": [np.array([np.nan, 0.0, 0.0])]})
+    ax = weights({"nan": [np.array([np.nan, 0.0, 0.0])]})
     assert [one.get_text() for one in ax.get_yticklabels()] == ["weights\nzeros: 1"]
 
 
@@ -571,7 +572,7 @@ def test_plot_norms_takes_deep_networks():
     result = made(wd.Grid(decay=decays(wd.L2, num=3), learning_rate=[1e-2]), layers=layers)
     for ax in (result.plot_norms(), result.plot_norms("step"), result.plot_rotation()):
         words = [one.get_text() for one in ax.get_legend().get_texts()]
-        assert len(words) <= style.MOST_ENTRIES
+        assert len(words) <= style.MAX_LEGEND_ENTRIES
         assert sum(word.startswith("and ") for word in words) == 1
         check_looks(ax)
 
@@ -585,7 +586,7 @@ def methods(result):
     yield lambda ax=None: result.plot_norms("step", ax=ax)
     yield result.plot_weights
     yield result.plot_rotation
-    if paths.mapped_rules(result.table()):
+    if heatmap.rules(result.table()):
         yield result.plot_heatmap
 
 
@@ -623,7 +624,7 @@ def test_plot_puts_the_telling_four_on_a_page(which, request):
     figure = result.plot()
     panels = [ax for ax in figure.axes if ax.get_xlabel()]
     said = [ax.get_ylabel().split(",")[0].replace("\n", " ") for ax in panels]
-    second = "learning rate" if which == "rates" else "generalization gap (training less validation accuracy)"
+    second = "learning rate" if which == "rates" else "generalization gap (training minus validation accuracy)"
     assert said == ["validation loss", second, "data loss", "exact zeros" if which == "result" else "norm of a layer"]
     assert str(result.best()) in figure.get_suptitle()
     for ax in panels:
@@ -633,7 +634,7 @@ def test_plot_puts_the_telling_four_on_a_page(which, request):
 
 
 def test_looks_differ_in_more_than_colour():
-    looks = [style.style(rule, rate) for rule in range(9) for rate in range(4)]
+    looks = [style.line_style(rule, rate) for rule in range(9) for rate in range(4)]
     assert len({(one["marker"], one["linestyle"]) for one in looks}) == len(looks)
 
 

@@ -15,7 +15,8 @@ from scipy import stats
 import weightdecay as wd
 from compare import same_bits
 from weightdecay.core import statistics
-from weightdecay.results import grid_result, labels
+from weightdecay.results import dataset as datasets
+from weightdecay.results import extension
 
 DATA = wd.data.digits(num_train=120)
 GRID = wd.Grid(
@@ -177,9 +178,7 @@ def test_save_batch_statistics(tmp_path):
 
 def test_save_refuses_a_folder_with_something_else_and_touches_nothing(result, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(
-        FileExistsError, match=r"holds something else \(thesis.tex\); nothing was touched.*empty folder"
-    ):
+    with pytest.raises(FileExistsError, match=r"holds other files \(thesis.tex\); nothing was changed.*empty folder"):
         result.save(tmp_path, overwrite=True)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("thesis.tex", "years of work")]
     with pytest.raises(NotADirectoryError, match="is a file"):
@@ -191,7 +190,7 @@ def test_save_refuses_a_folder_with_something_else_and_touches_nothing(result, t
 def test_save_replaces_an_earlier_result_only_when_told(result, tmp_path):
     result.save(tmp_path / "run")
     before = (tmp_path / "run" / "settings.json").read_bytes()
-    with pytest.raises(FileExistsError, match=r"holds an earlier result; nothing was touched"):
+    with pytest.raises(FileExistsError, match=r"holds an earlier result; nothing was changed"):
         result.save(tmp_path / "run")
     assert (tmp_path / "run" / "settings.json").read_bytes() == before
     result.save(tmp_path / "run", overwrite=True)
@@ -260,7 +259,7 @@ def built(grid, last, *, steps=(10, 20), settings=None, extend=None, layers=None
     variables |= {name: (("member", "step"), loss) for name in ("validation_loss", "weight_norm", "zero_fraction")}
     variables |= {f"{split}_accuracy": (("member", "step"), 1 - loss / 10) for split in ("train", "validation")}
     variables |= {"diverged_at": ("member", np.where(np.isnan(loss[:, -1]), 15, -1).astype(np.int32))}
-    along = {name: ("member", values) for name, values in labels.coordinates(members).items()}
+    along = {name: ("member", values) for name, values in datasets.coordinates(members).items()}
     coordinates = {"member": np.arange(len(members), dtype=np.int32), "step": np.array(steps, np.int32), **along}
     if layers is not None:
         coordinates["layer"] = layers
@@ -510,19 +509,19 @@ def test_join_refuses_results_that_do_not_go_together():
         return built(wd.Grid(decay=rule, learning_rate=0.1), [0.5], **others)
 
     with pytest.raises(ValueError, match="second has members that are in first as well"):
-        grid_result.join(one(wd.L2(0.1)), one(wd.L2(0.1)))
+        extension.join(one(wd.L2(0.1)), one(wd.L2(0.1)))
     with pytest.raises(
         ValueError, match="second was evaluated at 3 steps up to 30, first at 2 up to 20; train both with"
     ):
-        grid_result.join(one(wd.L2(0.1)), one(wd.L2(0.2), steps=(10, 20, 30)))
+        extension.join(one(wd.L2(0.1)), one(wd.L2(0.2), steps=(10, 20, 30)))
     with pytest.raises(ValueError, match="second has batch_size 8, first has 4; join results that were trained alike"):
-        grid_result.join(one(wd.L2(0.1)), one(wd.L2(0.2), settings={"batch_size": 8}))
+        extension.join(one(wd.L2(0.1)), one(wd.L2(0.2), settings={"batch_size": 8}))
 
 
 def test_join_brings_layers_together():
     first = built(wd.Grid(decay=wd.L2(0.1), learning_rate=0.1), [0.5], layers=["a", "b"])
     second = built(wd.Grid(decay=wd.L2(0.2), learning_rate=0.1), [0.5], layers=["b", "c"])
-    norms = grid_result.join(first, second).dataset["layer_norm"]
+    norms = extension.join(first, second).dataset["layer_norm"]
     assert norms["layer"].values.tolist() == ["a", "b", "c"]
     np.testing.assert_array_equal(norms.values[:, 0], [[1, 1, np.nan], [np.nan, 1, 1]])
 

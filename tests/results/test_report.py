@@ -17,7 +17,7 @@ import weightdecay as wd
 from weightdecay.apps import cli
 from weightdecay.core import html as markup
 from weightdecay.engine import plans
-from weightdecay.results import labels
+from weightdecay.results import dataset as datasets
 from weightdecay.results.report import figures
 from weightdecay.results.report import page as report
 from weightdecay.storage import result_folder
@@ -26,7 +26,7 @@ SECTIONS = [
     "Decision",
     "Choice",
     "Candidates",
-    "Pictures",
+    "Plots",
     "Grid",
     "Data",
     "Model",
@@ -59,12 +59,12 @@ def page(result):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Leave the pictures away, which take most of the time."""
+    """Leave out the plots, which take most of the time."""
     monkeypatch.setattr(figures, "of", lambda *_: [])
 
 
 class Page(HTMLParser):
-    """The text of each section, the rows of its tables, its pictures; refuses tags that do not fit together."""
+    """The text of each section, the rows of its tables, its plots; refuses tags that do not fit together."""
 
     def __init__(self, text):
         super().__init__()
@@ -146,7 +146,7 @@ def test_page_is_html_without_errors(page):
 
 def test_page_is_the_same_for_the_same_result_and_after_loading(result, page, tmp_path):
     result.save(tmp_path / "result")
-    assert report.page(wd.load(tmp_path / "result")) == page.replace(" result.extend() does it.", "")
+    assert report.page(wd.load(tmp_path / "result")) == page.replace(" result.extend() trains it.", "")
 
 
 def test_candidates_are_those_of_the_table_with_intervals_and_differences(result, page):
@@ -166,7 +166,7 @@ def test_candidates_are_those_of_the_table_with_intervals_and_differences(result
             shown = [float(part) for part in re.split(" ± | to ", row[cell])]
             np.testing.assert_allclose(shown, told[values].astype(float), atol=6e-3)
         if number != none:
-            shown = [float(part) for part in row["less no decay"].split(" ± ")]
+            shown = [float(part) for part in row["minus no decay"].split(" ± ")]
             np.testing.assert_allclose(shown, apart.loc[number, ["difference", "standard_error"]], atol=6e-3)
     roles = {row["role"]: int(row["candidate"]) for row in rows if row["role"]}
     assert roles["chosen"] == result.best().number
@@ -213,7 +213,7 @@ def test_facts_are_those_of_the_run(result, page):
     assert (settings["loss"], settings["patience"], settings["evaluations"]) == ("softmax_cross_entropy", "none", "4")
     plan = read.facts("plan")
     assert (plan["lane width"], plan["backend"]) == (str(result.settings["plan"]["lane_width"]), "cpu")
-    assert read.facts("seeds") == {"seeds": "0, 1, 2", "members a candidate": "3"}
+    assert read.facts("seeds") == {"seeds": "0, 1, 2", "members per candidate": "3"}
     assert read.facts("versions") == result_folder.versions()
     assert [row[:2] for row in read.rows["grid"][1:]] == [["decay", "4"], ["learning rate", "2"], ["seed", "3"]]
     assert "No member diverged." in read.sections["failures"]
@@ -244,14 +244,14 @@ def test_versions_that_are_damaged_are_told(result, tmp_path):
 def test_warnings_tell_what_is_doubtful(result, undrawn):
     edge = result.best()
     read = Page(report.page(result)).sections["decision"]
-    assert (edge.advice != "") == ("lies at the edge" in read)
+    assert (edge.advice != "") == ("is at the edge" in read)
     assert edge.advice in read
     interrupted = wd.GridResult(
         result.dataset, result.members, result._weights, {**result.settings, "interrupted": True}
     )
     told = Page(report.page(interrupted))
     assert "The run was interrupted." in told.sections["decision"]
-    assert "0 of 24 members did not come to the last step" in told.sections["failures"]
+    assert "0 of 24 members did not reach the last step" in told.sections["failures"]
     assert "interrupted." not in read
     one = result.part(np.flatnonzero(result.dataset["seed"].values == 0))
     assert "One seed only." in Page(report.page(one)).sections["decision"]
@@ -314,14 +314,14 @@ def test_page_of_folds_names_them(undrawn):
     result = train(wd.Grid(decay=DECAY[:2], learning_rate=1e-2, seed=range(2), fold=range(2)), data)
     read = Page(report.page(result))
     assert read.facts("data")["folds"] == "2 of a cross-validation"
-    assert read.facts("seeds") == {"seeds": "0, 1", "folds": "0, 1", "members a candidate": "4"}
+    assert read.facts("seeds") == {"seeds": "0, 1", "folds": "0, 1", "members per candidate": "4"}
 
 
 def many(result, num):
     """A result with as many candidates as asked for, whose metrics are those of the first members again."""
     grid = wd.Grid(decay=wd.logspace(wd.L2, 1e-6, 1e-1, num // 2), learning_rate=[1e-3, 1e-2])
     places = [place % len(result) for place in range(len(grid))]
-    own = {name: ("member", values) for name, values in labels.coordinates(list(grid)).items()}
+    own = {name: ("member", values) for name, values in datasets.coordinates(list(grid)).items()}
     dataset = result.part(places).dataset.assign_coords(own)
     return wd.GridResult(dataset, list(grid), [result._weights[place] for place in places], result.settings)
 
@@ -360,13 +360,13 @@ def test_report_replaces_a_report_and_nothing_else(result, tmp_path, undrawn):
     assert result.report(str(path)) == path
     assert [entry.name for entry in path.parent.iterdir()] == ["a.html"]
     path.write_text("<html>mine</html>")
-    with pytest.raises(FileExistsError, match=r"path .*a\.html is there and is no report; nothing was touched"):
+    with pytest.raises(FileExistsError, match=r"path .*a\.html exists and is not a report; nothing was touched"):
         result.report(path)
     assert path.read_text() == "<html>mine</html>"
-    with pytest.raises(ValueError, match=r"path is .*report; end it in \.html"):
+    with pytest.raises(ValueError, match=r"path is .*report; give a path that ends in \.html"):
         result.report(tmp_path / "report")
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(FileExistsError, match="is there and is no report"):
+    with pytest.raises(FileExistsError, match="exists and is not a report"):
         result.report(tmp_path / "folder.html")
 
 
@@ -374,7 +374,7 @@ def test_large_drawings_become_pixels(result, monkeypatch):
     drawn = {one.name: one.source for one in figures.of(result, "validation_loss", result.best())}
     assert list(drawn) == ["path", "heatmap", "curves", "gap", "sparsity", "norms", "weights", "rotation"]
     assert all(base64.b64decode(source.partition(",")[2]).startswith(b"<?xml") for source in drawn.values())
-    monkeypatch.setattr(figures, "_LARGEST_SVG", 1000)
+    monkeypatch.setattr(figures, "_MAX_SVG_BYTES", 1000)
     (first, *_) = figures.of(result, "validation_loss", result.best())
     assert base64.b64decode(first.source.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
 
@@ -399,7 +399,7 @@ def test_command_writes_beside_the_result_or_where_it_is_told(result, page, tmp_
     shown = invoke(folder)
     assert shown.exit_code == 0, shown.output
     assert shown.stdout == f"Read {folder / 'report.html'} in a browser.\n"
-    assert (folder / "report.html").read_text(encoding="utf-8") == page.replace(" result.extend() does it.", "")
+    assert (folder / "report.html").read_text(encoding="utf-8") == page.replace(" result.extend() trains it.", "")
     assert wd.load(folder).best().number == result.best().number
     result.save(folder, overwrite=True)
     assert invoke(folder, "--output", output, "--metric", "validation_accuracy").exit_code == 0

@@ -11,7 +11,7 @@ from scipy import stats
 
 import weightdecay as wd
 from weightdecay.results import selection
-from weightdecay.results.candidates import difference
+from weightdecay.results.candidates import difference, gather
 
 INF, NAN = math.inf, math.nan
 
@@ -20,7 +20,7 @@ def candidates(metric, *, decay, learning_rate=(1e-3,), seeds=2, norms=None):
     """Candidates with the given metric: a row a candidate, a column a seed."""
     members = list(wd.Grid(decay=decay, learning_rate=list(learning_rate), seed=range(seeds)))
     norms = np.ones(len(members)) if norms is None else np.repeat(norms, seeds)
-    return selection.gather(members, np.ravel(metric), norms)
+    return gather(members, np.ravel(metric), norms)
 
 
 def choose(metric, criterion="best_mean", metric_name="validation_loss", confidence=0.95, **kwargs):
@@ -188,7 +188,7 @@ def test_difference_pairs_by_seed_and_not_by_place():
     rule, other = wd.L2(0.1), wd.L2(1.0)
     values = {(rule, 0): 1.0, (rule, 1): 2.0, (rule, 2): 9.0, (other, 2): 9.5, (other, 5): 70.0, (other, 1): 2.25}
     members = [{"decay": decay, "learning_rate": 0.1, "seed": seed} for decay, seed in values]
-    first, second = selection.gather(members, list(values.values()), np.ones(6))
+    first, second = gather(members, list(values.values()), np.ones(6))
     found = difference(second, first)
     assert (found.mean, found.replicates) == (0.375, 2)
     # Of half the range of two numbers: s / sqrt(2).
@@ -201,7 +201,7 @@ def test_difference_pairs_by_fold_as_well_and_corrects_for_shared_examples():
     grid = wd.Grid(decay=[wd.NoDecay(), wd.L2(0.1)], learning_rate=0.1, seed=range(2), fold=range(4))
     order = generator.permutation(16)
     members, values = [grid[place] for place in order], metric.ravel()[order]
-    made = {str(one.decay): one for one in selection.gather(members, values, np.ones(16), num_folds=4)}
+    made = {str(one.decay): one for one in gather(members, values, np.ones(16), num_folds=4)}
     found = difference(made["L2(0.1)"], made["NoDecay()"], num_folds=4)
     by_fold = (metric[1] - metric[0]).mean(axis=0)
     np.testing.assert_allclose(found.mean, by_fold.mean(), rtol=1e-12)
@@ -216,7 +216,7 @@ def test_difference_to_a_broken_candidate_or_without_a_pair_is_nan():
     assert math.isnan(difference(second, first).mean)
     assert math.isnan(difference(second, second).mean)
     members = [{"decay": wd.L2(c), "learning_rate": 0.1, "seed": seed} for seed, c in enumerate((0.1, 1.0))]
-    first, second = selection.gather(members, [0.1, 0.2], np.ones(2))
+    first, second = gather(members, [0.1, 0.2], np.ones(2))
     assert (math.isnan(difference(first, second).mean), difference(first, second).replicates) == (True, 0)
 
 
@@ -425,7 +425,7 @@ def test_choose_extends_folds_and_other_axes_as_they_are():
         fold=range(2),
     )
     metric = [float(member["decay"] != wd.Huber(0.1, 2.0)) for member in grid]
-    chosen = selection.choose(selection.gather(list(grid), metric, np.ones(len(grid))), metric="validation_loss")
+    chosen = selection.choose(gather(list(grid), metric, np.ones(len(grid))), metric="validation_loss")
     assert chosen.edge == "lowest"
     expected = wd.Grid(
         decay=[wd.Huber(0.001, 2.0), wd.Huber(0.01, 2.0)],

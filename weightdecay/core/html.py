@@ -1,28 +1,33 @@
-"""Tables and folds in HTML, as notebooks and the report show them. Whatever comes in is text, and is escaped."""
+"""Tables, paragraphs and folded parts in HTML, for notebooks and the report. All text is escaped."""
 
 import html
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from weightdecay.core import text
+
 _LEFT, _COLUMN, _ROW = 'style="text-align:left"', 'scope="col"', 'scope="row"'
-_FEW = 12  # values of an axis that are all listed
+_MAX_LISTED = 12  # values; of more, only the first and the last are listed
 
 
 def table(
-    columns: Mapping[str, Sequence[Any]], *, words: Collection[str] = (), marked: Mapping[int, str] | None = None
+    columns: Mapping[str, Sequence[Any]],
+    *,
+    text_columns: Collection[str] = (),
+    row_classes: Mapping[int, str] | None = None,
 ) -> str:
-    """A table.
+    """Make a table.
 
     Args:
       columns: Cells by the title of their column, all of one length.
-      words: Titles of columns that hold words, which stand left; the others hold numbers, which stand right.
-      marked: Class of a row by its place, from 0.
+      text_columns: Titles of columns of text, which are aligned left; the others have numbers and are aligned right.
+      row_classes: CSS class by the index of the row, counted from 0.
 
     Returns:
-      HTML that needs nothing from elsewhere.
+      HTML that loads nothing from elsewhere.
 
     Examples:
-      >>> print(table({"name": ["a < b"], "value": [3]}, words=["name"]))
+      >>> print(table({"name": ["a < b"], "value": [3]}, text_columns=["name"]))
       <table>
       <thead><tr><th scope="col" style="text-align:left">name</th><th scope="col">value</th></tr></thead>
       <tbody>
@@ -30,24 +35,24 @@ def table(
       </tbody>
       </table>
     """
-    looks = [_LEFT if title in words else "" for title in columns]
-    titles = [_element("th", title, _COLUMN, look) for title, look in zip(columns, looks, strict=True)]
+    styles = [_LEFT if title in text_columns else "" for title in columns]
+    titles = [_element("th", title, _COLUMN, style) for title, style in zip(columns, styles, strict=True)]
     lines = ["<table>", f"<thead><tr>{''.join(titles)}</tr></thead>", "<tbody>"]
-    for place, cells in enumerate(zip(*columns.values(), strict=True)):
-        row = "".join(_element("td", cell, look) for cell, look in zip(cells, looks, strict=True))
-        name = (marked or {}).get(place)
+    for index, cells in enumerate(zip(*columns.values(), strict=True)):
+        row = "".join(_element("td", cell, style) for cell, style in zip(cells, styles, strict=True))
+        name = (row_classes or {}).get(index)
         lines.append(f'<tr class="{html.escape(name)}">{row}</tr>' if name else f"<tr>{row}</tr>")
     return "\n".join([*lines, "</tbody>", "</table>"])
 
 
 def facts(values: Mapping[str, Any]) -> str:
-    """A table of names with a value each.
+    """Make a table of names and values, one row per name.
 
     Args:
-      values: By name.
+      values: Values by name.
 
     Returns:
-      HTML that needs nothing from elsewhere.
+      HTML that loads nothing from elsewhere.
 
     Examples:
       >>> print(facts({"num_steps": 100}))
@@ -64,66 +69,62 @@ def facts(values: Mapping[str, Any]) -> str:
 
 
 def axes(values: Mapping[str, Sequence[Any]]) -> str:
-    """A table of the axes of a grid: how many values each has, and which; of many, the first and the last.
+    """Make a table of the axes of a grid: the number of values of each, and the values (the first and last of many).
 
     Args:
       values: The distinct values of each axis by name.
 
     Returns:
-      HTML that needs nothing from elsewhere.
+      HTML that loads nothing from elsewhere.
     """
     return table(
         {
             "axis": [name.replace("_", " ") for name in values],
-            "values": [len(one) for one in values.values()],
-            "which": [listed(one) for one in values.values()],
+            "values": [len(axis) for axis in values.values()],
+            "which": [listed(axis) for axis in values.values()],
         },
-        words=["axis", "which"],
+        text_columns=["axis", "which"],
     )
 
 
-def said(value: Any) -> str:
-    """A hyperparameter in a few characters.
+def cell(value: Any) -> str:
+    """Format a hyperparameter for a cell of a table.
 
     Args:
-      value: Any.
+      value: The hyperparameter.
 
     Returns:
-      Four digits of a number, the name of a function, "none" for None, or its own words.
+      "none" for None, otherwise as `weightdecay.core.text.short`.
 
     Examples:
-      >>> said(0.012345678), said(3), said(None), said(len)
+      >>> cell(0.012345678), cell(3), cell(None), cell(len)
       ('0.01235', '3', 'none', 'len')
     """
-    if value is None:
-        return "none"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return getattr(value, "__name__", None) or str(value)
+    return "none" if value is None else text.short(value)
 
 
 def listed(values: Sequence[Any]) -> str:
-    """Hyperparameters in a line; of many, the first and the last.
+    """Format hyperparameters as a comma-separated list; of many, only the first and the last.
 
     Args:
-      values: Any.
+      values: The hyperparameters.
 
     Returns:
-      Their words, with commas between.
+      The text.
 
     Examples:
       >>> listed(range(3)), listed(range(100))
       ('0, 1, 2', '0, 1, 2, 3, 4, 5, 6, 7, 8, ..., 98, 99')
     """
-    texts = [said(value) for value in values]
-    return ", ".join(texts if len(texts) <= _FEW else [*texts[: _FEW - 3], "...", *texts[-2:]])
+    cells = [cell(value) for value in values]
+    return ", ".join(cells if len(cells) <= _MAX_LISTED else [*cells[: _MAX_LISTED - 3], "...", *cells[-2:]])
 
 
-def code(text: str) -> str:
-    """Text in letters of one width, with its own lines.
+def code(content: str) -> str:
+    """Format text in a monospaced font, with its line breaks.
 
     Args:
-      text: Any.
+      content: The text.
 
     Returns:
       HTML.
@@ -132,14 +133,14 @@ def code(text: str) -> str:
       >>> code("f(<a>)")
       '<pre>f(&lt;a&gt;)</pre>'
     """
-    return _element("pre", text)
+    return _element("pre", content)
 
 
-def paragraph(text: str) -> str:
-    """A paragraph.
+def paragraph(content: str) -> str:
+    """Make a paragraph.
 
     Args:
-      text: Its words.
+      content: The text.
 
     Returns:
       HTML.
@@ -148,15 +149,15 @@ def paragraph(text: str) -> str:
       >>> paragraph("a < b")
       '<p>a &lt; b</p>'
     """
-    return _element("p", text)
+    return _element("p", content)
 
 
 def folded(title: str, body: str) -> str:
-    r"""What is shown when its title is clicked.
+    r"""Make a part that is hidden until its title is clicked.
 
     Args:
-      title: Its words.
-      body: HTML.
+      title: The title, text.
+      body: The hidden part, HTML.
 
     Returns:
       HTML.
@@ -168,6 +169,6 @@ def folded(title: str, body: str) -> str:
     return f"<details>{_element('summary', title)}\n{body}\n</details>"
 
 
-def _element(tag: str, text: Any, *attributes: str) -> str:
+def _element(tag: str, content: Any, *attributes: str) -> str:
     opening = " ".join([tag, *filter(None, attributes)])
-    return f"<{opening}>{html.escape(str(text))}</{tag}>"
+    return f"<{opening}>{html.escape(str(content))}</{tag}>"

@@ -1,11 +1,11 @@
-"""How sure a mean over replicates is: standard errors, intervals, and what choosing the best of many adds to it.
+"""Statistics of replicates: standard errors and intervals of means, and the optimism of choosing the best of many.
 
-Notation: x₁ ... xₙ one number a replicate, x̄ their mean, s² = Σ (xᵢ - x̄)² / (n - 1).
+Notation: x₁ ... xₙ one number per replicate, x̄ their mean, s² = Σ (xᵢ - x̄)² / (n - 1).
 
-Seeds are independent, and ``s / √n`` is the standard error of their mean. The k folds of a cross-validation are not:
-any two share most of their training examples, so that their errors go up and down together. There the seeds of a fold
-are averaged first, x are the n fold means, and the standard error is ``s √(1/n + 1/(k - 1))``, where 1/(k - 1) is the
-number of validation over that of training examples (Nadeau & Bengio 2003).
+Seeds are independent, and ``s / √n`` is the standard error of their mean. The k folds of a cross-validation are not
+independent: any two share most of their training examples, so that their errors are correlated. For folds, the seeds of
+each fold are averaged first, x are the n fold means, and the standard error is ``s √(1/n + 1/(k - 1))``, where
+1/(k - 1) is the number of validation examples divided by the number of training examples (Nadeau & Bengio 2003).
 """
 
 import itertools
@@ -17,22 +17,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from weightdecay.core import checks, text
+
 INTERVALS = ("t", "bootstrap")
 
-_SPLITS = 200  # at the most, each used both ways
-_SEED = 0  # of the bootstrap and of the splits: the same numbers give the same answer
+_MAX_SPLITS = 200  # each split is used in both directions
+_SEED = 0  # of the bootstrap and of the splits, so that the same numbers give the same result
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, and how sure it is.
+    """A mean with its standard error and a confidence interval.
 
     Attributes:
-      mean: Over the replicates; nan where one of them is not finite, or where there are none.
-      standard_error: Of the mean; nan with a single replicate.
+      mean: Mean over the replicates; nan if one of them is not finite, or if there are none.
+      standard_error: Standard error of the mean; nan with a single replicate.
       lower: Lower end of the confidence interval; nan with a single replicate.
-      upper: Upper end.
-      replicates: How many numbers it rests on; of a paired difference, pairs.
+      upper: Upper end of the confidence interval; nan with a single replicate.
+      replicates: Number of replicates; for a paired difference, the number of pairs.
     """
 
     mean: float
@@ -42,16 +44,16 @@ class Estimate:
     replicates: int
 
     def __str__(self) -> str:
-        """Return the mean and its standard error, to the digits that the error leaves."""
-        return rounded(self.mean, self.standard_error)
+        """Return the mean and its standard error, to the second digit of the error."""
+        return text.estimate(self.mean, self.standard_error)
 
 
 class Optimism(NamedTuple):
-    """By how much the best of many looks too good.
+    """By how much the best of many looks better than it is.
 
     Attributes:
-      mean: In the unit of the metric; positive where the chosen one is worse than it looks. nan with one replicate.
-      standard_error: Of the mean, on the safe side; nan with one replicate.
+      mean: In the unit of the metric; positive if the best is worse than it looks. nan with one replicate.
+      standard_error: Conservative standard error of the mean; nan with one replicate.
     """
 
     mean: float
@@ -61,16 +63,16 @@ class Optimism(NamedTuple):
 def mean_and_error(
     values: Any, folds: Sequence[Any] | None = None, num_folds: int | None = None
 ) -> tuple[float, float]:
-    """Mean over replicates, and its standard error.
+    """Compute the mean over replicates and its standard error.
 
     Args:
-      values: One number a replicate, shape ``(replicates,)``.
-      folds: The fold of each; None = no folds.
-      num_folds: Of the cross-validation; None = as many as occur.
+      values: One number per replicate, shape ``(replicates,)``.
+      folds: The fold of each replicate; None = no folds.
+      num_folds: Number of folds of the cross-validation; None = as many as occur.
 
     Returns:
-      The mean, nan or infinite where a value is; the standard error, see the head of this file: nan for one seed alone,
-      and where a value is not finite.
+      The mean, nan or infinite if a value is; and the standard error (see the top of this file), nan for a single seed
+      and if a value is not finite.
     """
     values = np.asarray(values, np.float64)
     if not np.isfinite(values).all():
@@ -81,8 +83,8 @@ def mean_and_error(
     units = fold_means(values, folds)
     if len(units) < 2:
         return float(units.mean()), math.nan
-    share = _share(len(units), folds, num_folds)
-    return float(units.mean()), float(units.std(ddof=1) * math.sqrt(share))
+    ratio = _variance_ratio(len(units), folds, num_folds)
+    return float(units.mean()), float(units.std(ddof=1) * math.sqrt(ratio))
 
 
 def estimate(
@@ -93,25 +95,26 @@ def estimate(
     interval: str = "t",
     confidence: float = 0.95,
 ) -> Estimate:
-    """Mean over replicates with a confidence interval.
+    """Compute the mean over replicates with a confidence interval.
 
-    ``"t"``: ``x̄ ± t · standard error`` with Student's t at n - 1 degrees of freedom; exact for normal seeds, and wide
-    with few: with three, t is 4.3 at 95 %. ``"bootstrap"``: the bias-corrected and accelerated (BCa) bootstrap of the
-    mean, `scipy.stats.bootstrap`, which asks for no normality but for many replicates: with three it is far too narrow.
-    With folds its ends are moved out from the mean by ``√(1 + n/(k - 1))``, as the standard error is.
+    ``"t"``: ``x̄ ± t · standard error`` with Student's t at n - 1 degrees of freedom. It is exact for normally
+    distributed replicates, and wide with few: with three, t is 4.3 at 95 %. ``"bootstrap"``: the bias-corrected and
+    accelerated (BCa) bootstrap of the mean, `scipy.stats.bootstrap`. It does not assume a normal distribution but needs
+    many replicates: with three it is far too narrow. With folds its ends are moved away from the mean by the factor
+    ``√(1 + n/(k - 1))``, as the standard error is.
 
     Args:
-      values: One number a replicate, shape ``(replicates,)``.
-      folds: The fold of each; None = no folds.
-      num_folds: Of the cross-validation; None = as many as occur.
+      values: One number per replicate, shape ``(replicates,)``.
+      folds: The fold of each replicate; None = no folds.
+      num_folds: Number of folds of the cross-validation; None = as many as occur.
       interval: ``"t"`` or ``"bootstrap"``.
-      confidence: Share of such intervals that hold the true mean, between 0 and 1.
+      confidence: Fraction of such intervals that contain the true mean, between 0 and 1.
 
     Returns:
       The estimate.
 
     Raises:
-      ValueError: An unknown interval, or a confidence that is no share.
+      ArgumentError: An unknown interval, or a confidence that is not between 0 and 1.
 
     References:
       Nadeau & Bengio, Inference for the Generalization Error, 2003; Efron, Better Bootstrap Confidence Intervals, 1987.
@@ -129,17 +132,17 @@ def estimate(
     if interval == "t":
         half = student(len(units) - 1, confidence) * error
         return Estimate(mean, error, mean - half, mean + half, len(values))
-    wider = math.sqrt(_share(len(units), folds, num_folds) * len(units))
+    factor = math.sqrt(_variance_ratio(len(units), folds, num_folds) * len(units))
     low, high = _bootstrap(units, confidence)
-    return Estimate(mean, error, mean + wider * (low - mean), mean + wider * (high - mean), len(values))
+    return Estimate(mean, error, mean + factor * (low - mean), mean + factor * (high - mean), len(values))
 
 
 def student(degrees: int, confidence: float) -> float:
-    """How many standard errors a two-sided t interval reaches to each side.
+    """Return the half width of a two-sided t interval, in standard errors.
 
     Args:
-      degrees: Of freedom, >= 1.
-      confidence: Between 0 and 1.
+      degrees: Degrees of freedom, >= 1.
+      confidence: Confidence of the interval, between 0 and 1.
 
     Returns:
       The quantile of Student's t at ``(1 + confidence) / 2``.
@@ -150,21 +153,21 @@ def student(degrees: int, confidence: float) -> float:
 
 
 def optimism(values: Float[np.ndarray, "candidates replicates"], *, lower_is_better: bool) -> Optimism:
-    """By how much the best of many candidates looks too good, by re-splitting the replicates.
+    """Estimate by how much the best of many candidates looks better than it is, by re-splitting the replicates.
 
-    The best mean of many is good by merit and by luck. The replicates are split into halves; the candidate is chosen by
-    one half, and what it shows there is held against what it shows on the other half, which had no part in the choice.
-    Each split serves both ways. A choice by m replicates has more luck in it than one by all n, by ``√(n / m)`` where
-    the candidates are equal, so that the difference is multiplied by ``√(m / n)``.
+    The best mean of many is good by merit and by luck. The replicates are split into halves. The candidate is chosen by
+    one half, and its mean there is compared with its mean on the other half, which was not used for the choice. Each
+    split is used in both directions. A choice by m replicates has more luck in it than a choice by all n replicates, by
+    ``√(n / m)`` if the candidates are equal, so that the difference is multiplied by ``√(m / n)``.
 
     Args:
-      values: A row a candidate, all finite; a column a replicate that they share. Folds, not the seeds of one, are
-        replicates: give `fold_means`.
+      values: One row per candidate, one column per replicate that all candidates have; all finite. With folds, the
+        replicates are the folds: give `fold_means`.
       lower_is_better: Whether the smallest mean is chosen.
 
     Returns:
-      The mean over all splits, or over 200 of them drawn at random; and ``s √(1 + 1/splits)``, which takes into account
-      that the splits share their replicates (Nadeau & Bengio 2003, with halves of one size): on the safe side.
+      The mean over all splits, or over 200 random ones; and ``s √(1 + 1/splits)``, which takes into account that the
+      splits share their replicates (Nadeau & Bengio 2003, with halves of one size); it is conservative.
 
     References:
       Cawley & Talbot, On Over-fitting in Model Selection and Subsequent Selection Bias, 2010.
@@ -173,22 +176,22 @@ def optimism(values: Float[np.ndarray, "candidates replicates"], *, lower_is_bet
     if num < 2:
         return Optimism(math.nan, math.nan)
     signed = np.asarray(values, np.float64) * (1 if lower_is_better else -1)
-    signed = signed - np.median(signed, axis=0)  # What all share in a replicate is no merit of one.
+    signed = signed - np.median(signed, axis=0)  # What all candidates share in a replicate is not a merit.
     total = signed.sum(axis=1)
-    found = []
+    excesses = []
     for half in _halves(num):
-        sums = signed[:, half].sum(axis=1)
-        for inside, size in ((sums, len(half)), (total - sums, num - len(half))):
-            shown = inside / size
-            chosen = int(shown.argmin())
-            outside = (total[chosen] - inside[chosen]) / (num - size)
-            found.append((outside - shown[chosen]) * math.sqrt(size / num))
-    error = float(np.std(found, ddof=1)) * math.sqrt(1 + 1 / len(found))
-    return Optimism(float(np.mean(found)), error)
+        half_sums = signed[:, half].sum(axis=1)
+        for sums, size in ((half_sums, len(half)), (total - half_sums, num - len(half))):
+            means = sums / size
+            chosen = int(means.argmin())
+            mean_elsewhere = (total[chosen] - sums[chosen]) / (num - size)
+            excesses.append((mean_elsewhere - means[chosen]) * math.sqrt(size / num))
+    error = float(np.std(excesses, ddof=1)) * math.sqrt(1 + 1 / len(excesses))
+    return Optimism(float(np.mean(excesses)), error)
 
 
 def fold_means(values: Any, folds: Sequence[Any] | None) -> Float[np.ndarray, "*candidates units"]:
-    """Numbers of which each stands for itself: the means of the folds, or the seeds where there is one fold or none.
+    """Average the seeds of each fold; without folds, or with a single one, return the values as they are.
 
     Args:
       values: Shape ``(..., replicates)``.
@@ -200,51 +203,31 @@ def fold_means(values: Any, folds: Sequence[Any] | None) -> Float[np.ndarray, "*
     values = np.asarray(values, np.float64)
     if not _are_folds(folds):
         return values
-    places = np.asarray(folds)
-    return np.stack([values[..., places == fold].mean(axis=-1) for fold in np.unique(places)], axis=-1)
+    fold_of_replicate = np.asarray(folds)
+    means = [values[..., fold_of_replicate == fold].mean(axis=-1) for fold in np.unique(fold_of_replicate)]
+    return np.stack(means, axis=-1)
 
 
-def check_interval(interval: str, confidence: Any) -> None:
-    """Refuse an interval that there is not.
+def check_interval(interval: Any, confidence: Any) -> None:
+    """Validate the kind and the confidence of an interval.
 
     Args:
       interval: ``"t"`` or ``"bootstrap"``.
-      confidence: Between 0 and 1.
+      confidence: A number between 0 and 1.
 
     Raises:
-      ValueError: Another word, or no share.
+      ArgumentError: Anything else.
     """
-    if interval not in INTERVALS:
-        raise ValueError(f"interval is {interval!r}; give one of {', '.join(INTERVALS)}.")
-    is_number = isinstance(confidence, int | float | np.number) and not isinstance(confidence, bool)
-    if not is_number or not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence!r}; give a number between 0 and 1, such as 0.95.")
-
-
-def rounded(mean: float, error: float) -> str:
-    """Say a mean with its standard error, both to the second digit of the error, or to whole numbers.
-
-    Args:
-      mean: The mean.
-      error: Its standard error; nan or 0 = the mean alone, to four digits.
-
-    Returns:
-      Such as ``"0.1206 ± 0.0031"``.
-    """
-    if not (math.isfinite(mean) and math.isfinite(error)) or error == 0:
-        return f"{mean:.4g}"
-    digits = max(1 - math.floor(math.log10(error)), 0)
-    if digits > 8:
-        return f"{mean:.4g} ± {error:.2g}"
-    return f"{mean:.{digits}f} ± {error:.{digits}f}"
+    checks.one_of(interval, "interval", INTERVALS)
+    checks.number(confidence, "confidence", above=0, below=1, allowed="a number between 0 and 1, such as 0.95")
 
 
 def _are_folds(folds: Sequence[Any] | None) -> bool:
     return folds is not None and all(fold is not None for fold in folds) and len(set(folds)) > 1
 
 
-def _share(num: int, folds: Sequence[Any] | None, num_folds: int | None) -> float:
-    """Variance of the mean of ``num`` units over the variance of one."""
+def _variance_ratio(num: int, folds: Sequence[Any] | None, num_folds: int | None) -> float:
+    """Return the variance of the mean of ``num`` units, divided by the variance of one unit."""
     if not _are_folds(folds):
         return 1 / num
     return 1 / num + 1 / (max(num_folds or 0, num) - 1)
@@ -255,20 +238,20 @@ def _bootstrap(units: np.ndarray, confidence: float) -> tuple[float, float]:
         return float(units[0]), float(units[0])
     from scipy import stats
 
-    found = stats.bootstrap(  # BCa is its default
+    ends = stats.bootstrap(  # its default is BCa
         (units,),
         np.mean,
         confidence_level=confidence,
         random_state=np.random.default_rng(_SEED),  # pyright: ignore[reportCallIssue]
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(ends.low), float(ends.high)
 
 
 def _halves(num: int) -> list[list[int]]:
-    """First halves of the splits; of an even number, each split once."""
+    """Return one half of each split; for an even number of replicates, each split once."""
     size = num // 2
-    if math.comb(num, size) <= _SPLITS:
-        every = [list(half) for half in itertools.combinations(range(num), size)]
-        return [half for half in every if 2 * size < num or half[0] == 0]
+    if math.comb(num, size) <= _MAX_SPLITS:
+        halves = [list(half) for half in itertools.combinations(range(num), size)]
+        return [half for half in halves if 2 * size < num or half[0] == 0]
     generator = np.random.default_rng(_SEED)
-    return [generator.permutation(num)[:size].tolist() for _ in range(_SPLITS)]
+    return [generator.permutation(num)[:size].tolist() for _ in range(_MAX_SPLITS)]

@@ -1,99 +1,72 @@
-"""Units, as the axes of a plot name them: of each coefficient of each rule, and of each metric."""
+"""Labels of axes, with the unit of each coefficient and each metric."""
 
 import re
 from collections.abc import Iterable
 
-RATE = "1 / (step · learning rate)"
-SECOND, FIRST = "loss / weight²", "loss / weight"
-
-COEFFICIENTS: dict[str, dict[str, str]] = {
-    "NoDecay": {},
-    "L2": {"coefficient": SECOND},
-    "L1": {"coefficient": FIRST},
-    "ElasticNet": {"l1_coefficient": FIRST, "l2_coefficient": SECOND},
-    "Huber": {"coefficient": SECOND, "delta": "weight"},
-    "Elimination": {"coefficient": "loss", "scale": "weight"},
-    "Orthogonal": {"coefficient": "loss"},
-    "Spectral": {"coefficient": SECOND},
-    "TowardAnchor": {"coefficient": f"{SECOND}, or {RATE} if decoupled"},
-    "Decoupled": {"coefficient": RATE},
-    "Independent": {"coefficient": "1 / step"},
-    "Corrected": {"coefficient": RATE},
-    "Cautious": {"coefficient": RATE},
-    "Stable": {"coefficient": SECOND},
-    "Adaptive": {"coefficient": "weight² / loss"},
-    "ProximalL1": {"coefficient": FIRST},
-    "ProximalL2": {"coefficient": SECOND},
-    "ProximalElasticNet": {"l1_coefficient": FIRST, "l2_coefficient": SECOND},
-    "ProximalGroupLasso": {"coefficient": FIRST},
-    "Lp": {"coefficient": "weight^(2 - p) / (step · learning rate)", "p": "no unit"},
-    "MaxNorm": {"bound": "weight"},
-    "NormControl": {"coefficient": "1 / step", "ratio": "no unit"},
-    "Constrained": {"bound": "weight²", "update_rate": "1 / weight²", "warm_start": "step"},
-    "SelectiveProjection": {"coefficient": "no unit"},
-}
-"""Unit of each coefficient, by the rule's name and the coefficient's."""
+from weightdecay.core import metrics, rule_facts
 
 _LOSSES = {"softmax_cross_entropy": "nats", "sigmoid_cross_entropy": "nats", "squared_error": "target²"}
-_METRICS = {
-    "penalty": "penalty",
-    "weight_norm": "norm of the weights that decay, in units of weight",
-    "zero_fraction": "exact zeros, share of the weights that decay",
-}
-_SPLITS = {"validation": "validation", "train": "training", "test": "test"}
-_FIELDS = "|".join(sorted({name for rule in COEFFICIENTS.values() for name in rule}))
-_COLUMN = re.compile(rf"(?:^|\.)({_FIELDS})(?:\[.*\])?$")
 
 
 def is_coefficient(column: str) -> bool:
-    """Whether a column of a table holds coefficients of a rule.
+    """Whether a column of a table has coefficients of a rule.
 
     Args:
-      column: Such as ``"coefficient"``, ``"delta"``, ``"coefficient[Dense_0.kernel]"`` or ``"L2.coefficient"``.
+      column: Name such as ``"coefficient"``, ``"delta"``, ``"coefficient[Dense_0.kernel]"`` or ``"L2.coefficient"``.
 
     Returns:
-      Whether it does.
+      Whether it has.
 
     Examples:
+      >>> import weightdecay.decay  # enters the names and units of its coefficients
       >>> [is_coefficient(name) for name in ("delta", "coefficient[Dense_[12].kernel]", "learning_rate")]
       [True, True, False]
     """
-    return _COLUMN.search(column) is not None
+    return _match(column) is not None
 
 
 def of_coefficient(rule: str, column: str = "coefficient") -> str:
-    """Unit of a coefficient.
+    """Return the unit of a coefficient.
 
     Args:
-      rule: Name of the rule, with its mask where it has one of its own (``"L2 on first"``), or several (``"L2 + L1"``).
+      rule: Name of the rule, with its mask if it has its own (``"L2 on first"``), or of several rules (``"L2 + L1"``).
       column: As for `is_coefficient`.
 
     Returns:
-      The unit; ``"the unit of its rule"`` for a rule that is not known here.
+      The unit; ``"the unit of its rule"`` for an unknown rule.
 
     Examples:
+      >>> import weightdecay.decay  # enters the names and units of its coefficients
       >>> of_coefficient("Decoupled")
       '1 / (step · learning rate)'
       >>> of_coefficient("L2 on first + ProximalL1", "ProximalL1.coefficient")
       'loss / weight'
     """
-    found = _COLUMN.search(column)
+    found = _match(column)
     one_of_several = re.match(r"(\w+?)_?(?:\(\d+\)|_on_.*)?\.", column) if found and found.start() > 0 else None
     name = one_of_several.group(1) if one_of_several else re.split(r"\W", rule, maxsplit=1)[0]
-    fields = COEFFICIENTS.get(name, {})
-    unit = fields.get(found.group(1)) if found else None
-    # A rule's only coefficient goes by the name "coefficient", whatever the rule calls it.
-    return unit or (next(iter(fields.values())) if len(fields) == 1 else "the unit of its rule")
+    facts = rule_facts.of_rule(name)
+    if facts is None:
+        return "the unit of its rule"
+    # The only coefficient of a rule has the column "coefficient", whatever the field of the rule is called.
+    field = facts.names[0] if len(facts.names) == 1 else found.group(1) if found else None
+    return facts.units.get(field or "", "the unit of its rule")
+
+
+def _match(column: str) -> re.Match[str] | None:
+    """Match the name of a coefficient in the name of a column."""
+    names = "|".join(map(re.escape, sorted({"coefficient", *rule_facts.coefficient_names()})))
+    return re.search(rf"(?:^|\.)({names})(?:\[.*\])?$", column)
 
 
 def axis_of_coefficients(rules: Iterable[tuple[str, str]]) -> str:
-    """Label of an axis along which coefficients go.
+    """Return the label of an axis of coefficients.
 
     Args:
-      rules: Names of rules, and the column of each one's coefficient.
+      rules: Pairs of a rule's name and the column of its coefficient.
 
     Returns:
-      The label, with a unit for each rule.
+      The label, with the unit of each rule.
 
     Examples:
       >>> axis_of_coefficients([("L2", "coefficient")])
@@ -116,23 +89,23 @@ def axis_of_coefficients(rules: Iterable[tuple[str, str]]) -> str:
 
 
 def of_loss(loss: str | None) -> str:
-    """Unit of a data loss.
+    """Return the unit of a data loss.
 
     Args:
-      loss: Its name; None where it is not known.
+      loss: Its name; None = unknown.
 
     Returns:
       The unit.
     """
-    return _LOSSES.get(loss or "", "unit of the loss")
+    return _LOSSES.get(loss or "", metrics.LOSS_UNIT)
 
 
 def axis_of_metric(metric: str, loss: str | None = None) -> str:
-    """Label of an axis along which a metric goes.
+    """Return the label of an axis of a metric.
 
     Args:
       metric: Name of a variable of the dataset, or of a column of the table.
-      loss: Name of the data loss, for its unit; None where it is not known.
+      loss: Name of the data loss, for its unit; None = unknown.
 
     Returns:
       The label.
@@ -141,10 +114,6 @@ def axis_of_metric(metric: str, loss: str | None = None) -> str:
       >>> axis_of_metric("validation_loss", "softmax_cross_entropy")
       'validation loss, nats'
       >>> axis_of_metric("train_accuracy")
-      'training accuracy, share of examples'
+      'training accuracy, fraction of examples'
     """
-    split, _, rest = metric.partition("_")
-    name = f"{_SPLITS[split]} {rest.replace('_', ' ')}" if split in _SPLITS and rest else metric.replace("_", " ")
-    if metric in ("penalty", "generalization_gap") or rest == "loss":
-        return f"{name}, {of_loss(loss)}"
-    return _METRICS.get(metric, f"{name}, share of examples" if rest == "accuracy" else f"{name}, its own unit")
+    return metrics.axis_label(metric, of_loss(loss))

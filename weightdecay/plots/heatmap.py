@@ -1,4 +1,4 @@
-"""A metric over coefficient and learning rate, with the lines along which the time scale of the decay is one."""
+"""A metric over coefficient and learning rate, with lines of equal time scale."""
 
 import math
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from weightdecay.core import rule_facts
+from weightdecay.core.checks import ArgumentError
 from weightdecay.core.metrics import lower_is_better
+from weightdecay.core.text import suggestion
 from weightdecay.plots import axis_labels, style, table_lines
-from weightdecay.plots.chosen import Chosen
+from weightdecay.plots.table_lines import Chosen, RateMap
 
-_BY_RATE = ("Decoupled", "Corrected", "Cautious")
-_BY_STEP = ("Independent",)
-_WORST_SHOWN = 2.5  # times the best loss; what is above has the colour of the worst
-_MOST_SCALES = 6
+_MAX_SHOWN = 2.5  # times the best loss; larger losses all have the colour of the worst
+_MAX_TIME_SCALES = 6
 
 
 def heatmap(
@@ -25,99 +26,109 @@ def heatmap(
     loss: str | None = None,
     ax: Any = None,
 ) -> Any:
-    """Plot a metric over coefficient and learning rate of one rule, both logarithmic, a colour a mean.
+    """Plot a metric over coefficient and learning rate of one rule, both logarithmic; the colour is the mean.
 
-    Bright is good, dark is bad, also in grey. A cell is the best over every other axis of the grid, and the legend says
-    so. White lines are those of equal time scale τ, the steps in which decay alone takes the weights to 1/e: τ =
-    1 / (learning rate · coefficient) for `Decoupled`, `Corrected` and `Cautious`, 1 / coefficient for `Independent`. It
-    is what transfers between learning rates, batch sizes and data sizes. Other rules have no such lines: a penalty goes
-    through the preconditioner, so that its time scale depends on the gradients. Lines that only cross the lower left
-    corner, and coefficients of 0, are left out. Where coefficients and learning rates make no product (a random grid),
-    each candidate is a point. Learning rates that are schedules stand in rows by their names, without time scales.
+    Bright is good and dark is bad, also in grey print. For every other axis of the grid a cell shows the best
+    candidate, and the legend names these axes. White lines are lines of equal time scale τ, the number of steps in
+    which decay alone reduces the weights to 1/e: τ = 1 / (learning rate · coefficient) for `Decoupled`, `Corrected` and
+    `Cautious`, and 1 / coefficient for `Independent`. The time scale is what transfers between learning rates, batch
+    sizes and data sizes. Other rules have no such lines: the preconditioner acts on a penalty too, so that its time
+    scale depends on the gradients. Lines that only cross the lower left corner, and coefficients of 0, are left out. If
+    the candidates do not form a product of coefficients and learning rates (a random grid), each candidate is a point.
+    Schedules of the learning rate have a row each, labelled by their text, and no time scales.
 
     Args:
-      table: As ``result.table()`` makes it.
-      metric: A column of it that is no hyperparameter.
-      decay: Name of a rule; None: that of the chosen candidate where it has several learning rates, else of the
-        rule with most cells.
+      table: The table, as ``result.table()`` returns it.
+      metric: A column of the table that is not a hyperparameter.
+      decay: Name of a rule; None: the rule of the chosen candidate if it has several learning rates, else the rule with
+        the most cells.
       chosen: The chosen candidate, whose cell is ringed; None rings nothing.
       loss: Name of the data loss, for its unit.
-      ax: Matplotlib axes; None makes new ones.
+      ax: Matplotlib axes; None makes new axes.
 
     Returns:
-      The axes; the colour bar stands beside them.
+      The axes; the colour bar is next to them.
 
     Raises:
-      ValueError: No such rule or metric, a single learning rate, or no coefficient above 0.
+      ArgumentError: No such rule or metric, only one learning rate, or no coefficient above 0.
 
     References:
       Wang & Aitchison, How to set AdamW's weight decay as you scale model and dataset size, 2024.
     """
     if metric in table_lines.hyperparameters(table) or metric not in table:
-        raise ValueError(f"metric is {metric!r}; give a metric of the table, such as 'validation_loss'.")
+        raise ArgumentError(
+            "metric",
+            f"metric is {metric!r}; give a metric of the table, such as 'validation_loss'."
+            f"{suggestion(str(metric), map(str, table.columns))}",
+        )
     decay = _rule(table, decay, chosen)
-    found = table_lines.over_learning_rates(table, metric, decay)
-    own = table.loc[list(table["decay"] == decay)]
-    if found.column is None or not len(found.coefficients):
-        raise ValueError(f"decay is {decay!r}, which has no coefficient above 0 here; give another rule of the grid.")
-    if len(found.names) < 2:
-        raise ValueError(
-            f"decay is {decay!r}, whose candidates have one learning rate, {next(iter(found.names), '')}; a heat map "
-            "takes several: add an axis learning_rate=[1e-3, 3e-3] to the grid, or use plot_path."
+    cells = table_lines.over_learning_rates(table, metric, decay)
+    if cells.column is None or not len(cells.coefficients):
+        raise ArgumentError(
+            "decay", f"decay is {decay!r}, which has no coefficient above 0 here; give another rule of the grid."
+        )
+    if len(cells.names) < 2:
+        raise ArgumentError(
+            "decay",
+            f"decay is {decay!r}, whose candidates have one learning rate, {next(iter(cells.names), '')}; a heat map "
+            "needs several: add an axis learning_rate=[1e-3, 3e-3] to the grid, or use plot_path.",
         )
     ax = style.axes(ax)
-    scheduled = any(not _is_number(name) for name in found.names)
-    y = np.arange(len(found.rates), dtype=float) if scheduled else found.rates
-    image, clipped = _draw(ax, found, found.values(table, metric), y, metric, scheduled=scheduled)
-    style.set_ticks(ax.xaxis, style.ticks_among(found.coefficients))
-    if scheduled:
-        ax.set_yticks(y, found.names)
+    has_schedules = any(not _is_number(name) for name in cells.names)
+    y = np.arange(len(cells.rates), dtype=float) if has_schedules else cells.rates
+    image, is_clipped = _draw(ax, cells, cells.values(table, metric), y, metric, has_schedules=has_schedules)
+    style.set_ticks(ax.xaxis, style.ticks_among(cells.coefficients))
+    if has_schedules:
+        ax.set_yticks(y, cells.names)
     else:
-        style.set_ticks(ax.yaxis, style.ticks_among(found.rates))
-    labelled = not scheduled and _draw_time_scales(ax, decay)
+        style.set_ticks(ax.yaxis, style.ticks_among(cells.rates))
+    has_time_scales = not has_schedules and _draw_time_scales(ax, decay)
     if chosen is not None:
-        place = next((place for place, number in found.candidates.items() if number == chosen.number), None)
-        if place is not None:
-            _ring(ax, found, y, place, f"chosen: {chosen.decay}", scheduled=scheduled)
-    bar = ax.figure.colorbar(image, ax=ax, pad=0.09 if labelled else 0.03, extend="max" if clipped else "neither")
+        cell = next((cell for cell, number in cells.candidates.items() if number == chosen.number), None)
+        if cell is not None:
+            _ring(ax, cells, y, cell, f"chosen: {chosen.decay}", has_schedules=has_schedules)
+    pad, extend = 0.09 if has_time_scales else 0.03, "max" if is_clipped else "neither"
+    bar = ax.figure.colorbar(image, ax=ax, pad=pad, extend=extend)
     bar.set_label(style.wrapped(axis_labels.axis_of_metric(metric, loss), 45.0))
-    notes = [f"best over {', '.join(name.replace('_', ' ') for name in found.best_over)}"] if found.best_over else []
-    if (own[found.column].to_numpy(float) == 0).any():
-        notes.append("coefficient 0 is left out")
+    has_zero = (table.loc[list(table["decay"] == decay), cells.column].to_numpy(float) == 0).any()
     style.finish(
         ax,
-        axis_labels.axis_of_coefficients([(decay, found.column)]),
-        "learning rate, schedule" if scheduled else "learning rate, in the unit of its optimizer",
-        notes,
-        above=3.0 if labelled else 0.4,
+        axis_labels.axis_of_coefficients([(decay, cells.column)]),
+        "learning rate, schedule" if has_schedules else "learning rate, in the unit of its optimizer",
+        style.notes_on(cells.best_over, "coefficient 0 is left out" if has_zero else ""),
+        above=3.0 if has_time_scales else 0.4,
     )
     ax.spines[["top", "right"]].set_visible(True)
     return ax
 
 
 def rules(table: pd.DataFrame) -> list[str]:
-    """Rules that a heat map can be made of: those with several learning rates and a coefficient above 0.
+    """Return the rules that a heat map can show: those with several learning rates and a coefficient above 0.
 
     Args:
-      table: As ``result.table()`` makes it.
+      table: The table, as ``result.table()`` returns it.
 
     Returns:
-      Their names, the one with most cells first.
+      Their names, the one with the most cells first.
     """
     sizes = {}
     for decay in dict.fromkeys(table["decay"]) if "learning_rate" in table else ():
-        found = table_lines.over_learning_rates(table, "validation_loss", decay)
-        if len(found.names) > 1:
-            sizes[decay] = len(found.candidates)
+        cells = table_lines.over_learning_rates(table, "validation_loss", decay)
+        if len(cells.names) > 1:
+            sizes[decay] = len(cells.candidates)
     return sorted(sizes, key=lambda decay: -sizes[decay])
 
 
 def _rule(table: pd.DataFrame, decay: str | None, chosen: Chosen | None) -> str:
-    """The rule that is meant."""
+    """Return the rule that is drawn."""
     known = list(dict.fromkeys(table["decay"]))
     if decay is not None:
         if decay not in known:
-            raise ValueError(f"decay is {decay!r}; give the name of a rule of the grid: {', '.join(known)}.")
+            raise ArgumentError(
+                "decay",
+                f"decay is {decay!r}; give the name of a rule of the grid: {', '.join(known)}."
+                f"{suggestion(str(decay), known)}",
+            )
         return decay
     possible = rules(table)
     if chosen is not None and chosen.decay.name in possible:
@@ -126,67 +137,71 @@ def _rule(table: pd.DataFrame, decay: str | None, chosen: Chosen | None) -> str:
 
 
 def _draw(
-    ax: Any, found: table_lines.Map, values: np.ma.MaskedArray, y: np.ndarray, metric: str, *, scheduled: bool
+    ax: Any, cells: RateMap, values: np.ma.MaskedArray, y: np.ndarray, metric: str, *, has_schedules: bool
 ) -> tuple[Any, bool]:
-    """Draw cells, or points where most cells would be empty; whether the worst share a colour."""
+    """Draw cells, or points where most cells would be empty.
+
+    Returns:
+      What the colour bar belongs to, and whether the worst losses share a colour.
+    """
     from matplotlib.colors import Normalize
 
     shown = np.ma.masked_invalid(values)
     low, high = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
-    clipped = metric.endswith("loss") and 0 < _WORST_SHOWN * low < high
-    norm = Normalize(low, _WORST_SHOWN * low if clipped else high)
+    is_clipped = metric.endswith("loss") and 0 < _MAX_SHOWN * low < high
+    norm = Normalize(low, _MAX_SHOWN * low if is_clipped else high)
     looks = {"norm": norm, "cmap": "viridis_r" if lower_is_better(metric) else "viridis"}
-    x_edges, y_edges = _edges(found.coefficients), np.arange(len(y) + 1) - 0.5 if scheduled else _edges(y)
+    x_edges, y_edges = _edges(cells.coefficients), np.arange(len(y) + 1) - 0.5 if has_schedules else _edges(y)
     ax.set_xscale("log")
-    ax.set_yscale("linear" if scheduled else "log")
-    if _is_scattered(found):
-        x_edges, y_edges = _margins(found.coefficients), y_edges if scheduled else _margins(y)
+    ax.set_yscale("linear" if has_schedules else "log")
+    if _is_scattered(cells):
+        x_edges, y_edges = _margins(cells.coefficients), y_edges if has_schedules else _margins(y)
     ax.set_xlim(x_edges[0], x_edges[-1])
     ax.set_ylim(y_edges[0], y_edges[-1])
-    died = [place for place in found.candidates if not np.isfinite(values[place])]
-    if _is_scattered(found):
-        places = [place for place in found.candidates if place not in died]
-        xs, ys = ([found.coefficients[column] for _, column in places], [y[row] for row, _ in places])
+    diverged = [cell for cell in cells.candidates if not np.isfinite(values[cell])]
+    if _is_scattered(cells):
+        finite = [cell for cell in cells.candidates if cell not in diverged]
+        xs, ys = ([cells.coefficients[column] for _, column in finite], [y[row] for row, _ in finite])
         image = ax.scatter(
-            xs, ys, c=[values[place] for place in places], s=42, edgecolors="black", linewidths=0.6, **looks
+            xs, ys, c=[values[cell] for cell in finite], s=42, edgecolors="black", linewidths=0.6, **looks
         )
-        if died:
-            xs, ys = ([found.coefficients[column] for _, column in died], [y[row] for row, _ in died])
+        if diverged:
+            xs, ys = ([cells.coefficients[column] for _, column in diverged], [y[row] for row, _ in diverged])
             ax.plot(xs, ys, "x", color="black", markersize=6, label="diverged, or not finite")
-        return image, clipped
+        return image, is_clipped
     image = ax.pcolormesh(x_edges, y_edges, shown, **looks)
-    for row, column in died:
+    for row, column in diverged:
         ax.add_patch(
             _cell(x_edges, y_edges, row, column, facecolor="0.92", edgecolor="0.45", hatch="////", linewidth=0)
         )
-    if died:
+    if diverged:
         ax.patches[-1].set_label("diverged, or not finite")
-    _write(ax, found, y, shown, image)
-    return image, clipped
+    _write(ax, cells, y, shown, image)
+    return image, is_clipped
 
 
-def _is_scattered(found: table_lines.Map) -> bool:
-    """Whether coefficients and learning rates make no product, as in a random grid."""
-    return len(found.rates) * len(found.coefficients) > 3 * len(found.candidates)
+def _is_scattered(cells: RateMap) -> bool:
+    """Whether the candidates do not form a product of coefficients and learning rates, as in a random grid."""
+    return len(cells.rates) * len(cells.coefficients) > 3 * len(cells.candidates)
 
 
-def _write(ax: Any, found: table_lines.Map, y: np.ndarray, shown: np.ma.MaskedArray, image: Any) -> None:
-    """Write the numbers into the cells where they fit, black or white, whichever stands out more."""
+def _write(ax: Any, cells: RateMap, y: np.ndarray, shown: np.ma.MaskedArray, image: Any) -> None:
+    """Write the numbers into the cells if there is space, in black or white, whichever has more contrast."""
     width, height = style.size(ax)
     size = 8.0
-    words = {place: f"{float(shown[place]):.3g}" for place in found.candidates if shown[place] is not np.ma.masked}
-    longest = max(map(len, words.values()), default=0)
-    room = 0.72 * width / len(found.coefficients), 0.62 * height / len(found.rates)
-    if longest * 0.66 * size / 72 > room[0] or 1.7 * size / 72 > room[1]:
+    numbers = {cell: f"{float(shown[cell]):.3g}" for cell in cells.candidates if shown[cell] is not np.ma.masked}
+    longest = max(map(len, numbers.values()), default=0)
+    space = 0.72 * width / len(cells.coefficients), 0.62 * height / len(cells.rates)
+    if longest * 0.66 * size / 72 > space[0] or 1.7 * size / 72 > space[1]:
         return
-    for (row, column), word in words.items():
+    for (row, column), number in numbers.items():
         red, green, blue, _ = colour = image.to_rgba(float(shown[row, column]))
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
         luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
         ax.text(
-            found.coefficients[column],
+            cells.coefficients[column],
             y[row],
-            word,
+            number,
             ha="center",
             va="center",
             fontsize=size,
@@ -197,40 +212,51 @@ def _write(ax: Any, found: table_lines.Map, y: np.ndarray, shown: np.ma.MaskedAr
 
 
 def _draw_time_scales(ax: Any, decay: str) -> bool:
-    """Draw the lines of equal time scale, each with its steps where it leaves the map at the top or the right."""
+    """Draw lines of equal time scale, each labelled with its steps at its end.
+
+    Returns:
+      Whether any line was drawn.
+    """
     from matplotlib import patheffects
 
-    if decay not in (*_BY_RATE, *_BY_STEP):
+    facts = rule_facts.of_rule(decay)
+    if facts is None or facts.removed_fraction is None:
         return False
     left, right, bottom, top = *ax.get_xlim(), *ax.get_ylim()
-    # A line goes from (1 / (scale · top), top) down to (right, 1 / (scale · right)).
-    ends = (1 / (top * right), 1 / min(top * left, bottom * right))
-    if decay in _BY_STEP:
-        ends = (1 / right, 1 / left)
+    # Fraction that a coefficient of 1 removes at the ends of the axis; a coefficient c has the time scale
+    # 1 / (fraction · c).
+    at_bottom, at_top_rate = float(facts.removed_fraction(bottom)), float(facts.removed_fraction(top))
+    if min(at_bottom, at_top_rate) <= 0:
+        return False
+    ends = (1 / (at_top_rate * right), 1 / min(at_top_rate * left, at_bottom * right))
     powers = range(math.floor(math.log10(ends[0]) + 1e-6) + 1, math.ceil(math.log10(ends[1]) - 1e-6))
-    scales = [10.0**power for power in powers][:: math.ceil(max(1, len(powers)) / _MOST_SCALES)]
+    scales = [10.0**power for power in powers][:: math.ceil(max(1, len(powers)) / _MAX_TIME_SCALES)]
     if not scales:
         scales = [10 ** float(np.mean(np.log10(ends)))]
     halo = [patheffects.withStroke(linewidth=2.4, foreground="black")]
-    for place, scale in enumerate(scales):
+    for index, scale in enumerate(scales):
         rates = np.array([bottom, top])
-        coefficients = 1 / (scale * rates) if decay in _BY_RATE else np.full(2, 1 / scale)
+        coefficients = 1 / (scale * np.array([at_bottom, at_top_rate]))
         ax.plot(
             coefficients,
             rates,
             color="white",
             linewidth=1.1,
             path_effects=halo,
-            label="" if place else "equal time scale τ",
+            label="" if index else "equal time scale τ",
             scalex=False,
             scaley=False,
             gid=f"time scale {scale:g}",
         )
         at_top = left <= coefficients[1] <= right
-        where = (coefficients[1], top) if at_top else (right, 1 / (scale * right))
+        # Straight on logarithmic axes, as every power of the learning rate is.
+        end = (coefficients[1], top)
+        if not at_top:
+            position = np.interp(-math.log(right), -np.log(coefficients), np.log(rates))
+            end = (right, math.exp(float(position)))
         ax.annotate(
             style.numbers([scale])[0],
-            where,
+            end,
             (0, 3) if at_top else (3, 0),
             textcoords="offset points",
             ha="center" if at_top else "left",
@@ -250,16 +276,14 @@ def _draw_time_scales(ax: Any, decay: str) -> bool:
     return True
 
 
-def _ring(
-    ax: Any, found: table_lines.Map, y: np.ndarray, place: tuple[int, int], label: str, *, scheduled: bool
-) -> None:
-    """Ring a cell, or a point."""
-    row, column = place
-    if _is_scattered(found):
+def _ring(ax: Any, cells: RateMap, y: np.ndarray, cell: tuple[int, int], label: str, *, has_schedules: bool) -> None:
+    """Draw a ring around a cell or a point."""
+    row, column = cell
+    if _is_scattered(cells):
         looks = {"markersize": 12, "markerfacecolor": "none", "markeredgecolor": "black", "markeredgewidth": 1.6}
-        ax.plot(found.coefficients[column], y[row], "o", label=label, zorder=5, **looks)
+        ax.plot(cells.coefficients[column], y[row], "o", label=label, zorder=5, **looks)
         return
-    x_edges, y_edges = _edges(found.coefficients), np.arange(len(y) + 1) - 0.5 if scheduled else _edges(y)
+    x_edges, y_edges = _edges(cells.coefficients), np.arange(len(y) + 1) - 0.5 if has_schedules else _edges(y)
     for width, colour, name in ((4.5, "white", ""), (2.2, "black", label)):
         ring = _cell(x_edges, y_edges, row, column, fill=False, edgecolor=colour, linewidth=width, label=name, zorder=5)
         ax.add_patch(ring).set_clip_on(False)
@@ -273,7 +297,7 @@ def _cell(x_edges: np.ndarray, y_edges: np.ndarray, row: int, column: int, **loo
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
-    """Edges of the cells around values on a logarithmic axis; those of a single one lie a factor √10 apart."""
+    """Compute the edges of the cells around values on a logarithmic axis; a single cell is a factor √10 wide."""
     logs = np.log10(centres)
     if len(logs) == 1:
         return 10 ** (logs[0] + np.array([-0.25, 0.25]))
@@ -282,14 +306,14 @@ def _edges(centres: np.ndarray) -> np.ndarray:
 
 
 def _margins(values: np.ndarray) -> np.ndarray:
-    """Ends of a logarithmic axis a twentieth of its length beyond the values."""
+    """Compute the ends of a logarithmic axis that extends a twentieth of its length beyond the values."""
     low, high = np.log10(values[[0, -1]])
     return 10 ** np.array([low - 0.05 * (high - low) - 0.02, high + 0.05 * (high - low) + 0.02])
 
 
-def _is_number(word: str) -> bool:
+def _is_number(name: str) -> bool:
     try:
-        float(word)
+        float(name)
     except ValueError:
         return False
     return True

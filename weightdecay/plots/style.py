@@ -1,6 +1,6 @@
-"""What all plots share: colours for the colour-blind, markers and dashes for grey print, ticks that do not overlap.
+"""What all plots share: colours that colour-blind readers can tell apart, markers and dashes for grey prints, ticks.
 
-A legend stands above its axes, where it covers nothing.
+The legend is above the axes, where it covers no data, and a title that the user sets is above the legend.
 """
 
 import math
@@ -12,21 +12,24 @@ from typing import Any
 import numpy as np
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe & Ito's palette, without its yellow, which paper swallows."""
+"""The palette of Okabe & Ito without its yellow, which is hard to see on paper."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", "--", "-.", ":")
 GREY = "0.35"
-MOST_ENTRIES = 14  # of a legend; the others are counted
-_MOST_ROWS = 8  # of a legend
-_MOST_TICKS = 6
-_LONGEST_LABEL = 60  # characters of an entry of a legend
+STEP_LABEL = "training step, number of updates"
+"""Label of an axis of training steps."""
+MAX_LEGEND_ENTRIES = 14
+"""Maximum number of entries of a legend; further entries are only counted."""
+_MAX_LEGEND_ROWS = 8
+_MAX_TICKS = 6
+_MAX_LABEL_LENGTH = 60  # characters of a legend entry
 
 
 def axes(ax: Any) -> Any:
-    """Axes to draw in, in a figure that keeps room for a legend.
+    """Return axes whose figure leaves room for a legend.
 
     Args:
-      ax: Matplotlib axes, whose figure gets the constrained layout where it has none; None makes new ones.
+      ax: Matplotlib axes; their figure gets the constrained layout if it has no layout engine. None makes new axes.
 
     Returns:
       The axes.
@@ -40,15 +43,15 @@ def axes(ax: Any) -> Any:
     return ax
 
 
-def style(colour: int, dash: int = 0) -> dict[str, Any]:
-    """Looks of a line: colour and marker of the first number, dashes of the second.
+def line_style(colour: int, dash: int = 0) -> dict[str, Any]:
+    """Return the style of a line: colour and marker by the first number, dashes by the second.
 
     Args:
-      colour: From 0; there are seven colours, and nine markers, so that 63 pairs differ.
-      dash: From 0.
+      colour: Counted from 0. There are seven colours and nine markers, which gives 63 different pairs.
+      dash: Counted from 0.
 
     Returns:
-      Arguments of ``ax.plot``.
+      Keyword arguments of ``ax.plot``.
     """
     return {
         "color": COLOURS[colour % len(COLOURS)],
@@ -60,17 +63,17 @@ def style(colour: int, dash: int = 0) -> dict[str, Any]:
 
 
 def band(ax: Any, x: Any, mean: Any, error: Any, colour: Any) -> bool:
-    """Shade one standard error around a line.
+    """Shade a band of one standard error around a line.
 
     Args:
-      ax: Axes.
+      ax: Matplotlib axes.
       x: Shape ``(points,)``.
       mean: Shape ``(points,)``.
-      error: Shape ``(points,)``; nan where there is none.
-      colour: Of the line.
+      error: Standard errors, shape ``(points,)``; nan = unknown, drawn as 0.
+      colour: Colour of the line.
 
     Returns:
-      Whether there was any error to draw.
+      Whether any error is above 0, that is, whether a band was drawn.
     """
     if not (np.nan_to_num(error) > 0).any():
         return False
@@ -79,14 +82,14 @@ def band(ax: Any, x: Any, mean: Any, error: Any, colour: Any) -> bool:
 
 
 def finish(ax: Any, xlabel: str, ylabel: str, notes: Sequence[str] = (), *, above: float = 0.4) -> Any:
-    """Label the axes, and put the legend above them.
+    """Label the axes and put the legend above them.
 
     Args:
-      ax: Axes.
-      xlabel: Label with a unit.
-      ylabel: Label with a unit.
-      notes: What is said above the legend.
-      above: Distance of the legend from the axes, in heights of its letters.
+      ax: Matplotlib axes.
+      xlabel: Label of the x axis, with a unit.
+      ylabel: Label of the y axis, with a unit.
+      notes: Remarks that are printed as the title of the legend.
+      above: Distance between the axes and the legend, in units of the font size.
 
     Returns:
       The axes.
@@ -96,13 +99,13 @@ def finish(ax: Any, xlabel: str, ylabel: str, notes: Sequence[str] = (), *, abov
     ax.set_ylabel(wrapped(ylabel, height * 12.5))
     ax.spines[["top", "right"]].set_visible(False)
     handles, labels = ax.get_legend_handles_labels()
-    labels = [textwrap.shorten(label, _LONGEST_LABEL, placeholder=" ...") for label in labels]
+    labels = [textwrap.shorten(label, _MAX_LABEL_LENGTH, placeholder=" ...") for label in labels]
     columns = int(max(1, width * 14 // (max(map(len, labels), default=1) + 7)))
-    most = min(MOST_ENTRIES, _MOST_ROWS * columns)
+    most = min(MAX_LEGEND_ENTRIES, _MAX_LEGEND_ROWS * columns)
     if len(handles) > most:
-        kept = most - 4  # the last three are what is marked: no decay, what diverged, the choice
+        kept = most - 4  # The last three mark no decay, diverged candidates and the chosen candidate.
         labels = [*labels[:kept], f"and {len(handles) - kept - 3} others", *labels[-3:]]
-        handles = [*handles[:kept], _nothing(), *handles[-3:]]
+        handles = [*handles[:kept], _invisible_handle(), *handles[-3:]]
     if handles or notes:
         ax.legend(
             handles,
@@ -118,26 +121,29 @@ def finish(ax: Any, xlabel: str, ylabel: str, notes: Sequence[str] = (), *, abov
             frameon=False,
             handlelength=2.6,
         )
+        _reserve_legend_space(ax)
     return ax
 
 
-def say_nothing_there(ax: Any, values: Any) -> None:
-    """Say so in axes where no value is finite.
+def mark_empty(ax: Any, values: Any) -> None:
+    """Write "no finite value" into axes that show no finite value.
 
     Args:
-      ax: Axes.
-      values: What would be drawn.
+      ax: Matplotlib axes.
+      values: The values that were drawn.
     """
     if not np.isfinite(np.asarray(values, float)).any():
         ax.text(0.5, 0.5, "no finite value", transform=ax.transAxes, ha="center", va="center", color=GREY)
 
 
 def coefficient_axis(ax: Any, coefficients: Any) -> None:
-    """Make the x axis logarithmic, with ticks at the coefficients where they are few; 0 stands left of a linear piece.
+    """Make the x axis logarithmic, with ticks at the coefficients if there are few.
+
+    If a coefficient is 0, the axis has a linear piece at the left end, from 0 to the smallest positive coefficient.
 
     Args:
-      ax: Axes.
-      coefficients: All that are drawn, >= 0.
+      ax: Matplotlib axes.
+      coefficients: All coefficients that are drawn, >= 0.
     """
     values = np.unique(np.asarray(coefficients, float))
     values = values[np.isfinite(values)]
@@ -157,33 +163,33 @@ def coefficient_axis(ax: Any, coefficients: Any) -> None:
 
 
 def ticks_among(values: np.ndarray) -> list[float]:
-    """Ticks of a logarithmic axis, at most six.
+    """Choose at most six ticks for a logarithmic axis.
 
     Args:
-      values: What is drawn, ascending, > 0.
+      values: The values that are drawn, ascending, > 0.
 
     Returns:
-      The values themselves, or every second ... of them, where they are evenly spaced; else powers of ten, or a few
-      plain numbers within a decade.
+      If the values are evenly spaced: the values themselves, or every second, third, ... of them. Otherwise powers of
+      ten, or, within one decade, the two ends and their geometric mean.
     """
     logs = np.log10(values)
     if len(values) == 1:
         return [float(values[0])]
     gaps = np.diff(logs)
-    if gaps.min() > 0.6 * gaps.max() and len(values) <= 4 * _MOST_TICKS:
-        return [float(v) for v in values[:: math.ceil(len(values) / _MOST_TICKS)]]
+    if gaps.min() > 0.6 * gaps.max() and len(values) <= 4 * _MAX_TICKS:
+        return [float(v) for v in values[:: math.ceil(len(values) / _MAX_TICKS)]]
     first, last = math.ceil(logs[0] - 1e-9), math.floor(logs[-1] + 1e-9)
     if last - first >= 1:
-        return [10.0**power for power in range(first, last + 1, math.ceil((last - first + 1) / _MOST_TICKS))]
+        return [10.0**power for power in range(first, last + 1, math.ceil((last - first + 1) / _MAX_TICKS))]
     return [float(v) for v in np.geomspace(values[0], values[-1], 3)]
 
 
 def set_ticks(axis: Any, values: Sequence[float | int]) -> None:
-    """Put labelled ticks at values, and no others.
+    """Set labelled ticks at the given values and remove all other ticks.
 
     Args:
-      axis: An axis of axes.
-      values: Where.
+      axis: ``ax.xaxis`` or ``ax.yaxis``.
+      values: Positions of the ticks.
     """
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
@@ -193,13 +199,15 @@ def set_ticks(axis: Any, values: Sequence[float | int]) -> None:
 
 
 def numbers(values: Sequence[float | int]) -> list[str]:
-    r"""Numbers of an axis at three digits: all plain, or all with powers of ten where one of them is long.
+    r"""Format the tick labels of an axis with three digits.
+
+    All labels are plain if every value is 0 or between 0.001 and 10000; otherwise all have powers of ten.
 
     Args:
-      values: Any.
+      values: The numbers.
 
     Returns:
-      One label a value, in matplotlib's mathtext.
+      One label per value, in matplotlib's mathtext.
 
     Examples:
       >>> numbers([0, 0.00316228, 0.1, 1000])
@@ -219,11 +227,11 @@ def numbers(values: Sequence[float | int]) -> list[str]:
 
 
 def logarithmic_y(ax: Any, values: Any) -> None:
-    """Make the y axis logarithmic in plain numbers where all that is drawn is above 0.
+    """Make the y axis logarithmic, with plain numbers at the ticks, if every finite value is above 0.
 
     Args:
-      ax: Axes.
-      values: What is drawn; what is not finite does not count.
+      ax: Matplotlib axes.
+      values: The values that are drawn; values that are not finite are ignored.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
@@ -242,26 +250,26 @@ def logarithmic_y(ax: Any, values: Any) -> None:
 
 
 def wrapped(text: str, width: float) -> str:
-    """Break a text into lines, but never within a unit.
+    """Wrap a text into lines without breaking a unit.
 
     Args:
-      text: Any.
-      width: Characters of a line.
+      text: The text.
+      width: Maximum number of characters per line.
 
     Returns:
-      The lines, joined.
+      The lines, joined by newlines.
     """
-    held = "\N{NO-BREAK SPACE}"
-    whole = re.sub(r"(?<=\S) (?=[/·(])|(?<=[/·]) |(?<=· learning) |(?<=\bin) | (?=in\b)", held, text)
-    lines = textwrap.wrap(whole, max(20, int(width)), break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines).replace(held, " ")
+    fixed_space = "\N{NO-BREAK SPACE}"
+    unbroken = re.sub(r"(?<=\S) (?=[/·(])|(?<=[/·]) |(?<=· learning) |(?<=\bin) | (?=in\b)", fixed_space, text)
+    lines = textwrap.wrap(unbroken, max(20, int(width)), break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(fixed_space, " ")
 
 
 def size(ax: Any) -> tuple[float, float]:
-    """Size of axes, as far as that is known before the figure is laid out.
+    """Estimate the size of axes before the figure is laid out.
 
     Args:
-      ax: Axes.
+      ax: Matplotlib axes.
 
     Returns:
       Width and height in inches.
@@ -272,7 +280,40 @@ def size(ax: Any) -> tuple[float, float]:
     return 0.85 * width / columns, 0.75 * height / rows
 
 
-def _nothing() -> Any:
+def notes_on(best_over: Sequence[str], *others: str) -> list[str]:
+    """Collect the remarks of a legend.
+
+    Args:
+      best_over: Axes of the grid over which each point is the best candidate.
+      *others: Further remarks; empty ones are left out.
+
+    Returns:
+      The remarks.
+    """
+    names = ", ".join(name.replace("_", " ") for name in best_over)
+    return [*([f"best over {names}"] if names else []), *filter(None, others)]
+
+
+def _reserve_legend_space(ax: Any) -> None:
+    """Make matplotlib place the title of the axes above the legend.
+
+    Matplotlib puts a title above everything that it finds in the child axes of its axes. The invisible child axes that
+    are added here always cover the legend.
+    """
+    from matplotlib.transforms import TransformedBbox
+
+    def legend_box(_: Any, renderer: Any) -> Any:
+        legend = ax.get_legend()  # The user may have replaced or removed it.
+        box = ax.bbox if legend is None else legend.get_window_extent(renderer)
+        return TransformedBbox(box, ax.figure.transSubfigure.inverted())
+
+    space = ax.inset_axes((0, 1, 1, 0.1), label="legend space")
+    space.set_axis_off()
+    space.set_navigate(False)
+    space.set_axes_locator(legend_box)
+
+
+def _invisible_handle() -> Any:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], linestyle="none")

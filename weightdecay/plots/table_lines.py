@@ -1,36 +1,59 @@
-"""Lines through a table of candidates: one rule, one learning rate, the best over every other axis of its grid.
+"""Lines and maps through a table of candidates, which the plots draw.
 
-A grid may have any axes, and a plot has two. What is on neither is not averaged over: of the candidates that differ in
-it, the one with the best validation metric stands for all, as it would be chosen.
+A grid may have any number of axes, and a plot has two. Candidates that differ only in an axis that the plot does not
+show are not averaged: the one with the best validation metric is drawn, as it would be chosen.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
+from weightdecay.core import text
 from weightdecay.core.metrics import lower_is_better
 from weightdecay.plots import axis_labels
 
-MOST_LINES = 8  # more cannot be told apart; then the best over the learning rates is shown
+MAX_LINES = 8
+"""Maximum number of lines that can be distinguished; with more, the best over the learning rates is shown."""
 _METRICS = ("penalty", "weight_norm", "zero_fraction", "generalization_gap", "seeds", "diverged")
+
+
+@runtime_checkable
+class Chosen(Protocol):
+    """What a plot needs to know of the chosen candidate, to mark it.
+
+    Attributes:
+      number: Its row in the table.
+      decay: Its rule.
+    """
+
+    @property
+    def number(self) -> int:
+        """Its row in the table."""
+        ...
+
+    @property
+    def decay(self) -> Any:
+        """Its rule."""
+        ...
 
 
 @dataclass(frozen=True)
 class Line:
-    """Candidates of one rule, in the order of their coefficients.
+    """Candidates of one rule, ordered by their coefficients.
 
     Attributes:
-      label: Of the line in a legend.
+      label: Label of the line in a legend.
       rule: Name of the rule.
-      column: Of the table, where the coefficients stand; None for rules without any, whose line is a single point.
-      group: Which of the values is its own that split the lines of a rule, from 0.
-      coefficients: Ascending, shape ``(points,)``; nan where there is none.
+      column: Column of the table that has the coefficients; None for rules without a coefficient, whose line is a
+        single point.
+      group: Index of the line among the lines of its rule, counted from 0.
+      coefficients: Ascending, shape ``(points,)``; nan for rules without a coefficient.
       candidates: Number of the candidate at each point.
-      own: Axes that differ from point to point where each point is one candidate alone, as in a random grid; the points
-        are no curve then.
+      varying: Axes of the grid that change from point to point, if each point is a single candidate, as in a random
+        grid. Such points are not joined.
     """
 
     label: str
@@ -39,14 +62,14 @@ class Line:
     group: int
     coefficients: np.ndarray
     candidates: tuple[int, ...]
-    own: tuple[str, ...] = ()
+    varying: tuple[str, ...] = ()
 
     def values(self, table: pd.DataFrame, metric: str) -> np.ndarray:
         """Return a metric along the line.
 
         Args:
-          table: The one that the line was drawn through.
-          metric: A column of it; nan where it has no such column.
+          table: The table that the line goes through.
+          metric: A column of the table; nan if it has no such column.
 
         Returns:
           Shape ``(points,)``.
@@ -57,42 +80,43 @@ class Line:
 
 
 class Lines(NamedTuple):
-    """Lines through a table, and the axes over which each point is the best."""
+    """Lines through a table, and the axes of the grid over which each point is the best."""
 
     lines: list[Line]
     best_over: tuple[str, ...]
 
 
 def hyperparameters(table: pd.DataFrame) -> list[str]:
-    """Names of the columns that hold hyperparameters: those before the first metric.
+    """Return the names of the columns that have hyperparameters: those before the first metric.
 
     Args:
-      table: As ``result.table()`` makes it.
+      table: The table, as ``result.table()`` returns it.
 
     Returns:
       The names, in order.
     """
     names = [str(name) for name in table.columns]
-    told = [name in _METRICS or name.startswith(("validation_", "train_")) for name in names]
-    return names[: told.index(True)] if True in told else names
+    is_metric = [name in _METRICS or name.startswith(("validation_", "train_")) for name in names]
+    return names[: is_metric.index(True)] if True in is_metric else names
 
 
 def through(table: pd.DataFrame, metric: str, *, split: str | None = "learning_rate") -> Lines:
-    """Lines through the candidates of each rule.
+    """Make lines through the candidates of each rule.
 
     Args:
-      table: As ``result.table()`` makes it.
-      metric: What will be drawn. Where it is a validation metric the best is meant by it, else by the validation loss.
-      split: Axis with a line a value; None, or where that makes more than `MOST_LINES`: the best over it.
+      table: The table, as ``result.table()`` returns it.
+      metric: The metric that is drawn. "The best" is by this metric if it is a validation metric, otherwise by the
+        validation loss.
+      split: Axis of the grid with one line per value. None, or if that gives more than `MAX_LINES`: the best over it.
 
     Returns:
-      The lines, those of rules without a coefficient last.
+      The lines; those of rules without a coefficient come last.
     """
     axes, rows = hyperparameters(table), _rows(table)
     values = list(dict.fromkeys(_value(row, split) for row in rows)) if split in axes else []
-    if len({(row["decay"], _value(row, split)) for row in rows if values and row["decay"] != "NoDecay"}) > MOST_LINES:
+    if len({(row["decay"], _value(row, split)) for row in rows if values and row["decay"] != "NoDecay"}) > MAX_LINES:
         values = []
-    lines, varying = [], set()
+    lines, best_over = [], set()
     for rule in dict.fromkeys(row["decay"] for row in rows):
         column = coefficient_column([row for row in rows if row["decay"] == rule], axes)
         for group, value in enumerate(values or [""]):
@@ -104,62 +128,64 @@ def through(table: pd.DataFrame, metric: str, *, split: str | None = "learning_r
             if not points:
                 continue
             fixed = {"decay", column, *([split, f"{split}_schedule"] if values else [])}
-            varying |= _varying(points.values(), axes, fixed)
-            alone = [alike[0] for alike in points.values()] if max(map(len, points.values())) == 1 else []
-            differing = _varying([alone], axes, fixed)
-            label = "no decay" if rule == "NoDecay" else f"{rule} by {column}" if _unusual(column) else str(rule)
+            best_over |= _differing_axes(points.values(), axes, fixed)
+            singles = [alike[0] for alike in points.values()] if max(map(len, points.values())) == 1 else []
+            differing = _differing_axes([singles], axes, fixed)
+            label = "no decay" if rule == "NoDecay" else str(rule)
+            if column not in (None, "coefficient"):
+                label = f"{rule} by {column}"
             if len(values) > 1:
-                label += f", {str(split).replace('_', ' ')} {_said(value)}"
-            chosen = tuple(_best(alike, metric)["candidate"] for alike in points.values())
-            where = np.array([np.nan if column is None else x for x in points])
-            own = tuple(name for name in axes if name in differing)
-            lines.append(Line(label, str(rule), column, group, where, chosen, own))
+                label += f", {str(split).replace('_', ' ')} {text.short(value)}"
+            candidates = tuple(_best(alike, metric)["candidate"] for alike in points.values())
+            coefficients = np.array([np.nan if column is None else x for x in points])
+            varying = tuple(name for name in axes if name in differing)
+            lines.append(Line(label, str(rule), column, group, coefficients, candidates, varying))
     lines.sort(key=lambda line: line.column is None)
-    return Lines(lines, tuple(name for name in axes if name in varying))
+    return Lines(lines, tuple(name for name in axes if name in best_over))
 
 
-def leading(found: Sequence[Line], table: pd.DataFrame, metric: str) -> list[Line]:
-    """Lines that are told apart where there are more than `MOST_LINES`: those with the best validation metric.
+def leading(lines: Sequence[Line], table: pd.DataFrame, metric: str) -> list[Line]:
+    """Select the lines that are drawn in colour: those with the best validation metric.
 
     Args:
-      found: Lines with coefficients.
-      table: The one that they were drawn through.
+      lines: Lines with coefficients.
+      table: The table that they go through.
       metric: As in `through`.
 
     Returns:
-      At most `MOST_LINES` of them, in their order.
+      At most `MAX_LINES` of the lines, in their order.
     """
-    by = _judge(metric)
-    sign = 1 if lower_is_better(by) else -1
-    best = {line.label: np.nanmin([np.inf, *(sign * line.values(table, by))]) for line in found}
-    kept = sorted(best, key=best.__getitem__)[:MOST_LINES]
-    return [line for line in found if line.label in kept]
+    deciding = _deciding_metric(metric)
+    sign = 1 if lower_is_better(deciding) else -1
+    best = {line.label: np.nanmin([np.inf, *(sign * line.values(table, deciding))]) for line in lines}
+    kept = sorted(best, key=best.__getitem__)[:MAX_LINES]
+    return [line for line in lines if line.label in kept]
 
 
 def folds(dataset: Any, members: Any) -> list[Any] | None:
-    """Fold of each of some members, as their standard error needs it.
+    """Return the fold of each of some members, which their standard error depends on.
 
     Args:
-      dataset: As ``result.dataset``.
-      members: Their numbers.
+      dataset: The dataset, as ``result.dataset``.
+      members: Numbers of the members.
 
     Returns:
-      One a member; None where there are no folds.
+      One fold per member; None if there are no folds.
     """
     return [dataset["fold"].values[member] for member in members] if "fold" in dataset.coords else None
 
 
 @dataclass(frozen=True)
-class Map:
+class RateMap:
     """Candidates of one rule by coefficient and learning rate.
 
     Attributes:
-      column: Of the table, where the coefficients stand; None for a rule without any.
-      coefficients: Those above 0, ascending, shape ``(columns,)``.
-      rates: Learning rates, ascending, shape ``(rows,)``; of schedules, the value at step 0.
-      names: How they are said; a schedule by its own words.
-      candidates: Number of the candidate by row and column.
-      best_over: Axes over which each is the best.
+      column: Column of the table that has the coefficients; None for a rule without a coefficient.
+      coefficients: The coefficients above 0, ascending, shape ``(columns,)``.
+      rates: The learning rates, ascending, shape ``(rows,)``; of a schedule, its value at step 0.
+      names: Labels of the learning rates; of a schedule, its text.
+      candidates: Number of the candidate by (row, column).
+      best_over: Axes of the grid over which each candidate is the best.
     """
 
     column: str | None
@@ -173,25 +199,25 @@ class Map:
         """Return a metric on the map.
 
         Args:
-          table: The one that the map was made of.
-          metric: A column of it.
+          table: The table that the map was made of.
+          metric: A column of the table.
 
         Returns:
           Shape ``(rows, columns)``, masked where there is no candidate.
         """
         values = np.ma.masked_all((len(self.rates), len(self.coefficients)))
-        for place, number in self.candidates.items():
-            values[place] = float(table.loc[number, metric])  # pyright: ignore[reportArgumentType]
+        for cell, number in self.candidates.items():
+            values[cell] = float(table.loc[number, metric])  # pyright: ignore[reportArgumentType]
         return values
 
 
-def over_learning_rates(table: pd.DataFrame, metric: str, decay: str) -> Map:
-    """Candidates of a rule by coefficient and learning rate.
+def over_learning_rates(table: pd.DataFrame, metric: str, decay: str) -> RateMap:
+    """Arrange the candidates of a rule by coefficient and learning rate.
 
     Args:
-      table: As ``result.table()`` makes it.
+      table: The table, as ``result.table()`` returns it.
       metric: As in `through`.
-      decay: The rule's name.
+      decay: Name of the rule.
 
     Returns:
       The map.
@@ -202,11 +228,11 @@ def over_learning_rates(table: pd.DataFrame, metric: str, decay: str) -> Map:
     cells: dict[tuple[tuple[float, str], float], list[dict[Any, Any]]] = {}
     for row in rows:
         if column is not None and row[column] > 0:
-            rate = (float(row["learning_rate"]), _said(_value(row, "learning_rate")))
+            rate = (float(row["learning_rate"]), text.short(_value(row, "learning_rate")))
             cells.setdefault((rate, float(row[column])), []).append(row)
     rates, coefficients = sorted({rate for rate, _ in cells}), sorted({x for _, x in cells})
-    varying = _varying(cells.values(), axes, {"decay", column, "learning_rate", "learning_rate_schedule"})
-    return Map(
+    best_over = _differing_axes(cells.values(), axes, {"decay", column, "learning_rate", "learning_rate_schedule"})
+    return RateMap(
         column,
         np.array(coefficients),
         np.array([rate for rate, _ in rates]),
@@ -215,20 +241,20 @@ def over_learning_rates(table: pd.DataFrame, metric: str, decay: str) -> Map:
             (rates.index(rate), coefficients.index(x)): _best(alike, metric)["candidate"]
             for (rate, x), alike in cells.items()
         },
-        tuple(name for name in axes if name in varying),
+        tuple(name for name in axes if name in best_over),
     )
 
 
 def coefficient_column(rows: Sequence[Mapping[Any, Any]], axes: Sequence[str]) -> str | None:
-    """Column along which the coefficient of a rule varies.
+    """Find the column along which the coefficient of a rule varies.
 
     Args:
       rows: The rule's rows of the table.
-      axes: Names of the columns that hold hyperparameters.
+      axes: Names of the columns that have hyperparameters.
 
     Returns:
-      ``"coefficient"`` where the rule has one of that name; of several others the one with most values; None where the
-      rule has none.
+      ``"coefficient"`` if the rule has one of that name; of several others, the one with the most values; None if the
+      rule has no coefficient.
     """
     counts = {}
     for name in axes:
@@ -239,41 +265,33 @@ def coefficient_column(rows: Sequence[Mapping[Any, Any]], axes: Sequence[str]) -
     return "coefficient" if "coefficient" in counts else max(counts, key=counts.__getitem__, default=None)
 
 
-def _unusual(column: str | None) -> bool:
-    return column not in (None, "coefficient")
-
-
 def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
     rows = table.to_dict("records")
     return [{**row, "candidate": int(number)} for row, number in zip(rows, table.index, strict=True)]
 
 
 def _best(rows: Sequence[dict[Any, Any]], metric: str) -> dict[Any, Any]:
-    """The row with the best finite validation metric; the first where none has one."""
-    by = _judge(metric)
-    finite = [row for row in rows if by in row and np.isfinite(row[by])]
+    """Return the row with the best finite validation metric; the first row if there is no finite one."""
+    deciding = _deciding_metric(metric)
+    finite = [row for row in rows if deciding in row and np.isfinite(row[deciding])]
     if not finite:
         return rows[0]
-    return (min if lower_is_better(by) else max)(finite, key=lambda row: row[by])
+    return (min if lower_is_better(deciding) else max)(finite, key=lambda row: row[deciding])
 
 
-def _judge(metric: str) -> str:
-    """The validation metric that says which candidate is the best where another metric is drawn."""
+def _deciding_metric(metric: str) -> str:
+    """Return the validation metric by which "the best" is decided when ``metric`` is drawn."""
     return metric if metric.startswith("validation_") else "validation_loss"
 
 
-def _varying(groups: Iterable[Sequence[Mapping[Any, Any]]], axes: Sequence[str], fixed: set[Any]) -> set[str]:
-    """Axes in which candidates differ that share a point."""
-    varying = set()
-    for alike in groups:
-        varying |= {name for name in axes if name not in fixed and len({str(row.get(name)) for row in alike}) > 1}
-    return varying
+def _differing_axes(groups: Iterable[Sequence[Mapping[Any, Any]]], axes: Sequence[str], fixed: set[Any]) -> set[str]:
+    """Return the axes in which rows of the same group differ, except the ``fixed`` ones."""
+    differing = set()
+    for rows in groups:
+        differing |= {name for name in axes if name not in fixed and len({str(row.get(name)) for row in rows}) > 1}
+    return differing
 
 
 def _value(row: Mapping[Any, Any], name: str | None) -> Any:
-    """A hyperparameter; a schedule by its own words."""
+    """Return a hyperparameter; of a schedule, its text."""
     return row.get(f"{name}_schedule") or row[name]
-
-
-def _said(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

@@ -1,8 +1,8 @@
 """Results: what a grid gives back, from the table of candidates to the report.
 
-- `grid_result.GridResult` is what users see; its parts are in files of their own, each of which works on plain tables,
-  datasets and candidates: `dataset` (builds the xarray dataset), `tables`, `candidates`, `selection` (which candidate to
-  take) and `selected` (what is known of it), `edges` (whether the grid was wide enough), `held_out` (test scores),
+- `grid_result.GridResult` is what users see; its parts are in files of their own, which work on plain tables,
+  datasets and candidates: `dataset` (builds the xarray dataset), `tables`, `candidates`, `selection` (which candidate
+  to take) and `selected` (what is known of it), `edges` (whether the grid was wide enough), `held_out` (test scores),
   `extension` (train more, and join), `plot_methods` and `report`.
 - Seeds and folds are replicates of a candidate, never candidates. The choice uses validation data only; the test set is
   scored once.

@@ -1,10 +1,8 @@
 """Candidates of a grid: hyperparameters that compete, with a validation metric of their replicates.
 
-Seeds and folds are replicates of a candidate, never candidates. Two candidates that are compared are compared replicate
-by
-replicate: members of one seed and fold start from the same weights and see the same batches, so that what is luck in
-  both
-drops out of their difference.
+Seeds and folds are replicates of a candidate, never candidates. Two candidates are compared replicate by replicate:
+members of the same seed and fold start from the same weights and train on the same batches, so that the random part
+that both share cancels in their difference.
 """
 
 import math
@@ -21,7 +19,7 @@ from weightdecay.search import member
 
 
 class Replicate(NamedTuple):
-    """What replicates of a candidate differ in."""
+    """Seed and fold: what the replicates of a candidate differ in."""
 
     seed: Any
     fold: Any = None
@@ -32,13 +30,14 @@ class Candidate:
     """Hyperparameters that compete, with the validation metric of their replicates.
 
     Attributes:
-      number: As the coordinate ``candidate`` has it.
-      hyperparameters: By name, ``decay`` included, without seed and fold.
-      members: Its replicates, one a seed and fold.
-      mean: Mean of the metric over the replicates; nan where one of them is not finite.
-      standard_error: Of the mean; nan with a single replicate. With folds, see `weightdecay.core.statistics`.
-      weight_norm: Mean over the replicates.
-      values: The metric of each replicate.
+      number: Its number, as in the coordinate ``candidate`` of the dataset.
+      hyperparameters: Hyperparameters by name, including ``decay``, without seed and fold.
+      members: Numbers of its members, one per replicate (seed and fold).
+      mean: Mean of the metric over the replicates; nan if one of them is not finite.
+      standard_error: Standard error of the mean; nan with a single replicate. With folds, see
+        `weightdecay.core.statistics`.
+      weight_norm: Mean weight norm of the replicates.
+      values: The metric by replicate.
     """
 
     number: int
@@ -56,7 +55,7 @@ class Candidate:
 
     @property
     def others(self) -> dict[str, Any]:
-        """Its hyperparameters without the rule."""
+        """Its hyperparameters other than the rule."""
         return {name: value for name, value in self.hyperparameters.items() if name != "decay"}
 
     @property
@@ -68,31 +67,31 @@ class Candidate:
 def gather(
     members: Sequence[Mapping[str, Any]], metric: Any, weight_norm: Any, *, num_folds: int | None = None
 ) -> list[Candidate]:
-    """Candidates of a grid.
+    """Collect the members of a grid into candidates.
 
     Args:
-      members: Hyperparameters by name.
+      members: Hyperparameters of each member by name.
       metric: Validation metric, shape ``(members,)``.
       weight_norm: Shape ``(members,)``.
-      num_folds: Of a cross-validation; None = as many as occur.
+      num_folds: Number of folds of the cross-validation; None = as many as occur.
 
     Returns:
-      One candidate a number, in order.
+      The candidates, ordered by their number.
     """
     metric, weight_norm = np.asarray(metric, np.float64), np.asarray(weight_norm, np.float64)
-    replicates: dict[int, list[int]] = {}
+    indices_by_candidate: dict[int, list[int]] = {}
     for index, number in enumerate(member.candidates(members)):
-        replicates.setdefault(number, []).append(index)
-    found = []
-    for number, indices in replicates.items():
-        own = [Replicate(members[index].get("seed"), members[index].get("fold")) for index in indices]
+        indices_by_candidate.setdefault(number, []).append(index)
+    candidates = []
+    for number, indices in indices_by_candidate.items():
+        replicates = [Replicate(members[index].get("seed"), members[index].get("fold")) for index in indices]
         hyperparameters = {name: value for name, value in members[indices[0]].items() if name not in member.REPLICATES}
-        folds = [replicate.fold for replicate in own]
+        folds = [replicate.fold for replicate in replicates]
         mean, error = mean_and_error(metric[indices], folds, num_folds)
         norm, _ = mean_and_error(weight_norm[indices], folds, num_folds)
-        values = dict(zip(own, metric[indices].tolist(), strict=True))
-        found.append(Candidate(number, hyperparameters, tuple(indices), mean, error, norm, values))
-    return found
+        values = dict(zip(replicates, metric[indices].tolist(), strict=True))
+        candidates.append(Candidate(number, hyperparameters, tuple(indices), mean, error, norm, values))
+    return candidates
 
 
 def difference(
@@ -103,51 +102,53 @@ def difference(
     interval: str = "t",
     confidence: float = 0.95,
 ) -> Estimate:
-    """Paired difference of two candidates: the mean of ``candidate - reference`` over the replicates that both have.
+    """Estimate the paired difference of two candidates.
+
+    It is the mean of ``candidate - reference`` over the replicates that both have.
 
     Args:
-      candidate: What is compared.
-      reference: With what.
-      num_folds: Of a cross-validation; None = as many as occur.
-      interval: As `weightdecay.core.statistics.estimate` takes it.
-      confidence: Likewise.
+      candidate: The candidate.
+      reference: The candidate that it is compared with.
+      num_folds: Number of folds of the cross-validation; None = as many as occur.
+      interval: As in `weightdecay.core.statistics.estimate`.
+      confidence: As in `weightdecay.core.statistics.estimate`.
 
     Returns:
       The difference in the unit of the metric. Its standard error is ``s / √n`` of the n differences (with folds, see
-      `weightdecay.core.statistics`): smaller than that of two separate means by what the pairs have in common. nan
-      without a pair, and where a value is not finite.
+      `weightdecay.core.statistics`), which is smaller than that of two separate means if the pairs vary together. nan
+      without a pair, and if a value is not finite.
     """
     shared = [replicate for replicate in candidate.values if replicate in reference.values]
-    ours, theirs = (np.array([one.values[replicate] for replicate in shared]) for one in (candidate, reference))
+    values, reference_values = (np.array([one.values[key] for key in shared]) for one in (candidate, reference))
     with np.errstate(invalid="ignore"):
-        differences = ours - theirs
+        differences = values - reference_values
     folds = [replicate.fold for replicate in shared]
     return estimate(differences, folds=folds, num_folds=num_folds, interval=interval, confidence=confidence)
 
 
 def coefficient(rule: Rule) -> float | None:
-    """The coefficient by which rules of one kind are ordered.
+    """Return the coefficient by which rules of the same family are ordered.
 
     Args:
       rule: Any rule.
 
     Returns:
-      Its only coefficient, or the one of several that is named so; None where there is no such number.
+      Its only coefficient, or, of several, the one named ``coefficient``; None if that is not a finite number.
     """
     name = coefficient_name(rule)
     return None if name is None else float(rule.coefficients()[name])  # pyright: ignore[reportArgumentType]
 
 
 def coefficient_name(rule: Rule) -> str | None:
-    """Name of the coefficient by which rules of one kind are ordered; None where there is no such number."""
+    """Return the name of the coefficient by which rules of the same family are ordered; None if there is none."""
     numbers = rule.coefficients()
     name = next(iter(numbers)) if len(numbers) == 1 else "coefficient"
     value = numbers.get(name)
     return name if isinstance(value, Real) and math.isfinite(value) else None
 
 
-def shape(rule: Rule) -> tuple[str, str]:
-    """What rules share that differ in their coefficient alone: the kind, and its other coefficients."""
+def rule_family(rule: Rule) -> tuple[str, str]:
+    """Return what is equal in rules that differ only in their coefficient: the kind and the other coefficients."""
     numbers, name = rule.coefficients(), coefficient_name(rule)
     others = {other: value for other, value in numbers.items() if other != name}
     return rule.name, str(others) if name is not None else ""

@@ -1,34 +1,51 @@
-"""Two results put together, and some members of one: metrics, weights, settings, and what scores and predicts."""
+"""The xarray dataset of a result: built from records, joined from two results, reduced to some members."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray
-from typing_extensions import override
 
-from weightdecay.results.labels import coordinates
-
-ScoreTest = Callable[[int, Any, Any], dict[str, float | None]]
-"""``score_test(member, params, model_state) -> {"loss": ..., "accuracy": ...}``."""
-
-_OF_A_RUN = ("plan", "backend", "compiled_programs", "interrupted", "seconds", "extensions")
-"""Settings in which two results may differ."""
+from weightdecay.core import tree
+from weightdecay.decay.schedules import Parametric
+from weightdecay.search import member as member_json
+from weightdecay.storage.records import Records
 
 
-def datasets(first: xarray.Dataset, second: xarray.Dataset, members: Sequence[dict[str, Any]]) -> xarray.Dataset:
-    """Metrics of two results along all members.
+def build(members: Sequence[dict[str, Any]], steps: Sequence[int], records: Records) -> xarray.Dataset:
+    """Build the dataset of trained members.
 
     Args:
-      first: Of the first.
-      second: Of the second.
-      members: Hyperparameters of all, the first's before the second's.
+      members: Hyperparameters of each member by name.
+      steps: Evaluation steps.
+      records: Metrics and weights of the members.
 
     Returns:
-      The dataset; layers that only one of them has are nan in the other.
+      The dataset, as ``result.dataset``.
+    """
+    dimensions = ("member", "step", "layer")
+    return xarray.Dataset(
+        {name: (dimensions[: values.ndim], values) for name, values in records.metrics.items()}
+        | {name: ("member", values) for name, values in records.marks.items()},
+        coords={"member": np.arange(len(members), dtype=np.int32), "step": np.array(steps, np.int32)}
+        | {"layer": records.layers}
+        | {name: ("member", values) for name, values in coordinates(members).items()},
+    )
+
+
+def concatenate(first: xarray.Dataset, second: xarray.Dataset, members: Sequence[dict[str, Any]]) -> xarray.Dataset:
+    """Concatenate the datasets of two results along the members.
+
+    Args:
+      first: Dataset of the first result.
+      second: Dataset of the second result.
+      members: Hyperparameters of all members, those of the first result before those of the second.
+
+    Returns:
+      The dataset; layers that only one of the results has are nan for the members of the other.
 
     Raises:
-      ValueError: They were evaluated at other steps.
+      ValueError: The results have different evaluation steps.
     """
     steps, others = first["step"].values, second["step"].values
     if not np.array_equal(steps, others):
@@ -36,109 +53,79 @@ def datasets(first: xarray.Dataset, second: xarray.Dataset, members: Sequence[di
             f"second was evaluated at {len(others)} steps up to {others[-1]}, first at {len(steps)} up to {steps[-1]}; "
             "train both with the same num_steps and eval_every."
         )
-    bare = [
-        one.drop_vars([name for name, values in one.coords.items() if values.dims == ("member",)])
-        for one in (first, second)
+    without_labels = [
+        dataset.drop_vars([name for name, values in dataset.coords.items() if values.dims == ("member",)])
+        for dataset in (first, second)
     ]
-    joined = xarray.concat(bare, dim="member", data_vars="minimal", coords="minimal", compat="override", join="outer")
-    return joined.assign_coords(
-        {"member": np.arange(len(members), dtype=np.int32)}
-        | {name: ("member", values) for name, values in coordinates(members).items()}
+    joined = xarray.concat(
+        without_labels, dim="member", data_vars="minimal", coords="minimal", compat="override", join="outer"
     )
+    return joined.assign_coords(_member_coordinates(members))
 
 
-def settings(first: Mapping[str, Any], second: Mapping[str, Any], num_added: int) -> dict[str, Any]:
-    """Settings of two results.
-
-    Args:
-      first: Of the first.
-      second: Of the second.
-      num_added: Members of the second.
-
-    Returns:
-      Those of the first, with the sums of what was spent, and ``extensions``.
-
-    Raises:
-      ValueError: They differ in what a member's numbers depend on.
-    """
-    for name, value in first.items():
-        if name not in _OF_A_RUN and name in second and second[name] != value:
-            raise ValueError(
-                f"second has {name} {second[name]!r}, first has {value!r}; join results that were trained alike."
-            )
-    joined = {
-        **first,
-        "extensions": [*first.get("extensions", []), num_added],
-        "interrupted": bool(first.get("interrupted") or second.get("interrupted")),
-    }
-    return joined | {
-        name: first[name] + second[name]
-        for name in ("seconds", "compiled_programs")
-        if name in first and name in second
-    }
-
-
-class Weights(Sequence[Any]):
-    """Weights of the members of two results, each read where it lies when it is asked for."""
-
-    def __init__(self, first: Sequence[Any], second: Sequence[Any]) -> None:
-        """Take those of the first and of the second."""
-        self._first, self._second = first, second
-
-    @override
-    def __len__(self) -> int:
-        return len(self._first) + len(self._second)
-
-    @override
-    def __getitem__(self, index: Any) -> Any:
-        place = range(len(self))[index]
-        return self._first[place] if place < len(self._first) else self._second[place - len(self._first)]
-
-
-class Some(Sequence[Any]):
-    """Some of a sequence, each read where it lies when it is asked for."""
-
-    def __init__(self, whole: Sequence[Any], places: Sequence[int]) -> None:
-        """Take the whole, and which of it."""
-        self._whole, self._places = whole, places
-
-    @override
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @override
-    def __getitem__(self, index: Any) -> Any:
-        return self._whole[self._places[index]]
-
-
-def by_member(first: Callable[..., Any] | None, second: Callable[..., Any] | None, num_first: int) -> Any:
-    """Function of a member's number, from those of two results.
+def subset(dataset: xarray.Dataset, indices: Sequence[int], members: Sequence[dict[str, Any]]) -> xarray.Dataset:
+    """Reduce a dataset to some members.
 
     Args:
-      first: ``first(member, ...)``; None = there is none.
-      second: Of the second result.
-      num_first: Members of the first.
+      dataset: Dataset of all members.
+      indices: Indices of the members that are kept.
+      members: Hyperparameters of these members.
 
     Returns:
-      A function of the member's number among all; None where one of them has none.
+      The dataset, with members and candidates numbered anew.
     """
-    if first is None or second is None:
-        return None
+    coordinates_of_members = _member_coordinates(members)
+    kept = dataset.isel(member=list(indices))
+    dropped = [
+        name
+        for name, values in kept.coords.items()
+        if values.dims == ("member",) and name not in coordinates_of_members
+    ]
+    return kept.drop_vars(dropped).assign_coords(coordinates_of_members)
 
-    def of_any(member: int, *arguments: Any) -> Any:
-        return first(member, *arguments) if member < num_first else second(member - num_first, *arguments)
 
-    return of_any
-
-
-def renumbered(function: Callable[..., Any] | None, places: Sequence[int]) -> Callable[..., Any] | None:
-    """Function of a member's number among some, from one of its number among all.
+def coordinates(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Compute the labels of the members: the rule's name, its coefficients, the other axes, the candidate.
 
     Args:
-      function: ``function(member, ...)``; None = there is none.
-      places: Of each of them among all.
+      members: Hyperparameters of each member by name.
 
     Returns:
-      The function, if there is one.
+      Arrays by name, each of shape ``(members,)``.
     """
-    return None if function is None else lambda member, *arguments: function(places[member], *arguments)
+    rows = [_labels(member) for member in members]
+    names = dict.fromkeys(["decay", "coefficient", *(name for row in rows for name in row)])
+    columns = {name: _column([row.get(name) for row in rows]) for name in names}
+    return columns | {"candidate": np.array(member_json.candidates(members), np.int32)}
+
+
+def _member_coordinates(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    numbers = {"member": np.arange(len(members), dtype=np.int32)}
+    return numbers | {name: ("member", values) for name, values in coordinates(members).items()}
+
+
+def _column(values: Sequence[Any]) -> np.ndarray:
+    """Make an array of numbers, with nan for None, or of strings, with an empty string for None."""
+    if all(value is None or isinstance(value, bool | float | int | np.number) for value in values):
+        has_none = any(value is None for value in values)
+        return np.array([np.nan if value is None else value for value in values] if has_none else values)
+    return np.array(["" if value is None else value if isinstance(value, str) else str(value) for value in values])
+
+
+def _labels(member: Mapping[str, Any]) -> dict[str, Any]:
+    """Compute the labels of one member."""
+    decay = member["decay"]
+    labels: dict[str, Any] = {"decay": decay.name}
+    coefficients = decay.coefficients()
+    for name, value in coefficients.items():
+        name = "coefficient" if len(coefficients) == 1 else name
+        for leaf_name, leaf in tree.named_leaves(value):
+            # netCDF allows no slash in a name, and no space in the name of a coordinate.
+            column = (f"{name}[{leaf_name}]" if leaf_name else name).replace("/", ".").replace(" ", "_")
+            labels[column] = float(leaf)
+    for name, value in member.items():
+        if isinstance(value, Parametric):
+            labels |= {name: float(value(0)), f"{name}_schedule": str(value)}
+        elif name != "decay":
+            labels[name] = np.int32(value) if name in member_json.REPLICATES else value
+    return labels

@@ -1,4 +1,4 @@
-"""Whether the chosen candidate sits at the edge of its grid, and the grid that goes on beyond it."""
+"""Whether the chosen candidate is at the edge of its grid, and the grid that continues beyond the edge."""
 
 import json
 import math
@@ -8,12 +8,13 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from weightdecay.decay import KINDS, Masked, Rule, check
-from weightdecay.results.candidates import Candidate, coefficient, coefficient_name, shape
+from weightdecay.decay.registry import USER_KINDS
+from weightdecay.results.candidates import Candidate, coefficient, coefficient_name, rule_family
 from weightdecay.search import member
 from weightdecay.search.grid import Grid
 
-_SPACING = math.sqrt(10)  # where a grid has none of its own: beside a coefficient of 0
-_MOST = 6  # new values of an axis
+_DEFAULT_SPACING = math.sqrt(10)  # if the grid has no spacing of its own: one coefficient and 0
+_MAX_NEW_VALUES = 6  # of an axis
 
 
 class _Beyond(NamedTuple):
@@ -22,13 +23,13 @@ class _Beyond(NamedTuple):
 
 
 class Edges(NamedTuple):
-    """Where the chosen candidate sits at the end of an axis.
+    """The axes at whose end the chosen candidate is.
 
     Attributes:
-      coefficient: ``"lowest"`` or ``"highest"``, or None where it lies between others or has none beside it.
-      learning_rate: Likewise.
-      advice: What to do about it, in words; empty where there is nothing to do.
-      extension: The grid that goes on beyond; None where there is nothing to do.
+      coefficient: ``"lowest"`` or ``"highest"``; None if it is between others or the only one.
+      learning_rate: The same for the learning rate.
+      advice: A sentence that says what to do; empty if there is nothing to do.
+      extension: The grid that continues beyond the edges; None if there is nothing to do.
     """
 
     coefficient: str | None
@@ -38,21 +39,21 @@ class Edges(NamedTuple):
 
 
 def of(chosen: Candidate, candidates: Sequence[Candidate]) -> Edges:
-    """Look for edges.
+    """Find the edges at which the chosen candidate is.
 
-    A coefficient is compared with those of the same kind, the same other coefficients and the same other
+    A coefficient is compared with those of rules of the same kind with the same other coefficients and the same other
     hyperparameters; a learning rate with those of the same decay and the same other hyperparameters. Beyond an edge the
-    axis goes on in its own mean spacing on a logarithmic scale: a coefficient by a factor of about 100, a learning rate
-    by about 10, and neither by more than six values. New coefficients stand with every combination of the other
-    hyperparameters that the rule has in the grid, new learning rates with every coefficient of the rule and with no
-    decay, and all with the seeds and folds of the chosen.
+    axis continues with its own mean spacing on a logarithmic scale: a coefficient by a factor of about 100, a learning
+    rate by about 10, and neither by more than six values. New coefficients are combined with every combination of the
+    other hyperparameters that the rule has in the grid, new learning rates with every coefficient of the rule and with
+    no decay, and all of them with the seeds and folds of the chosen candidate.
 
     Args:
-      chosen: The choice.
-      candidates: All of the grid, broken ones too.
+      chosen: The chosen candidate.
+      candidates: All candidates of the grid, including those that are not finite.
 
     Returns:
-      What was found.
+      The edges.
     """
     by_rule, by_rate = _coefficients(chosen, candidates), _learning_rates(chosen, candidates)
     advice = []
@@ -80,51 +81,56 @@ def of(chosen: Candidate, candidates: Sequence[Candidate]) -> Edges:
 
 
 def _coefficients(chosen: Candidate, candidates: Sequence[Candidate]) -> _Beyond | None:
-    here = coefficient(chosen.decay)
-    if here is None or _with_coefficient(chosen.decay, here) is None:
+    value = coefficient(chosen.decay)
+    if value is None or _with_coefficient(chosen.decay, value) is None:
         return None
-    beside = [c for c in candidates if c.others == chosen.others]
-    path = [c for c in beside if shape(c.decay) == shape(chosen.decay)]
-    values = [value for c in path if (value := coefficient(c.decay)) is not None]
-    found = _beyond(here, values, reach=100.0, least=2)
-    if found is None:
+    family = rule_family(chosen.decay)
+    path = [c.decay for c in candidates if c.others == chosen.others and rule_family(c.decay) == family]
+    values = [number for rule in path if (number := coefficient(rule)) is not None]
+    beyond = _beyond(value, values, reach=100.0, least=2)
+    if beyond is None:
         return None
-    allowed = [value for value in found.values if _with_coefficient(chosen.decay, value) is not None]
-    return found._replace(values=allowed) if allowed else None
+    allowed = [number for number in beyond.values if _with_coefficient(chosen.decay, number) is not None]
+    return beyond._replace(values=allowed) if allowed else None
 
 
 def _learning_rates(chosen: Candidate, candidates: Sequence[Candidate]) -> _Beyond | None:
-    here = chosen.hyperparameters.get("learning_rate")
-    if not isinstance(here, Real):
+    value = chosen.hyperparameters.get("learning_rate")
+    if not isinstance(value, Real):
         return None
     same = {**chosen.hyperparameters, "learning_rate": None}
-    beside = [c.hyperparameters for c in candidates if {**c.hyperparameters, "learning_rate": None} == same]
-    values = [float(one["learning_rate"]) for one in beside if isinstance(one.get("learning_rate"), Real)]
-    return _beyond(float(here), values, reach=10.0, least=1)
+    rates = [
+        c.hyperparameters.get("learning_rate")
+        for c in candidates
+        if {**c.hyperparameters, "learning_rate": None} == same
+    ]
+    return _beyond(float(value), [float(rate) for rate in rates if isinstance(rate, Real)], reach=10.0, least=1)
 
 
-def _beyond(here: float, values: Iterable[float | int], *, reach: float, least: int) -> _Beyond | None:
-    """The end at which a value stands, and what comes beyond it; None between others, alone, and at 0."""
+def _beyond(value: float, values: Iterable[float | int], *, reach: float, least: int) -> _Beyond | None:
+    """Return the end at which a value is, and the new values beyond; None if it is between others, alone, or 0."""
     path = sorted(set(values))
-    if len(path) < 2 or path[0] < here < path[-1] or here <= 0:
+    if len(path) < 2 or path[0] < value < path[-1] or value <= 0:
         return None
-    positive = [value for value in path if value > 0]
-    spacing = (positive[-1] / positive[0]) ** (1 / (len(positive) - 1)) if len(positive) > 1 else _SPACING
-    num = min(max(round(math.log(reach) / math.log(spacing)), least), _MOST)
-    edge, direction = ("lowest", -1) if here == path[0] else ("highest", 1)
+    positive = [number for number in path if number > 0]
+    spacing = (positive[-1] / positive[0]) ** (1 / (len(positive) - 1)) if len(positive) > 1 else _DEFAULT_SPACING
+    num = min(max(round(math.log(reach) / math.log(spacing)), least), _MAX_NEW_VALUES)
+    edge, direction = ("lowest", -1) if value == path[0] else ("highest", 1)
     # Twelve digits: 10, and not 10.000000000000002.
-    return _Beyond(edge, sorted(float(f"{here * spacing ** (direction * step):.12g}") for step in range(1, num + 1)))
+    return _Beyond(edge, sorted(float(f"{value * spacing ** (direction * step):.12g}") for step in range(1, num + 1)))
 
 
 def _example(rule: Rule, beyond: _Beyond) -> str:
     first, last = beyond.values[0], beyond.values[-1]
-    if rule.name in KINDS and len(rule.coefficients()) == 1 and len(beyond.values) > 1:
-        return f", as with wd.logspace(wd.{rule.name}, {first:.4g}, {last:.4g}, {len(beyond.values)})"
+    is_defined = rule.name in KINDS or rule.name in USER_KINDS
+    if is_defined and len(rule.coefficients()) == 1 and len(beyond.values) > 1:
+        kind = f"wd.{rule.name}" if rule.name in KINDS else rule.name
+        return f", as with wd.logspace({kind}, {first:.4g}, {last:.4g}, {len(beyond.values)})"
     return f" to {first if beyond.edge == 'lowest' else last:.4g}"
 
 
 def _with_coefficient(rule: Rule, value: float) -> Rule | None:
-    """The same rule with another coefficient; None where it allows no such one."""
+    """Return the same rule with another coefficient; None if the rule does not allow it."""
     if isinstance(rule, Masked):
         inner = _with_coefficient(rule.rule, value)
         return None if inner is None else replace(rule, rule=inner)
@@ -142,15 +148,15 @@ def _with_coefficient(rule: Rule, value: float) -> Rule | None:
 def _rows(
     chosen: Candidate, candidates: Sequence[Candidate], coefficients: list[float | int], rates: list[float | int]
 ) -> list[dict[str, Any]]:
-    """Hyperparameters of the new candidates, each once."""
-    kin = [c for c in candidates if shape(c.decay) == shape(chosen.decay)]
+    """Return the hyperparameters of the new candidates, each once."""
+    relatives = [c for c in candidates if rule_family(c.decay) == rule_family(chosen.decay)]
     rules = [_with_coefficient(chosen.decay, value) for value in coefficients]
-    rows = [{**c.hyperparameters, "decay": rule} for rule in rules for c in kin]
-    with_rate = [*rows, *(c.hyperparameters for c in (*kin, *(c for c in candidates if c.is_without_decay)))]
+    rows = [{**c.hyperparameters, "decay": rule} for rule in rules for c in relatives]
+    with_rate = [*rows, *(c.hyperparameters for c in (*relatives, *(c for c in candidates if c.is_without_decay)))]
     rows += [{**row, "learning_rate": rate} for rate in rates for row in with_rate]
-    there = {_key(c.hyperparameters) for c in candidates}
+    existing = {_key(c.hyperparameters) for c in candidates}
     new = {_key(row): row for row in rows if isinstance(row.get("learning_rate"), Real) or not rates}
-    return [row for key, row in new.items() if key not in there]
+    return [row for key, row in new.items() if key not in existing]
 
 
 def _grid(rows: Sequence[Mapping[str, Any]], chosen: Candidate) -> Grid:
@@ -161,7 +167,8 @@ def _grid(rows: Sequence[Mapping[str, Any]], chosen: Candidate) -> Grid:
     for row in rows:
         by_axes.setdefault(tuple(sorted(row)), []).append(row)
     zipped = [
-        Grid.zip(**{name: [row[name] for row in some] for name in some[0]}, **replicates) for some in by_axes.values()
+        Grid.zip(**{name: [row[name] for row in alike] for name in alike[0]}, **replicates)
+        for alike in by_axes.values()
     ]
     return sum(zipped[1:], start=zipped[0])
 

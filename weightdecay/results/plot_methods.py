@@ -1,4 +1,7 @@
-"""The plots of a result, as methods of `weightdecay.GridResult`: each finds what is to be drawn, `plots` draws it."""
+"""The plots of a result, as methods of `weightdecay.GridResult`.
+
+Each method collects what is drawn; the functions of `weightdecay.plots` draw it. A new plot is one more method here.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,47 +10,58 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from weightdecay.plots import layers, paths
-from weightdecay.results.selection import Choice
+from weightdecay.core.checks import ArgumentError
+from weightdecay.plots import layers
+from weightdecay.plots.curves import curves
+from weightdecay.plots.gap import gap
+from weightdecay.plots.heatmap import heatmap
+from weightdecay.plots.heatmap import rules as rules_with_heatmap
+from weightdecay.plots.norms import norm_curves, norms
+from weightdecay.plots.overview import overview
+from weightdecay.plots.path import path
+from weightdecay.plots.rotation import rotation
+from weightdecay.plots.sparsity import sparsity
+from weightdecay.plots.weights import weights
+from weightdecay.results.selected import Selected
 
 
-class Plots:
-    """Methods that plot; every one but `plot` takes matplotlib axes, or makes them, and returns them."""
+class PlotMethods:
+    """Methods that plot. All but `plot` draw into matplotlib axes, given or new, and return them."""
 
     def plot_path(
         self: Any, metric: str = "validation_loss", *, split: str | None = "learning_rate", ax: Any = None
     ) -> Any:
-        """Plot a metric against the coefficient, a line a rule; see `weightdecay.plots.paths.path`."""
+        """Plot a metric against the coefficient, one line per rule; see `weightdecay.plots.path.path`."""
         chosen = _chosen(self, metric if metric in self.validation_metrics() else "validation_loss")
-        return paths.path(self.table(), metric, split=split, chosen=chosen, loss=self.settings.get("loss"), ax=ax)
+        return path(self.table(), metric, split=split, chosen=chosen, loss=self.settings.get("loss"), ax=ax)
 
     def plot_heatmap(self: Any, metric: str = "validation_loss", *, decay: str | None = None, ax: Any = None) -> Any:
-        """Plot a metric over coefficient and learning rate of a rule; see `weightdecay.plots.paths.heatmap`."""
+        """Plot a metric over coefficient and learning rate of a rule; see `weightdecay.plots.heatmap.heatmap`."""
         chosen = _chosen(self, metric if metric in self.validation_metrics() else "validation_loss")
-        return paths.heatmap(self.table(), metric, decay=decay, chosen=chosen, loss=self.settings.get("loss"), ax=ax)
+        return heatmap(self.table(), metric, decay=decay, chosen=chosen, loss=self.settings.get("loss"), ax=ax)
 
     def plot_curves(self: Any, metric: str = "loss", *, candidates: Sequence[int] | None = None, ax: Any = None) -> Any:
-        """Plot curves along training; see `weightdecay.plots.paths.curves`.
+        """Plot training and validation curves; see `weightdecay.plots.curves.curves`.
 
         Args:
-          metric: ``"loss"``, ``"accuracy"`` or a metric of your own.
-          candidates: Numbers of candidates; None: the chosen one beside no decay.
-          ax: Matplotlib axes; None makes new ones.
+          metric: ``"loss"``, ``"accuracy"`` or a metric of the user's own.
+          candidates: Numbers of candidates; None: the chosen candidate and the best without decay.
+          ax: Matplotlib axes; None makes new axes.
 
         Returns:
           The axes.
         """
-        shown = _shown(self, candidates)
-        return paths.curves(self.dataset, shown, metric=metric, loss=self.settings.get("loss"), ax=ax)
+        members = _members_by_label(self, candidates)
+        return curves(self.dataset, members, metric=metric, loss=self.settings.get("loss"), ax=ax)
 
     def plot_sparsity(self: Any, *, split: str | None = "learning_rate", ax: Any = None) -> Any:
-        """Plot the share of exact zeros against the coefficient, see `weightdecay.plots.paths.sparsity`."""
-        return paths.sparsity(self.table(), split=split, ax=ax)
+        """Plot the fraction of exact zeros against the coefficient; see `weightdecay.plots.sparsity.sparsity`."""
+        return sparsity(self.table(), split=split, ax=ax)
 
     def plot_gap(self: Any, *, split: str | None = "learning_rate", ax: Any = None) -> Any:
-        """Plot the generalization gap against the coefficient, a line a rule; see `weightdecay.plots.paths.gap`."""
-        table, chosen = self.table(), _chosen(self)
-        return paths.gap(table, self.dataset, split=split, chosen=chosen, loss=self.settings.get("loss"), ax=ax)
+        """Plot the generalization gap against the coefficient, one line per rule; see `weightdecay.plots.gap.gap`."""
+        chosen, loss = _chosen(self), self.settings.get("loss")
+        return gap(self.table(), self.dataset, split=split, chosen=chosen, loss=loss, ax=ax)
 
     def plot_norms(
         self: Any,
@@ -57,110 +71,118 @@ class Plots:
         candidates: Sequence[int] | None = None,
         ax: Any = None,
     ) -> Any:
-        """Plot the norm of each layer; see `weightdecay.plots.paths.norms` and `weightdecay.plots.paths.norm_curves`.
+        """Plot the norm of each layer; see `weightdecay.plots.norms.norms` and `weightdecay.plots.norms.norm_curves`.
 
         Args:
-          along: ``"coefficient"``: at the last step, of one rule; ``"step"``: along training, of candidates.
-          decay: Name of the rule; None: that of the chosen candidate, or the first that has a coefficient.
-          candidates: Numbers of the candidates along training; None: the chosen one beside no decay.
-          ax: Matplotlib axes; None makes new ones.
+          along: ``"coefficient"``: at the last step, of one rule; ``"step"``: along training, of some candidates.
+          decay: Name of the rule; None: that of the chosen candidate, or the first rule that has a coefficient.
+          candidates: Numbers of the candidates along training; None: the chosen candidate and the best without decay.
+          ax: Matplotlib axes; None makes new axes.
 
         Returns:
           The axes.
 
         Raises:
-          ValueError: Another word, no such rule, or norms along training in a result of an earlier version.
+          ArgumentError: An unknown name, no such rule, or norms along training in a result of an earlier version.
         """
         if along not in ("coefficient", "step"):
-            raise ValueError(f"along is {along!r}; give 'coefficient' or 'step'.")
+            raise ArgumentError("along", f"along is {along!r}; give 'coefficient' or 'step'.")
         if along == "step":
-            return paths.norm_curves(self.dataset, _shown(self, candidates), ax=ax)
+            return norm_curves(self.dataset, _members_by_label(self, candidates), ax=ax)
         chosen = _chosen(self)
         if decay is None and chosen is not None and not chosen.is_without_decay:
             decay = chosen.decay.name
-        return paths.norms(self.table(), _layer_norm(self), decay=decay, ax=ax)
+        return norms(self.table(), _layer_norm(self), decay=decay, ax=ax)
 
     def plot_weights(self: Any, *, candidates: Sequence[int] | None = None, ax: Any = None) -> Any:
-        """Plot a histogram of the weights of each layer; see `weightdecay.plots.paths.weights`.
+        """Plot a histogram of the weights of each layer; see `weightdecay.plots.weights.weights`.
 
         Args:
-          candidates: Numbers of candidates; None: the chosen one beside no decay.
-          ax: Matplotlib axes; None makes new ones.
+          candidates: Numbers of candidates; None: the chosen candidate and the best without decay.
+          ax: Matplotlib axes; None makes new axes.
 
         Returns:
           The axes.
         """
-        shown = _shown(self, candidates)
-        return paths.weights({label: [self.params(m) for m in members] for label, members in shown.items()}, ax=ax)
+        members = _members_by_label(self, candidates)
+        return weights({label: [self.params(index) for index in indices] for label, indices in members.items()}, ax=ax)
 
     def plot_rotation(self: Any, *, candidates: Sequence[int] | None = None, ax: Any = None) -> Any:
-        """Plot the angle that each layer turns in a step; see `weightdecay.plots.paths.rotation`.
+        """Plot the angle by which each layer turns in a step; see `weightdecay.plots.rotation.rotation`.
 
         Args:
-          candidates: Numbers of candidates; None: the chosen one.
-          ax: Matplotlib axes; None makes new ones.
+          candidates: Numbers of candidates; None: the chosen candidate.
+          ax: Matplotlib axes; None makes new axes.
 
         Returns:
           The axes.
 
         Raises:
-          ValueError: A result of an earlier version, which lacks it.
+          ArgumentError: A result of an earlier version, which has no rotation.
         """
-        shown = _shown(self, candidates)
-        shown = shown if candidates is not None else dict(list(shown.items())[:1])
-        return paths.rotation(self.dataset, shown, ax=ax)
+        members = _members_by_label(self, candidates)
+        members = members if candidates is not None else dict(list(members.items())[:1])
+        return rotation(self.dataset, members, ax=ax)
 
     def plot(self: Any) -> Any:
-        """Put the four telling plots on one page.
+        """Draw the four most informative plots on one page.
 
-        The validation path; the heat map where there are several learning rates, else the generalization gap; the
-        curves; the exact zeros where there are any, else the norms of the layers.
+        They are: the validation path; the heat map if there are several learning rates, otherwise the generalization
+        gap; the curves; and the exact zeros if there are any, otherwise the norms of the layers.
 
         Returns:
           The matplotlib figure.
         """
         table = self.table()
-        mapped = bool(paths.mapped_rules(table))
-        sparse = bool((table["zero_fraction"] > 0).any())
+        has_heatmap = bool(rules_with_heatmap(table))
+        has_zeros = bool((table["zero_fraction"] > 0).any())
         panels = [
             lambda ax: self.plot_path(ax=ax),
-            lambda ax: self.plot_heatmap(ax=ax) if mapped else self.plot_gap(ax=ax),
+            lambda ax: self.plot_heatmap(ax=ax) if has_heatmap else self.plot_gap(ax=ax),
             lambda ax: self.plot_curves(ax=ax),
-            lambda ax: self.plot_sparsity(ax=ax) if sparse else self.plot_norms(ax=ax),
+            lambda ax: self.plot_sparsity(ax=ax) if has_zeros else self.plot_norms(ax=ax),
         ]
         chosen = _chosen(self)
-        words = "no choice: no candidate has a finite validation loss for every seed"
-        return paths.page(panels, words if chosen is None else f"chosen on validation data: {chosen}")
+        no_choice = "no choice: no candidate has a finite validation loss for every seed"
+        return overview(panels, no_choice if chosen is None else f"chosen on validation data: {chosen}")
 
 
-def _chosen(result: Any, metric: str = "validation_loss") -> Choice | None:
-    """The choice; None where there is none to be made."""
+def _chosen(result: Any, metric: str = "validation_loss") -> Selected | None:
+    """Return the chosen candidate; None if no candidate can be chosen."""
     if not any(np.isfinite(candidate.mean) for candidate in result.candidates(metric)):
         return None
     return result.best(metric=metric)
 
 
-def _shown(result: Any, numbers: Sequence[int] | None) -> dict[str, Sequence[int]]:
-    """Members of candidates by label: the chosen one beside no decay, or the first where none can be chosen."""
-    every = result.candidates()
+def _members_by_label(result: Any, numbers: Sequence[int] | None) -> dict[str, Sequence[int]]:
+    """Return the members of some candidates by label.
+
+    Without numbers: the chosen candidate (the first if none can be chosen) and the best without decay.
+    """
+    candidates = result.candidates()
     if numbers is not None:
-        wrong = [number for number in numbers if not 0 <= number < len(every)]
+        wrong = [number for number in numbers if not 0 <= number < len(candidates)]
         if wrong or not len(numbers):
-            came = ", ".join(map(str, wrong)) or "empty"
-            raise ValueError(f"candidates is {came}; give numbers from 0 to {len(every) - 1}, as result.table() has.")
-        picked = [every[number] for number in numbers]
+            given = ", ".join(map(str, wrong)) or "empty"
+            raise ArgumentError(
+                "candidates",
+                f"candidates is {given}; give numbers from 0 to {len(candidates) - 1}, as result.table() has.",
+            )
+        picked = [candidates[number] for number in numbers]
     else:
-        first, none = _chosen(result) or every[0], result.no_decay()
-        picked = [first, *([] if none is None or none.number == first.number else [none])]
-    alike = [str(one.decay) for one in picked]
+        first, without_decay = _chosen(result) or candidates[0], result.no_decay()
+        picked = [first]
+        if without_decay is not None and without_decay.number != first.number:
+            picked.append(without_decay)
+    names = [str(candidate.decay) for candidate in picked]
     return {
-        name if alike.count(name) == 1 else f"{name}, candidate {one.number}": one.members
-        for name, one in zip(alike, picked, strict=True)
+        name if names.count(name) == 1 else f"{name}, candidate {candidate.number}": candidate.members
+        for name, candidate in zip(names, picked, strict=True)
     }
 
 
 def _layer_norm(result: Any) -> xarray.DataArray:
-    """Norm of each layer at the last step, dimensions ``member`` and ``layer``."""
+    """Return the norm of each layer at the last step, dimensions ``member`` and ``layer``."""
     if "layer_weight_norm" in result.dataset:
         return result.dataset["layer_weight_norm"].isel(step=-1)
     rows = pd.DataFrame([layers.kernel_norms(result.params(member)) for member in range(len(result))])
