@@ -468,14 +468,14 @@ BAD = {
         r"loss gives an array of shape \(\).*one loss an example"),
     "batch": (bad(batch_size=151), ValueError, "batch_size is 151, but data.train has 150 examples; give 1 to 150"),
     "batch type": (bad(batch_size=3.5), TypeError, "batch_size is 3.5; give a whole number"),
-    "steps": (bad(num_steps=0), ValueError, "num_steps is 0; give a whole number of at least 1"),
+    "steps": (bad(num_steps=0), ValueError, "num_steps is 0; give an integer of at least 1"),
     "mask": (bad(mask=lambda params: False), ValueError, "selects no weight.*Dense_0/kernel.*everything"),
     "optimizer": (bad(optimizer="adam"), TypeError, "optimizer is 'adam'; give wd.adam"),
     "plan": (bad(plan=4), TypeError, "plan is 4, of type int; give a Plan"),
     "convolutions": (
         bad(plan=Plan(4, 1, convolutions="fast")), ValueError, "convolutions is 'fast'; give one of slices"
     ),
-    "width": (bad(plan=Plan(0, 1)), ValueError, "plan.lane_width is 0; give a whole number of at least 1"),
+    "width": (bad(plan=Plan(0, 1)), ValueError, "plan.lane_width is 0; give an integer of at least 1"),
     "no batches to stream": (bad(plan=Plan(4, 1, streamed=True), batch_size=None), ValueError, "give a batch_size"),
     "budget": (bad(memory_budget=-1), ValueError, "memory_budget is -1; give a number of bytes"),
     "budget type": (bad(memory_budget="x"), ValueError, "memory_budget is 'x'; give a number of bytes"),

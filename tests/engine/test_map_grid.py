@@ -359,7 +359,7 @@ BAD = {
     "word": ((lambda h: "done", ONE), {}, TypeError,
         "train_fn returns 'done'.*of type str; return a tree of numbers or arrays"),
     "float": ((lambda h: float(h["learning_rate"]), ONE), {}, TypeError,
-        r"train_fn needs the value of a number that is traced.*jax.numpy.*static.*traced axes are: learning_rate, seed, width"),
+        "train_fn needs the value of a number that is traced.*jax.numpy.*static.*axes are: learning_rate, seed, width"),
     "if": ((lambda h: 1.0 if h["learning_rate"] > 0 else 2.0, ONE), {}, TypeError, "train_fn needs the value"),
     "numpy": ((lambda h: np.sin(h["learning_rate"]), ONE), {}, TypeError, "train_fn needs the value"),
     "shape": ((lambda h: jnp.zeros(h["width"]), ONE), {}, TypeError, "train_fn needs the value"),

@@ -1,14 +1,13 @@
-"""JAX made ready before its first use: one CPU device a core, and a folder that keeps compiled programs.
+"""Devices: one CPU device a core, the free memory, and the folder that keeps compiled programs.
 
-Both are left alone where the user has chosen: by ``jax.config``, by JAX's own environment variables, or by
-``WEIGHTDECAY_COMPILATION_CACHE``, which is ``off`` or a folder.
+The number of devices and the folder are left as they are where the user has chosen them: by ``jax.config``, by JAX's
+environment variables, or by ``WEIGHTDECAY_COMPILATION_CACHE``, which is ``off`` or a folder.
 """
 
 import contextlib
 import hashlib
 import os
 import platform
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,44 +15,45 @@ import jax
 
 from weightdecay.core import jax_settings
 from weightdecay.core.types import Device
+from weightdecay.core.warn import warn
 
 _SWITCH = "WEIGHTDECAY_COMPILATION_CACHE"
 _SHORTEST_KEPT = 0.2  # seconds; what compiles faster is not worth a file
 
 
 def prepare() -> None:
-    """Give JAX one CPU device a core, where its backend has not started yet and nobody else has said how many.
+    """Give JAX one CPU device a core, unless its backend has started or the user has chosen the number.
 
-    Warns where JAX runs already with fewer CPU devices than there are cores.
+    Warns where JAX already runs with fewer CPU devices than there are cores.
     """
     chosen = getattr(jax.config, "jax_num_cpu_devices", -1) != -1
     if not chosen and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         try:
             jax.config.update("jax_num_cpu_devices", num_cores())
         except RuntimeError:
-            pass  # The backend runs already: members train on the devices it has.
+            pass  # The backend has started: members train on the devices that it has.
     devices = len(jax.local_devices())
     if not chosen and jax.default_backend() == "cpu" and devices < num_cores():
-        warnings.warn(
-            f"JAX runs already, with {devices} CPU device(s) for {num_cores()} cores that lanes of members could use; "
-            f"call jax.config.update('jax_num_cpu_devices', {num_cores()}) before JAX is used.",
-            stacklevel=3,
+        warn(
+            f"JAX already runs with {devices} CPU device(s), and lanes of members could use {num_cores()} cores; call "
+            f"jax.config.update('jax_num_cpu_devices', {num_cores()}) before JAX is used."
         )
 
 
 def num_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_memory(device: Device) -> int | None:
-    """Bytes that a device still has.
+    """Return the free memory of a device, in bytes.
 
     Args:
       device: A local device.
 
     Returns:
-      What its allocator has left; for a CPU what the machine has available, shared by all its devices; None = unknown.
+      The bytes that its allocator has left; for a CPU, the bytes that the machine has available, shared by all CPU
+      devices; None = unknown.
     """
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics and "bytes_limit" in statistics:
@@ -69,7 +69,7 @@ def free_memory(device: Device) -> int | None:
 
 @contextlib.contextmanager
 def kept_programs() -> Iterator[None]:
-    """Compile, within, with JAX's persistent compilation cache on; JAX's settings come back behind it."""
+    """Turn on JAX's persistent compilation cache inside the ``with`` block, and restore JAX's settings after it."""
     folder = cache_folder()
     if folder is None:
         yield
@@ -91,11 +91,11 @@ def kept_programs() -> Iterator[None]:
 
 
 def cache_folder() -> Path | None:
-    """Folder of compiled programs.
+    """Return the folder of compiled programs.
 
     Returns:
-      A folder of the user's cache, one a kind of processor, since programs are compiled for it; None where the cache
-      is switched off or JAX has one of its own.
+      A folder in the user's cache, one for each kind of processor, because programs are compiled for it. None where the
+      cache is switched off or JAX has a cache of its own.
     """
     switch = os.environ.get(_SWITCH, "")
     has_own = jax_settings.setting("compilation_cache_dir") is not None or not jax_settings.setting(
@@ -116,10 +116,10 @@ def _configure(settings: dict[str, object]) -> None:
 
 
 def _processor() -> str:
-    """Short name of the processor and what it can do."""
+    """Return a short name of the processor and its instruction set."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        told = "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
+        flags = "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
     except OSError:
-        told = platform.processor()
-    return hashlib.sha256(f"{platform.machine()} {told}".encode()).hexdigest()[:12]
+        flags = platform.processor()
+    return hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]

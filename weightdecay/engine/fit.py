@@ -90,9 +90,9 @@ def fit_grid(
       The result, one member a row, in the order of the grid.
 
     Raises:
-      TypeError: An argument of the wrong kind.
-      ValueError: An argument of the wrong value: told before anything is compiled.
-      MemoryError: A model too large for the memory at any plan: told before training.
+      TypeError: An argument has a wrong type.
+      ValueError: An argument has a wrong value; raised before anything is compiled.
+      MemoryError: One member does not fit into the memory under any plan; raised before training.
       RuntimeError: Another process trains in ``directory``.
       OSError: ``directory`` cannot be written, or holds something else.
 

@@ -1,4 +1,4 @@
-"""What `weightdecay.engine.map_grid.map_grid` gives back: the outputs of each member, and a choice by them."""
+"""What `map_grid` returns: the outputs of each member, and a choice of a candidate by them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from weightdecay.core import tree
+from weightdecay.core import checks, tree
 from weightdecay.core.statistics import mean_and_error
 from weightdecay.core.types import Integer
 from weightdecay.engine.plans import Plan
@@ -20,20 +20,20 @@ from weightdecay.results.selected import Selected
 from weightdecay.search.member import REPLICATES
 from weightdecay.training import diagnostics
 
-_NAMES = ("member", "finite", "candidate")  # that a dataset gives to something of its own
+_RESERVED = ("member", "finite", "candidate")  # names of the dataset's own variables
 
 
 class MapResult:
-    """What a training function gave for each member of a grid.
+    """Outputs of a training function for each member of a grid.
 
     Attributes:
       members: Hyperparameters of each member by name.
-      finite: Whether every number that a member gave is finite, bool, shape ``(members,)``.
+      finite: Whether every number of a member's outputs is finite, bool, shape ``(members,)``.
       plan: Lanes and devices; of several programs whose lanes were chosen, the widest lane.
     """
 
     def __init__(self, members: Sequence[dict[str, Any]], outputs: Sequence[Any], plan: Plan) -> None:
-        """Take the outputs of the members; users have `map_grid` do it."""
+        """Take the outputs of the members; `map_grid` calls this."""
         self.members = list(members)
         self.plan = plan
         self._outputs = list(outputs)
@@ -44,19 +44,19 @@ class MapResult:
         """The outputs of all members in one tree, NumPy arrays of shape ``(members, ...)``.
 
         Raises:
-          ValueError: Members gave trees or shapes that differ.
+          ValueError: The outputs of the members differ in structure or shape.
         """
         layouts = {str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), one)) for one in self._outputs}
         if len(layouts) > 1:
             raise ValueError(
-                f"the {len(self)} members gave trees of {len(layouts)} layouts, which do not stack; take one by one: "
-                "result.member(0)."
+                f"the outputs of the {len(self)} members have {len(layouts)} different structures, which do not stack; "
+                "take them one by one: result.member(0)."
             )
         return jax.tree.map(lambda *leaves: np.stack(leaves), *self._outputs)
 
     def member(self, number: Integer) -> Any:
-        """Return what one member gave, with NumPy arrays."""
-        if isinstance(number, bool) or not isinstance(number, int | np.integer) or not -len(self) <= number < len(self):
+        """Return the outputs of one member, as NumPy arrays."""
+        if not checks.is_integer(number) or not -len(self) <= number < len(self):
             raise IndexError(f"member is {number}; give 0 to {len(self) - 1}.")
         return self._outputs[number]
 
@@ -74,13 +74,14 @@ class MapResult:
         along = {name: ("member", values) for name, values in coordinates(self.members).items()}
         variables = {}
         for name, leaf in tree.named_leaves(self.outputs):
-            told = name.replace("/", ".") or "output"
-            if told in _NAMES or told in along:
+            variable = name.replace("/", ".") or "output"
+            if variable in _RESERVED or variable in along:
                 raise ValueError(
-                    f"train_fn gives an output {told!r}, under which a dataset has something else; give it another "
-                    "name, or take the arrays from result.outputs."
+                    f"train_fn returns an output {variable!r}, a name that the dataset uses for something else; give the "
+                    "output another name, or take the arrays from result.outputs."
                 )
-            variables[told] = (("member", *(f"{told}_{axis}" for axis in range(leaf.ndim - 1))), leaf)
+            dims = (f"{variable}_{axis}" for axis in range(leaf.ndim - 1))
+            variables[variable] = (("member", *dims), leaf)
         return xarray.Dataset(
             {**variables, "finite": ("member", self.finite)},
             coords={"member": np.arange(len(self), dtype=np.int32), **along},
@@ -99,13 +100,13 @@ class MapResult:
         rows = []
         for number in np.unique(dataset["candidate"].values):
             members = np.flatnonzero(dataset["candidate"].values == number)
-            here = dataset.isel(member=members)
-            row: dict[Any, Any] = {name: here[name].values[0] for name in along}
+            candidate = dataset.isel(member=members)
+            row: dict[Any, Any] = {name: candidate[name].values[0] for name in along}
             for name in scalars:
                 row[name], row[f"{name}_standard_error"] = mean_and_error(
-                    here[name].values, [folds[member] for member in members]
+                    candidate[name].values, [folds[member] for member in members]
                 )
-            rows.append({**row, "seeds": len(here["member"])})
+            rows.append({**row, "seeds": len(candidate["member"])})
         return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
 
     def best(self, metric: str, criterion: str = "best_mean") -> Selected:

@@ -148,8 +148,8 @@ def choose(
         + ("" if 2 * width <= widest else f" and {widest} members")
     ]
     free = devices.free_memory(jax.local_devices()[0])
-    share = None if free is None else int(_DATA_FRACTION * free / (num_devices if name == "cpu" else 1))
-    budget = share if memory_budget is None else memory_budget
+    default = None if free is None else int(_DATA_FRACTION * free / (num_devices if name == "cpu" else 1))
+    budget = default if memory_budget is None else memory_budget
     steps, streamed, examples = 1000, False, data_bytes
     if budget is not None and batch_bytes is not None and data_bytes > budget:
         # Two segments are held at a time, with the batches of at most one seed a member.

@@ -1,8 +1,8 @@
-"""Who takes an axis of a grid: training itself, the network, or the optimizer; and what of it is traced.
+"""Route each grid axis to its consumer (training, network or optimizer), and decide which values are traced.
 
-A number is traced, so that members that differ in numbers share a compiled program. A word, a bool, None or a tuple
-changes the structure of the optimizer or of the network: each makes a program of its own. What a member's structure is
-follows from that member alone.
+A number is traced, so that members that differ in numbers share a compiled program. A string, a bool, None or a tuple
+changes the structure of the optimizer or of the network, so each such value has a program of its own. The structure of
+a member depends on that member alone.
 """
 
 import inspect
@@ -14,21 +14,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from weightdecay.core import text
+from weightdecay.core.checks import ArgumentTypeError
 from weightdecay.core.types import Batch
 from weightdecay.data import Scaling, augment
 from weightdecay.decay import Rule
 from weightdecay.decay.placement import parts
 from weightdecay.models import network as networks
-from weightdecay.search import grid
-from weightdecay.search import member as member_json
+from weightdecay.search.grid import Grid
+from weightdecay.search.member import REPLICATES
 from weightdecay.training.task import REGULARIZERS, Hyperparameters, Task
 
-_OWN = ("decay", "learning_rate", *member_json.REPLICATES)
+_ENGINE_AXES = ("decay", "learning_rate", *REPLICATES)
 
 
 @dataclass(frozen=True)
 class RoutedMember:
-    """A member's hyperparameters by who takes them."""
+    """Hyperparameters of a member, by their consumer."""
 
     decay: Rule
     learning_rate: Any
@@ -38,21 +40,24 @@ class RoutedMember:
     network: dict[str, Any]
     optimizer: dict[str, Any]
     options: tuple[tuple[str, Any], ...]
-    """Arguments of the optimizer that change its structure."""
+    """Arguments of the optimizer that change its structure, as pairs of a name and a value."""
     model_options: tuple[tuple[str, Any], ...]
-    """Fields of the model, each of which changes its structure."""
+    """Fields of the model, each of which changes its structure, as pairs of a name and a value."""
 
     def task(self, task: Task) -> Task:
-        """Return what this member trains."""
+        """Return the task of this member: the common task with its own options."""
         model = networks.with_options(task.model, dict(self.model_options)) if self.model_options else task.model
         return replace(task, model=model, options=self.options)
 
     def hyperparameters(self, decay: Rule, scaling: Scaling | None) -> Hyperparameters:
-        """Return what is traced, as NumPy numbers.
+        """Return the traced hyperparameters, as NumPy numbers.
 
         Args:
           decay: The rule in its normal form.
-          scaling: Of all folds.
+          scaling: What standardizes the examples, of all folds; None = no folds.
+
+        Returns:
+          The hyperparameters, each leaf of shape ``()`` but for the scaling of the member's fold.
         """
         numbers = {name: value for name, value in self.training.items() if name != "patience"}
         training = jax.tree.map(real, numbers)
@@ -72,38 +77,38 @@ class RoutedMember:
 
 
 class NetworkAxes(NamedTuple):
-    """Axes that a network takes: traced numbers, and fields that change its structure."""
+    """Names of the axes that a network takes."""
 
-    traced: frozenset[str]
-    fields: frozenset[str]
+    traced: frozenset[str]  # numbers that may be traced
+    fields: frozenset[str]  # fields of the model, which change its structure
 
 
 def network_axes(model: Any) -> NetworkAxes:
-    """Axes that a model takes.
+    """Find the axes that a model takes.
 
     Args:
       model: What is trained.
 
     Returns:
-      Their names.
+      The names of the axes.
     """
     return NetworkAxes(networks.traced_axes(model), networks.static_axes(model))
 
 
 def route(member: Mapping[str, Any], taken: NetworkAxes, *, patience: int | None = None) -> RoutedMember:
-    """Give every axis of a member to who takes it; what nobody else takes is the optimizer's.
+    """Route every axis of a member to its consumer; an axis that nobody else takes goes to the optimizer.
 
     Args:
-      member: Its hyperparameters by name.
-      taken: By the network.
-      patience: Of members that have none of their own.
+      member: Hyperparameters by name.
+      taken: Axes that the network takes.
+      patience: Patience of members that have none of their own.
 
     Returns:
-      The shares.
+      The hyperparameters by consumer.
     """
     rules = parts(member["decay"])
     alone = len(rules) == 1 and rules[0][1] is None
-    others = {name: value for name, value in member.items() if name not in _OWN}
+    others = {name: value for name, value in member.items() if name not in _ENGINE_AXES}
     training = {name: others.pop(name) for name in REGULARIZERS if name in others}
     training.setdefault("patience", patience)
     if "clip_norm" in training and training["clip_norm"] is None:
@@ -125,20 +130,19 @@ def route(member: Mapping[str, Any], taken: NetworkAxes, *, patience: int | None
 
 
 def check(
-    members: grid.Grid, task: Task, splits: Mapping[str, Batch], *, num_folds: int | None, patience: int | None
+    members: Grid, task: Task, splits: Mapping[str, Batch], *, num_folds: int | None, patience: int | None
 ) -> None:
-    """Refuse axes that nobody takes, and what does not go together.
+    """Validate the axes of a grid.
 
     Args:
       members: The grid.
       task: What is trained.
       splits: Examples by name.
-      num_folds: Of the data; None = it has validation examples.
-      patience: That `fit_grid` was given.
+      num_folds: Number of folds of the data; None = the data has validation examples.
+      patience: Argument of `fit_grid`.
 
     Raises:
-      TypeError: No grid; an optimizer that takes no decay.
-      ValueError: An axis without a taker, or one that does not fit the loss, the inputs or the data.
+      ValueError: An axis that nobody takes, or one that does not fit the loss, the inputs or the data.
     """
     if any("learning_rate" not in member for member in members):
         raise ValueError("grid has no axis learning_rate; add one, as in wd.Grid(decay=[...], learning_rate=[1e-3]).")
@@ -158,11 +162,11 @@ def check(
     _check_taken(names, task)
 
 
-def _check_folds(members: grid.Grid, num_folds: int | None) -> None:
+def _check_folds(members: Grid, num_folds: int | None) -> None:
     folds = {member.get("fold") for member in members}
     if num_folds is None and folds != {None}:
         raise ValueError(
-            "grid has an axis 'fold', but data has validation examples and no folds; give wd.data.folds(inputs, "
+            "grid has an axis 'fold', but data has validation examples and not folds; give wd.data.folds(inputs, "
             "targets, num_folds=5)."
         )
     if num_folds is not None and not folds <= set(range(num_folds)):
@@ -185,39 +189,43 @@ def _check_taken(names: Mapping[str, Any], task: Task) -> None:
                 f"grid has an axis {name!r}, which both the model and the optimizer take; give one of them another "
                 "name."
             )
-        taken = name in _OWN or name in REGULARIZERS or name in network or name in known
+        taken = name in _ENGINE_AXES or name in REGULARIZERS or name in network or name in known
         if not taken and not takes_any:
+            suggestion = text.suggestion(name, [*REGULARIZERS, *network, *known])
             raise ValueError(
-                f"grid has an axis {name!r}, which nobody takes. Training takes {', '.join(REGULARIZERS)}; the model "
-                f"{', '.join(sorted(network)) or 'nothing'}; the optimizer {', '.join(known) or 'nothing'}."
+                f"grid has an axis {name!r}, which nobody takes.{suggestion} "
+                f"Training takes {', '.join(REGULARIZERS)}; the model {', '.join(sorted(network)) or 'nothing'}; the "
+                f"optimizer {', '.join(known) or 'nothing'}."
             )
 
 
 def check_optimizer(optimizer: Callable[..., Any]) -> None:
-    """Refuse what makes no optimizer of a decay.
+    """Validate the argument ``optimizer`` of `fit_grid`.
 
     Args:
-      optimizer: What a user gave.
+      optimizer: What the user passed.
 
     Raises:
-      TypeError: It is none.
+      TypeError: It is not a function, or takes no ``decay`` and ``mask``.
     """
     if not callable(optimizer):
-        raise TypeError(
-            f"optimizer is {optimizer!r}; give wd.adam, wd.sgd or a function of learning_rate, decay and mask."
+        raise ArgumentTypeError(
+            "optimizer",
+            f"optimizer is {optimizer!r}; give wd.adam, wd.sgd or a function of learning_rate, decay and mask.",
         )
     parameters = inspect.signature(optimizer).parameters.values()
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if not takes_any and not {"decay", "mask"} <= {p.name for p in parameters}:
         name = getattr(optimizer, "__name__", None) or repr(optimizer)
-        raise TypeError(
+        raise ArgumentTypeError(
+            "optimizer",
             f"optimizer is {name}, which takes no decay and mask; give wd.adam, wd.sgd or a function, as "
-            "lambda learning_rate, decay, mask: wd.optimizer(optax.scale_by_adam(), learning_rate, decay, mask=mask)."
+            "lambda learning_rate, decay, mask: wd.optimizer(optax.scale_by_adam(), learning_rate, decay, mask=mask).",
         )
 
 
 def real(value: Any) -> np.ndarray:
-    """Return numbers in the precision that JAX computes in."""
+    """Return numbers in JAX's default precision, as a NumPy array."""
     return np.asarray(value, jnp.zeros(()).dtype)
 
 
