@@ -1,14 +1,12 @@
-"""Checkpoints: some members of a run at one moment, as a folder on disk.
+"""Checkpoints: some members of a run at one step each, as a folder on disk.
 
-``state/`` holds their arrays, written by orbax, and ``contents.json`` says which members, at which step, and the
-SHA-256 of every file. A checkpoint appears whole or not at all, and is read only if its checksums hold. Reading runs no
+``state/`` holds their arrays, written by orbax. ``contents.json`` holds the members, their steps, and the SHA-256 of
+every file. A checkpoint appears completely or not at all, and is read only if its checksums match. Reading executes no
 code from the files.
 """
 
 import functools
 import itertools
-import os
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,15 +19,15 @@ _CONTENTS, _STATE = "contents.json", "state"
 
 
 class Snapshot(NamedTuple):
-    """Some members of one group at one step, on the host.
+    """Some members of one group at one step, in host memory.
 
     Attributes:
-      keys: Who they are.
-      step: Steps that they have behind them.
-      leaves: Of their states, each ``(members, ...)``.
-      metrics: By name, ``(members, evaluations so far)``.
+      keys: Names of the members in the run directory.
+      step: Number of steps that they have taken.
+      leaves: Leaves of their states, each of shape ``(members, ...)``.
+      metrics: Metrics by name, each of shape ``(members, evaluations so far)`` or with layers after that.
       evaluated: Steps of these evaluations.
-      done: Whether the run wants no more steps of them.
+      done: Whether they take no more steps in this run.
     """
 
     keys: list[str]
@@ -41,102 +39,106 @@ class Snapshot(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays."""
+        """Size of the arrays in bytes."""
         return sum(array.nbytes for array in (*self.leaves, *self.metrics.values()))
 
-    def member(self, slot: int) -> "Snapshot":
-        """Return one of the members alone."""
-        rows = slice(slot, slot + 1)
+    def member(self, row: int) -> "Snapshot":
+        """Return the snapshot of one of the members."""
+        rows = slice(row, row + 1)
         metrics = {name: values[rows] for name, values in self.metrics.items()}
         return self._replace(keys=self.keys[rows], leaves=[leaf[rows] for leaf in self.leaves], metrics=metrics)
 
 
-def blocks_of(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
-    """Blocks of a checkpoint: snapshots that fit together in one; of a member that comes twice the later one.
+def merged(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
+    """Merge snapshots into the blocks of a checkpoint.
+
+    Snapshots with the same step, evaluations and shapes make one block. If a member occurs in two snapshots, the later
+    one counts.
 
     Args:
-      snapshots: In the order in which they were made.
+      snapshots: Snapshots in the order in which they were taken.
 
     Returns:
       The blocks.
     """
-    newest = {one: number for number, snapshot in enumerate(snapshots) for one in snapshot.keys}
-    together: dict[Any, list[Snapshot]] = {}
+    snapshots = list(snapshots)
+    newest = {key: number for number, snapshot in enumerate(snapshots) for key in snapshot.keys}
+    blocks: dict[Any, list[Snapshot]] = {}
     for number, snapshot in enumerate(snapshots):
         shapes = tuple((leaf.shape[1:], leaf.dtype.name) for leaf in snapshot.leaves)
-        alike = (snapshot.step, snapshot.done, tuple(snapshot.evaluated), tuple(snapshot.metrics), shapes)
-        if all(newest[one] == number for one in snapshot.keys):
-            together.setdefault(alike, []).append(snapshot)
-    return [joined(alike) for alike in together.values()]
+        kind = (snapshot.step, snapshot.done, tuple(snapshot.evaluated), tuple(snapshot.metrics), shapes)
+        if all(newest[key] == number for key in snapshot.keys):
+            blocks.setdefault(kind, []).append(snapshot)
+    return [concatenated(block) for block in blocks.values()]
 
 
-def joined(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """Join snapshots of members that are alike.
+def concatenated(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """Concatenate snapshots of members with the same step, evaluations and shapes.
 
     Args:
-      snapshots: At least one, all at one step.
+      snapshots: At least one.
 
     Returns:
-      One of all their members, in their order.
+      One snapshot of all members, in their order.
     """
     if len(snapshots) == 1:
         return snapshots[0]
-    leaves = [np.concatenate(leaf) for leaf in zip(*(one.leaves for one in snapshots), strict=True)]
-    metrics = {name: np.concatenate([one.metrics[name] for one in snapshots]) for name in snapshots[0].metrics}
-    return snapshots[0]._replace(
-        keys=list(itertools.chain(*(one.keys for one in snapshots))), leaves=leaves, metrics=metrics
-    )
+    leaves = [np.concatenate(leaf) for leaf in zip(*(snapshot.leaves for snapshot in snapshots), strict=True)]
+    metrics = {
+        name: np.concatenate([snapshot.metrics[name] for snapshot in snapshots]) for name in snapshots[0].metrics
+    }
+    keys = list(itertools.chain(*(snapshot.keys for snapshot in snapshots)))
+    return snapshots[0]._replace(keys=keys, leaves=leaves, metrics=metrics)
 
 
 def write(folder: Path, blocks: Sequence[Snapshot]) -> dict[str, Any]:
-    """Write a checkpoint; it appears whole or not at all.
+    """Write a checkpoint, completely or not at all.
 
     Args:
-      folder: A new folder.
-      blocks: What to write, as `blocks_of` made it.
+      folder: A new folder; its parent exists.
+      blocks: What to write, as `merged` returns it.
 
     Returns:
-      Its ``contents.json``.
+      The content of its ``contents.json``.
 
     Raises:
-      OSError: It cannot be written.
+      OSError: It cannot be written, for example because the disk is full.
     """
-    unfinished = folder.with_name(f".{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        arrays = {
-            f"{number}": {
-                "leaves": {f"{place}": leaf for place, leaf in enumerate(block.leaves)},
-                "metrics": block.metrics,
-            }
-            for number, block in enumerate(blocks)
+    arrays = {
+        f"{number}": {
+            "leaves": {f"{position}": leaf for position, leaf in enumerate(block.leaves)},
+            "metrics": block.metrics,
         }
-        _orbax().save((unfinished / _STATE).absolute(), arrays)
+        for number, block in enumerate(blocks)
+    }
+    with files.atomic(folder, parents=False) as unfinished:
+        unfinished.mkdir()
+        try:
+            _orbax().save((unfinished / _STATE).absolute(), arrays)
+        except Exception as error:
+            # The arrays can always be stored. What fails is the disk, which orbax and TensorStore report by a
+            # ValueError and errors of other types.
+            raise OSError(f"{_STATE} of checkpoint {folder.name} cannot be written: {_first_line(error)}") from error
         written = sorted(path for path in (unfinished / _STATE).rglob("*") if path.is_file())
         contents = {
             "blocks": [
                 {"keys": block.keys, "step": block.step, "evaluated": block.evaluated, "done": block.done}
                 for block in blocks
             ],
-            "sha256": {str(path.relative_to(unfinished)): _kept_sum(path) for path in written},
+            "sha256": {str(path.relative_to(unfinished)): files.file_sum(path) for path in written},
         }
         files.write_json(unfinished / _CONTENTS, contents)
-        os.replace(unfinished, folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return contents
 
 
 def read_contents(folder: Path) -> dict[str, Any]:
-    """Contents of a checkpoint whose files are all as they were written.
+    """Verify the files of a checkpoint.
 
     Args:
       folder: The checkpoint.
 
     Returns:
-      Its ``contents.json``.
+      The content of its ``contents.json``.
 
     Raises:
       ValueError: A file was altered.
@@ -151,7 +153,7 @@ def read_contents(folder: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=2)
 def read(folder: Path) -> list[Snapshot]:
-    """Blocks of a checkpoint that was found sound; the last two that were read are remembered.
+    """Read a verified checkpoint; the last two that were read stay in memory.
 
     Args:
       folder: The checkpoint.
@@ -161,12 +163,24 @@ def read(folder: Path) -> list[Snapshot]:
     """
     stored = _orbax().restore((folder / _STATE).absolute())
     blocks = []
-    for number, told in enumerate(files.read_json(folder / _CONTENTS)["blocks"]):
+    for number, description in enumerate(files.read_json(folder / _CONTENTS)["blocks"]):
         arrays = stored[f"{number}"]
-        leaves = [np.asarray(arrays["leaves"][f"{place}"]) for place in range(len(arrays["leaves"]))]
+        leaves = [np.asarray(arrays["leaves"][f"{position}"]) for position in range(len(arrays["leaves"]))]
         metrics = {name: np.asarray(values) for name, values in arrays.get("metrics", {}).items()}
-        blocks.append(Snapshot(**told, leaves=leaves, metrics=metrics))
+        blocks.append(Snapshot(**description, leaves=leaves, metrics=metrics))
     return blocks
+
+
+def numbers(folder: Path) -> list[int]:
+    """List the checkpoints in a folder.
+
+    Args:
+      folder: A folder with checkpoints named by their numbers.
+
+    Returns:
+      The numbers, in no particular order.
+    """
+    return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
 
 
 @functools.cache
@@ -179,20 +193,5 @@ def _orbax() -> Any:
     return orbax.checkpoint.PyTreeCheckpointer()
 
 
-def _kept_sum(path: Path) -> str:
-    """SHA-256 of a file that is on the disk for good."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return files.file_sum(path)
-
-
-def numbers(folder: Path) -> list[int]:
-    """Numbers of the checkpoints in a folder.
-
-    Args:
-      folder: It holds checkpoints named by their numbers.
-
-    Returns:
-      The numbers, in no order.
-    """
-    return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

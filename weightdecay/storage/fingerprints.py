@@ -1,4 +1,4 @@
-"""What a run depends on, as digests, and how two calls differ in it."""
+"""Digests of what the numbers of a run depend on, and the differences between two calls."""
 
 import hashlib
 import json
@@ -10,28 +10,31 @@ import numpy as np
 
 from weightdecay.core import files
 from weightdecay.core.types import Batch
-from weightdecay.search import member as member_json
+from weightdecay.search.member import encode
 
-BY_STRUCTURE = {  # of what a run depends on, that which each structure in a grid has by itself; and what a change says
-    "programs": "the program of a training step (model, loss, optimizer or mask) is another one",
-    "functions": "train_fn is another one",
-    "closed_over": "the arrays that train_fn uses are others",
-    "lane_widths": "the lanes are of another width",
+BY_STRUCTURE = {
+    "programs": "the program of a training step (model, loss, optimizer or mask) differs",
+    "evaluations": "the program of an evaluation (model in evaluation mode, loss or a metric) differs",
+    "functions": "train_fn differs",
+    "closed_over": "the arrays that train_fn uses differ",
+    "lane_widths": "the lanes have another width",
 }
+"""Entries with one value for each structure of members in a grid, and the message if a value changes."""
+_CONSEQUENCES = ("programs", "evaluations")  # change also if another entry changes
 
 
 def of_member(member: Mapping[str, Any], program: str) -> str:
-    """Who a member is, whatever stands beside it.
+    """Name of a member in a run directory, which does not depend on the other members of the grid.
 
     Args:
       member: Hyperparameters by name.
-      program: Digest of what trains it.
+      program: Digest of the program that trains it.
 
     Returns:
       A hash.
     """
-    told = files.canonical({"member": member_json.encode(member), "program": program})
-    return hashlib.sha256(told).hexdigest()[:32]
+    content = files.canonical({"member": encode(member), "program": program})
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def of_data(splits: Mapping[str, Batch]) -> dict[str, str]:
@@ -47,10 +50,10 @@ def of_data(splits: Mapping[str, Batch]) -> dict[str, str]:
 
 
 def of_arrays(arrays: Iterable[Any]) -> str:
-    """Digest of some arrays: their bytes, dtypes and shapes.
+    """Digest of arrays: their bytes, dtypes and shapes.
 
     Args:
-      arrays: In their order.
+      arrays: The arrays; their order matters.
 
     Returns:
       SHA-256.
@@ -63,34 +66,33 @@ def of_arrays(arrays: Iterable[Any]) -> str:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """How two calls differ in what their runs depend on.
+    """Describe how two calls differ in what the numbers of their runs depend on.
 
     Args:
-      before: Values of JSON by name, of the earlier call; see `weightdecay.storage.run_directory.Run.settle`.
-      now: Likewise, of this call.
+      before: JSON values by name, of the earlier call; see `weightdecay.storage.run_directory`. Entries that it lacks
+        are not compared.
+      now: The same, of this call.
 
     Returns:
-      A clause for each difference; none where one run goes on with the other.
+      A clause for each difference; empty if one run can resume the other.
     """
     if before.get("kind") != now.get("kind"):
-        kinds = [one.get("kind", "fit_grid") for one in (before, now)]
+        kinds = [call.get("kind", "fit_grid") for call in (before, now)]
         return [f"it was trained by wd.{kinds[0]}, and this is wd.{kinds[1]}"]
-    told = []
+    causes, consequences = [], []
     now = json.loads(json.dumps(now))
-    for name in before:
+    for name, earlier in before.items():
         if name in BY_STRUCTURE:
-            common = before[name].keys() & now[name].keys()
-            if any(before[name][kind] != now[name][kind] for kind in common):
-                told.append(BY_STRUCTURE[name])
+            current = now.get(name, {})
+            if any(earlier[structure] != current[structure] for structure in earlier.keys() & current.keys()):
+                (consequences if name in _CONSEQUENCES else causes).append(BY_STRUCTURE[name])
         elif name == "data":
-            changed = [
-                split for split in {**before[name], **now[name]} if before[name].get(split) != now[name].get(split)
-            ]
-            told += [f"the {split} examples are others" for split in changed]
+            splits = dict.fromkeys([*earlier, *now[name]])
+            changed = [split for split in splits if earlier.get(split) != now[name].get(split)]
+            causes += [f"the {split} examples differ" for split in changed]
         elif name == "versions":
-            changed = [lib for lib, version in before[name].items() if now[name].get(lib) != version]
-            told += [f"{lib} was {before[name][lib]} and is {now[name].get(lib)}" for lib in changed]
-        elif before[name] != now.get(name):
-            told.append(f"{name} was {before[name]} and is {now.get(name)}")
-    # What follows from another difference is not told beside it.
-    return [one for one in told if not one.startswith("the program")] or told
+            changed = [package for package, version in earlier.items() if now[name].get(package) != version]
+            causes += [f"{package} was {earlier[package]} and is {now[name].get(package)}" for package in changed]
+        elif earlier != now.get(name):
+            causes.append(f"{name} was {earlier} and is {now.get(name)}")
+    return causes or consequences

@@ -1,39 +1,61 @@
-"""What training gives back, written to disk as lanes end, so that memory does not grow with the grid.
+"""Metrics and weights of the members of a grid, in temporary files, so that memory does not grow with the grid.
 
-`Records` holds the metrics and the weights of every member in unnamed temporary files, which vanish with the result.
+`Records` takes them while the members train. The files have no names: they vanish with the result, or with the process.
+Their space on the disk is allocated before training, so that a full disk is reported then, and not by a crash in the
+middle (a write to a memory-mapped file on a full disk ends the process).
 """
 
+import math
 import os
+import pickle
 import tempfile
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from weightdecay.core import text
+
 _MARKS = ("diverged_at", "stopped_at", "best_step")
+_CHUNK = 2**24  # bytes written at once, where the system cannot allocate
 
 
 class Weights(Sequence[Any]):
-    """Trees of arrays by place, in one temporary file; a tree is read when it is asked for."""
+    """Trees of arrays by index, in one temporary file; a tree is read when it is accessed.
 
-    def __init__(self, num_members: int) -> None:
-        """Make room for a tree a member."""
-        self._file = tempfile.TemporaryFile()
+    Reads are positional (`os.pread`), so that threads and forked processes may read at the same time. A pickled copy
+    holds all trees in memory.
+    """
+
+    def __init__(self, num_members: int, num_bytes: int = 0) -> None:
+        """Allocate the file.
+
+        Args:
+          num_members: Number of trees.
+          num_bytes: Size of all trees together; more is allocated where it is written.
+
+        Raises:
+          OSError: There is no room for them.
+        """
+        self._file = _allocated(num_bytes)
         weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
         self._end = 0
-        self._where: list[tuple[int, int] | None] = [None] * num_members
+        self._positions: list[tuple[int, int] | None] = [None] * num_members  # layout, offset
         self._layouts: list[tuple[Any, list[tuple[tuple[int, ...], np.dtype]]]] = []
 
-    def write(self, place: int, tree: Any) -> None:
-        """Keep the tree of a member; other threads may write at the same time.
+    def write(self, index: int, tree: Any) -> None:
+        """Store the tree of a member; other threads may write at the same time.
 
         Args:
-          place: The member's.
+          index: Position of the member in the grid.
           tree: NumPy arrays.
+
+        Raises:
+          OSError: The file cannot be written.
         """
         leaves, structure = jax.tree.flatten(tree)
         layout = structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
@@ -41,66 +63,108 @@ class Weights(Sequence[Any]):
         with self._lock:
             if layout not in self._layouts:
                 self._layouts.append(layout)
-            self._file.seek(self._end)
-            self._file.write(content)
-            self._where[place] = self._layouts.index(layout), self._end
-            self._end += len(content)
+            number, before = self._layouts.index(layout), self._positions[index]
+            # A tree that is written again takes the place of the first if it is of the same size.
+            offset = before[1] if before is not None and before[0] == number else self._end
+            self._end = max(self._end, offset + len(content))
+            _at_positions(os.pwrite, self._file.fileno(), memoryview(content), offset)
+            self._positions[index] = number, offset
 
     def __len__(self) -> int:
         """Return the number of members."""
-        return len(self._where)
+        return len(self._positions)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return a member's tree."""
-        where = self._where[index]
-        if where is None:
+        """Return the tree of a member."""
+        position = self._positions[index]
+        if position is None:
             raise ValueError(
-                f"member {index} has no weights: the run was interrupted before its turn; go on with the same call."
+                f"member {index} has no weights: the run was interrupted before it was trained. Make the same call "
+                "again; with a directory it resumes."
             )
-        structure, shapes = self._layouts[where[0]]
-        sizes = [int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes]
-        with self._lock:
-            self._file.seek(where[1])
-            content = self._file.read(sum(sizes))
+        structure, shapes = self._layouts[position[0]]
+        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in shapes]
+        content = memoryview(bytearray(sum(sizes)))
+
+        def read(descriptor: int, part: memoryview, offset: int) -> int:
+            read = os.pread(descriptor, len(part), offset)
+            part[: len(read)] = read
+            return len(read)
+
+        _at_positions(read, self._file.fileno(), content, position[1])
         ends = np.cumsum(sizes)
         return structure.unflatten(
             np.frombuffer(content[end - size : end], dtype).reshape(shape).copy()
             for (shape, dtype), size, end in zip(shapes, sizes, ends, strict=True)
         )
 
+    def __reduce__(self) -> Any:
+        """Return what a copy in another process is made of."""
+        trees = [None if position is None else self[index] for index, position in enumerate(self._positions)]
+        try:
+            content = pickle.dumps(trees)
+        except Exception as error:  # whatever the classes of the user's network raise
+            raise TypeError(
+                f"the weights cannot be pickled ({error}); use result.save(folder) here, and wd.load(folder) in the "
+                "other process."
+            ) from error
+        return _unpickled, (content,)
+
 
 class Records:
     """Metrics and weights of the members of a grid.
 
     Attributes:
-      metrics: By name, float32 on disk, shape ``(members, steps)`` or ``(members, steps, layers)``; nan where nothing
-        is written.
+      metrics: Metrics by name, float32 on disk, shape ``(members, steps)`` or ``(members, steps, layers)``; nan where
+        nothing is written.
       layers: Names of the arrays of weights that decay, of all members.
-      marks: By name, int32, shape ``(members,)``: ``diverged_at`` and ``stopped_at``, -1 for never, and ``best_step``,
-        the evaluation that a member with patience is kept from, -1 where all steps count.
+      marks: Steps by name, int32, shape ``(members,)``: ``diverged_at`` and ``stopped_at``, -1 for never, and
+        ``best_step``, the evaluation of which a member with patience keeps the weights, -1 without patience.
       weights: ``(params, model_state)`` of each member.
     """
 
-    def __init__(self, num_members: int, num_steps: int, layers: Sequence[str] = ()) -> None:
-        """Make room for the members of a grid, each with some evaluations; ``layers`` are those of any of them."""
+    def __init__(
+        self,
+        num_members: int,
+        num_steps: int,
+        layers: Sequence[str] = (),
+        *,
+        metrics: Sequence[str] = (),
+        layer_metrics: Sequence[str] = (),
+        weights_bytes: int = 0,
+    ) -> None:
+        """Allocate the files.
+
+        Args:
+          num_members: Number of members.
+          num_steps: Number of evaluations of each.
+          layers: Names of the layers of any member.
+          metrics: Names of the metrics that are one number an evaluation.
+          layer_metrics: Names of the metrics that are a number an evaluation and layer.
+          weights_bytes: Size of the weights and model states of all members together.
+
+        Raises:
+          OSError: There is no room for them in the folder of temporary files.
+        """
         self._shape = num_members, num_steps
         self.layers = list(layers)
         self._lock = threading.Lock()
-        self.metrics: dict[str, np.ndarray] = {}
         self.marks = {name: np.full(num_members, -1, np.int32) for name in _MARKS}
-        self.weights = Weights(num_members)
+        self.weights = Weights(num_members, weights_bytes)
+        self.metrics: dict[str, np.ndarray] = {name: _on_disk(self._shape) for name in metrics}
+        self.metrics |= {name: _on_disk((*self._shape, len(self.layers))) for name in layer_metrics}
 
     def write_metrics(
-        self, places: np.ndarray, step: int, metrics: Mapping[str, np.ndarray], layers: Sequence[str] = ()
+        self, indices: np.ndarray, step: int, metrics: Mapping[str, np.ndarray], layers: Sequence[str] = ()
     ) -> None:
-        """Keep one evaluation of some members.
+        """Store one evaluation of some members.
 
         Args:
-          places: Of the members, ``(some,)``.
-          step: Which evaluation, from 0.
-          metrics: By name, each ``(at least some,)`` or ``(at least some, layers)``; what is beyond the places is left
-            out.
-          layers: Names of the members' layers.
+          indices: Positions of the members in the grid, shape ``(members,)``.
+          step: Number of the evaluation, from 0.
+          metrics: Metrics by name, each of shape ``(rows,)`` or ``(rows, layers)``. There are at least as many rows as
+            members; further rows are ignored.
+          layers: Names of the layers of the members.
         """
         columns = self._columns(layers)
         with self._lock:
@@ -109,60 +173,115 @@ class Records:
                 if name not in self.metrics:
                     self.metrics[name] = _on_disk((*self._shape, len(self.layers)) if by_layer else self._shape)
                 if by_layer:
-                    self.metrics[name][places[:, None], step, columns] = values[: len(places)]
+                    self.metrics[name][indices[:, None], step, columns] = values[: len(indices)]
                 else:
-                    self.metrics[name][places, step] = values[: len(places)]
+                    self.metrics[name][indices, step] = values[: len(indices)]
 
-    def rows(self, places: np.ndarray, num_steps: int, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """First evaluations of some members.
+    def rows(self, indices: np.ndarray, num_steps: int, layers: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """Return the first evaluations of some members.
 
         Args:
-          places: Of the members, ``(some,)``.
-          num_steps: How many evaluations.
-          layers: Names of the members' layers.
+          indices: Positions of the members in the grid, shape ``(members,)``.
+          num_steps: Number of evaluations.
+          layers: Names of the layers of the members.
 
         Returns:
-          By name, each ``(some, num_steps)``, or ``(some, num_steps, layers)``.
+          Metrics by name, each of shape ``(members, num_steps)`` or ``(members, num_steps, layers)``.
         """
         columns = self._columns(layers)
-        found = {name: np.array(values[places, :num_steps]) for name, values in self.metrics.items()}
-        return {name: values[..., columns] if values.ndim == 3 else values for name, values in found.items()}
+        rows = {name: np.array(values[indices, :num_steps]) for name, values in self.metrics.items()}
+        return {name: values[..., columns] if values.ndim == 3 else values for name, values in rows.items()}
 
-    def write_members(self, places: np.ndarray, states: Any, layers: Sequence[str] = (), *, last: bool) -> None:
-        """Keep some members as they are now.
+    def write_members(self, indices: np.ndarray, states: Any, layers: Sequence[str] = (), *, last: bool) -> None:
+        """Store the weights and marks of some members.
 
         Args:
-          places: Of the members, ``(some,)``.
-          states: `weightdecay.training.task.State` with NumPy arrays, each ``(at least some, ...)``.
-          layers: Names of the members' layers.
-          last: Whether they have all their steps behind them: of a member with patience, the last evaluation then is
-            that of its best weights, which are kept.
+          indices: Positions of the members in the grid, shape ``(members,)``.
+          states: `weightdecay.training.task.State` with NumPy arrays of shape ``(rows, ...)``; there are at least as
+            many rows as members.
+          layers: Names of the layers of the members.
+          last: Whether the members have taken all their steps. The last evaluation of a member with patience is then
+            replaced by the evaluation of its best weights, which are stored.
         """
-        some = len(places)
+        num_members = len(indices)
         for name, marks in self.marks.items():
             if hasattr(states, name):
-                marks[places] = getattr(states, name)[:some]
+                marks[indices] = getattr(states, name)[:num_members]
         if states.best is not None:
-            self.marks["best_step"][places] = states.best.step[:some]
+            self.marks["best_step"][indices] = states.best.step[:num_members]
             if last:
-                dead = states.diverged_at >= 0
+                diverged = states.diverged_at >= 0
                 best = {
-                    name: np.where(dead.reshape(-1, *[1] * (np.ndim(values) - 1)), np.nan, values)
+                    name: np.where(diverged.reshape(-1, *[1] * (np.ndim(values) - 1)), np.nan, values)
                     for name, values in states.best.metrics.items()
                 }
-                self.write_metrics(places, self._shape[1] - 1, best, layers)
-        for slot, place in enumerate(places):
-            alone = jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), states)
-            self.weights.write(int(place), jax.tree.map(np.asarray, alone.result()))
+                self.write_metrics(indices, self._shape[1] - 1, best, layers)
+        for row, index in enumerate(indices):
+            member = jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row]), states)
+            self.weights.write(int(index), jax.tree.map(np.asarray, member.result()))
 
     def _columns(self, layers: Sequence[str]) -> list[int]:
         return [self.layers.index(layer) for layer in layers]
 
 
+class _UnpickledWeights(Sequence[Any]):
+    """Trees of a pickled `Weights`, in memory."""
+
+    def __init__(self, trees: Sequence[Any]) -> None:
+        self._trees = trees
+
+    def __len__(self) -> int:
+        return len(self._trees)
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._trees[index] is None:
+            raise ValueError(f"member {index} has no weights: the run was interrupted before it was trained.")
+        return jax.tree.map(np.copy, self._trees[index])
+
+
+def _unpickled(content: bytes) -> _UnpickledWeights:
+    return _UnpickledWeights(pickle.loads(content))
+
+
+def _at_positions(
+    operation: Callable[[int, memoryview, int], int], descriptor: int, content: memoryview, offset: int
+) -> None:
+    """Read or write all bytes at an offset; one call of the system may do a part only."""
+    done = 0
+    while done < len(content):
+        count = operation(descriptor, content[done:], offset + done)
+        if count == 0:
+            raise OSError("a temporary file ended early")
+        done += count
+
+
+def _allocated(num_bytes: int) -> Any:
+    """Open a temporary file for which the disk has room; without it, say where and how much."""
+    try:
+        file = tempfile.TemporaryFile()
+        try:
+            if hasattr(os, "posix_fallocate"):
+                if num_bytes:
+                    os.posix_fallocate(file.fileno(), 0, num_bytes)
+            else:
+                for start in range(0, num_bytes, _CHUNK):
+                    file.write(bytes(min(_CHUNK, num_bytes - start)))
+                file.flush()
+        except OSError:
+            file.close()
+            raise
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"folder {tempfile.gettempdir()} for temporary files has no room for {text.size(num_bytes)} ({num_bytes} "
+            f"bytes) of metrics or weights ({error.strerror}). Make room there, or set the environment variable TMPDIR "
+            "to another folder",
+        ) from error
+    return file
+
+
 def _on_disk(shape: tuple[int, ...]) -> np.ndarray:
-    with tempfile.TemporaryFile() as file:  # the map keeps it
-        file.truncate(max(1, int(np.prod(shape)) * 4))
-        file.seek(0, os.SEEK_SET)
+    with _allocated(max(1, math.prod(shape) * 4)) as file:  # the map keeps it open
         metric = np.memmap(file, np.float32, "r+", shape=shape)
     metric[:] = np.nan
     return metric
