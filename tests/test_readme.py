@@ -72,18 +72,20 @@ def test_readme_speeds_are_those_of_the_tables_and_name_their_processor():
         assert factors[0][3] < 1  # a plain torch loop on convolutions
 
 
+def contributing():
+    return (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
 def test_contributing_names_files_that_exist():
-    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    named = re.findall(r"`((?:tests|benchmarks|weightdecay|docs|\.ci)/[\w/.]*)`", contributing)
+    named = re.findall(r"`((?:tests|benchmarks|weightdecay|docs|\.ci)/[\w/.]*)`", contributing())
     assert len(set(named)) > 20
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_contributing_has_a_skeleton_and_a_checklist_for_each_kind_of_part():
-    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## Where does my ([\w ]+) live\?\n(.*?)(?=^## )", contributing, flags=re.S | re.M))
+    sections = dict(re.findall(r"^## Where does my ([\w ]+) live\?\n(.*?)(?=^## )", contributing(), flags=re.S | re.M))
     assert list(sections) == ["rule", "mask", "metric", "data source", "plot", "strategy", "executor"]
-    assert all(section.count("- [ ] ") >= 2 for section in sections.values())
+    assert all("```python" in section and section.count("- [ ] ") >= 2 for section in sections.values())
     for name, section in sections.items():
         for skeleton in re.findall(r"^```python\n(.*?)^```$", section, flags=re.S | re.M):
             exec(compile(skeleton, f"CONTRIBUTING.md, {name}", "exec"), {"__name__": "skeleton"})
@@ -93,3 +95,27 @@ def test_citation_and_changelog_name_the_version():
     (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), flags=re.M)
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\n## [{version}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_contributing_skeletons_of_strategy_and_executor_give_the_same_bits(monkeypatch):
+    import weightdecay as wd
+
+    def fit():
+        grid = wd.Grid(decay=wd.logspace(wd.L2, 1e-3, 1e-1, 3), learning_rate=1e-3)
+        return wd.fit_grid(
+            wd.models.MLP((4,)),
+            wd.data.digits(num_train=50),
+            grid,
+            num_steps=4,
+            batch_size=16,
+            plan=wd.Plan(2, 1),
+            progress=False,
+        )
+
+    expected, names = fit(), {}
+    for skeleton in re.findall(r"^```python\n(.*?)^```$", contributing(), flags=re.S | re.M):
+        exec(compile(skeleton, "CONTRIBUTING.md", "exec"), names)
+    monkeypatch.setattr("weightdecay.engine.lanes.schedule", names["shortest_first"])
+    monkeypatch.setattr("weightdecay.engine.workers.distribute", names["one_after_another"])
+    assert fit().dataset.identical(expected.dataset)
