@@ -104,10 +104,24 @@ def test_test_without_test_examples_says_so():
 
 
 def test_params_refuses_a_member_that_is_not_there(result):
-    with pytest.raises(IndexError, match="member is 15; give 0 to 14"):
+    with pytest.raises(IndexError, match="member is 15; give 0 to 14, or None for the chosen candidate"):
         result.params(15)
-    with pytest.raises(IndexError, match="member is None; give 0 to 14"):
-        result.params()
+
+
+def test_methods_take_the_chosen_candidate_where_no_member_is_given(result, tmp_path):
+    first = result.best().members[0]
+    assert result.chosen_member == first
+    same_bits(result.params(), result.params(first))
+    same_bits(result.model_state(), result.model_state(first))
+    inputs = DATA.test[0][:5]
+    np.testing.assert_array_equal(result.predict(inputs), result.predict(inputs, first))
+    result.save_params(tmp_path / "chosen.safetensors")
+    same_bits(wd.load_params(tmp_path / "chosen.safetensors"), result.params(first))
+    broken = result.dataset.assign(diverged_at=("member", np.full(len(result), 3)))
+    with pytest.raises(
+        ValueError, match=r"member is None, and no candidate can be chosen: every .* Or give a member, 0"
+    ):
+        wd.GridResult(broken, result.members, result._weights, result.settings).params()
 
 
 def test_all_diverged_is_told_and_kept(tmp_path):
@@ -400,7 +414,7 @@ def test_extend_without_a_grid_goes_on_beyond_the_edge():
     result = train(grid)
     chosen = result.best()
     assert (chosen.decay, chosen.edge) == (wd.L2(0.1), "highest")
-    assert chosen.advice.endswith("extend the grid, as with wd.logspace(wd.L2, 1, 10, 2). result.extend() does it.")
+    assert chosen.advice.endswith("extend the grid, as with wd.logspace(wd.L2, 1, 10, 2). result.extend() trains it.")
     extended = result.extend()
     further = wd.Grid(decay=[wd.L2(1.0), wd.L2(10.0)], learning_rate=0.1, seed=range(2))
     assert train.asked[1:] == [(list(further), None)]
@@ -493,12 +507,12 @@ def test_extend_keeps_the_look_at_the_test_set():
 def test_extend_refuses_what_it_cannot_do(tmp_path, without_beartype):
     grid = wd.Grid(decay=PATH, learning_rate=0.1, seed=range(2))
     result = Trainer()(grid)
-    with pytest.raises(ValueError, match="grid has no member that is not trained already; give others, more seeds, or"):
+    with pytest.raises(ValueError, match="grid has only members that are trained already; give other"):
         result.extend(grid)
     with pytest.raises(TypeError, match=r"grid is of type list; give wd.Grid\("):
         result.extend(PATH)
     for wrong in (10, 2.5, True):
-        with pytest.raises(ValueError, match=r"num_steps is .*, and the result has 20 steps; give at least as many"):
+        with pytest.raises(ValueError, match=r"num_steps is .*; give an integer of at least 20, the number"):
             result.extend(num_steps=wrong)
     with pytest.raises(ValueError, match="this result cannot train: it was read from disk"):
         built(grid, np.ones(8)).extend()
@@ -508,7 +522,7 @@ def test_join_refuses_results_that_do_not_go_together():
     def one(rule, **others):
         return built(wd.Grid(decay=rule, learning_rate=0.1), [0.5], **others)
 
-    with pytest.raises(ValueError, match="second has members that are in first as well"):
+    with pytest.raises(ValueError, match="second has members that first has as well"):
         extension.join(one(wd.L2(0.1)), one(wd.L2(0.1)))
     with pytest.raises(
         ValueError, match="second was evaluated at 3 steps up to 30, first at 2 up to 20; train both with"
@@ -631,3 +645,11 @@ def test_predict_gives_what_the_model_gives(result, tmp_path):
     result.save(tmp_path / "saved")
     with pytest.raises(ValueError, match="has no model: it was read from disk"):
         wd.load(tmp_path / "saved").predict(inputs, 0)
+
+
+def test_best_takes_a_margin():
+    metric = np.array([[1.0, 1.1, 1.2], [0.98, 1.13, 1.18]])
+    result = built(wd.Grid(decay=PATH[:2], learning_rate=0.1, seed=range(3)), metric)
+    assert result.best().no_decay_is_as_good is None
+    assert result.best(margin=0.2).no_decay_is_as_good is True
+    assert "within ± 0.2" in result.best(margin=0.2).sentence

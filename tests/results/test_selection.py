@@ -3,15 +3,18 @@
 import math
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 import weightdecay as wd
+from weightdecay.decay import KINDS
 from weightdecay.results import selection
-from weightdecay.results.candidates import difference, gather
+from weightdecay.results.candidates import difference, gather, is_without_decay
 
 INF, NAN = math.inf, math.nan
 
@@ -251,7 +254,7 @@ def test_choose_says_when_decay_beats_none():
     assert (chosen.no_decay_is_as_good, chosen.beats_no_decay) == (False, True)
     assert chosen.sentence == (
         "Take L2(1) at learning rate 0.001: validation loss 0.1200 ± 0.0058, 0.1033 ± 0.0033 below no decay (paired, "
-        "3 seeds)."
+        "3 seeds; 95 % interval of the difference -0.1177 to -0.0890)."
     )
     assert chosen.summary == chosen.sentence
 
@@ -264,14 +267,14 @@ def test_choose_counts_the_candidates_before_it_says_that_decay_beats_none():
     assert most > 1
     assert beaten(best, none, num=most).beats_no_decay
     chosen = beaten(best, none, num=most + 1)
-    assert (chosen.no_decay_is_as_good, chosen.beats_no_decay) == (False, False)
+    assert (chosen.no_decay_is_as_good, chosen.beats_no_decay) == (False, None)
     assert f"; the best of {most + 1} may be so by luck: more seeds would tell." in chosen.sentence
 
 
 def test_choose_seldom_says_of_equal_candidates_that_decay_beats_none():
     generator, trials, claims, naive = np.random.default_rng(0), 100, 0, 0
     same = candidates(
-        np.zeros((31, 10)), decay=[wd.NoDecay(), *(wd.ElasticNet(0.1 * c, c) for c in range(30))], seeds=10
+        np.zeros((31, 10)), decay=[wd.NoDecay(), *(wd.ElasticNet(0.1 * c, c) for c in range(1, 31))], seeds=10
     )
     for _ in range(trials):
         metric = generator.normal(size=(31, 10)) + generator.normal(size=10)
@@ -293,9 +296,10 @@ def test_choose_seldom_says_of_equal_candidates_that_decay_beats_none():
             [0.11, 0.13, 0.12],
             [0.12, 0.12, 0.13],
             "validation_loss",
-            True,
-            "No decay is as good: L2(1) at learning rate 0.001 has validation loss 0.1200 ± 0.0058, and its difference "
-            "to no decay, -0.0033 ± 0.0067 (paired, 3 seeds), is within noise: the 95 % interval is -0.0320 to 0.0254.",
+            None,
+            "Cannot tell with 3 seeds (95 % interval of the difference -0.0320 to 0.0254) whether decay helps: more "
+            "seeds would. Chosen: L2(1) at learning rate 0.001, validation loss 0.1200 ± 0.0058, 0.0033 ± 0.0067 below "
+            "no decay (paired).",
         ),
         (
             [0.91, 0.93, 0.92],
@@ -303,7 +307,7 @@ def test_choose_seldom_says_of_equal_candidates_that_decay_beats_none():
             "validation_accuracy",
             False,
             "Take L2(1) at learning rate 0.001: validation accuracy 0.9200 ± 0.0058, 0.1967 ± 0.0033 above no decay "
-            "(paired, 3 seeds).",
+            "(paired, 3 seeds; 95 % interval of the difference 0.1823 to 0.2110).",
         ),
         (
             [0.12],
@@ -317,17 +321,45 @@ def test_choose_seldom_says_of_equal_candidates_that_decay_beats_none():
             [0.3, 0.3],
             [0.2, 0.3],
             "validation_loss",
+            None,
+            "Cannot tell with 2 seeds (95 % interval of the difference -0.585 to 0.685) whether decay helps: more "
+            "seeds would. Chosen: no decay at learning rate 0.001, validation loss 0.250 ± 0.050; the candidate with "
+            "decay, L2(1) at learning rate 0.001, is 0.050 ± 0.050 above that (paired).",
+        ),
+        (
+            [0.5, 0.6, 0.7],
+            [0.2, 0.3, 0.5],
+            "validation_loss",
             True,
-            "No decay is as good: no decay at learning rate 0.001 has validation loss 0.250 ± 0.050 (2 seeds), and the "
-            "candidate with decay has no better mean.",
+            "No decay is better (95 % interval of the difference 0.123 to 0.410): no decay at learning rate 0.001 has "
+            "validation loss 0.333 ± 0.088; the candidate with decay, L2(1) at learning rate 0.001, is 0.267 ± 0.033 "
+            "above that (paired, 3 seeds).",
+        ),
+        (
+            [0.9999, 1.1001, 1.1999],
+            [1.0, 1.1, 1.2],
+            "validation_loss",
+            True,
+            "No decay is as good (95 % interval of the difference -0.000320 to 0.000254, within ± 0.0055): L2(1) at "
+            "learning rate 0.001 has validation loss 1.100 ± 0.058, 0.000033 ± 0.000067 below no decay (paired, 3 "
+            "seeds).",
+        ),
+        (
+            [1.0001, 1.0999, 1.2001],
+            [1.0, 1.1, 1.2],
+            "validation_loss",
+            True,
+            "No decay is as good (95 % interval of the difference -0.000254 to 0.000320, within ± 0.0055): no decay at "
+            "learning rate 0.001 has validation loss 1.100 ± 0.058; the candidate with decay, L2(1) at learning rate "
+            "0.001, is 0.000033 ± 0.000067 above that (paired, 3 seeds).",
         ),
         (
             [0.3],
             [0.2],
             "validation_loss",
             None,
-            "Take no decay at learning rate 0.001: validation loss 0.2; the candidate with decay has no better mean, "
-            "but one seed cannot tell whether that is luck.",
+            "Take no decay at learning rate 0.001: validation loss 0.2; the candidate with decay, L2(1) at learning "
+            "rate 0.001, is 0.1 above that; one seed cannot tell whether that is luck.",
         ),
     ],
 )
@@ -342,9 +374,119 @@ def test_choice_says_when_a_cautious_choice_is_worse_than_no_decay():
     metric = [[0.1, 0.2, 0.3], [0.11, 0.21, 0.31], [0.9, 0.9, 0.9], [0.9, 0.9, 0.9]]
     chosen = choose(metric, "one_standard_error", decay=PATH, seeds=3, norms=[4.0, 3.0, 2.0, 1.0])
     assert (chosen.decay, chosen.no_decay_is_as_good, chosen.beats_no_decay) == (wd.L2(0.01), True, False)
-    assert chosen.sentence.startswith(
-        "No decay is better: L2(0.01) at learning rate 0.001 has validation loss 0.210 ± "
+    assert chosen.sentence.startswith("No decay is better (95 % interval of the difference 0.0")
+    assert "): L2(0.01) at learning rate 0.001 has validation loss 0.210 ± " in chosen.sentence
+
+
+@pytest.mark.parametrize(
+    ("difference", "error", "seeds", "loss"),
+    [(-0.027, 0.057, 2, 1.12), (-0.00152, 0.00046, 2, 0.2), (-1.02, 0.22, 2, 2.11), (-0.01, 0.004, 3, 0.5)],
+)
+def test_choice_does_not_take_a_wide_interval_for_evidence_that_no_decay_is_as_good(difference, error, seeds, loss):
+    pairs = difference + error * math.sqrt(seeds) * stats.zscore(np.arange(seeds), ddof=1)
+    chosen = beaten(loss + pairs, np.full(seeds, loss), seeds=seeds)
+    assert chosen.difference.mean == pytest.approx(difference)
+    assert chosen.difference.standard_error == pytest.approx(error)
+    assert chosen.difference.lower < 0 < chosen.difference.upper
+    assert (chosen.no_decay_is_as_good, chosen.beats_no_decay) == (None, None)
+    assert chosen.sentence.startswith(f"Cannot tell with {seeds} seeds (95 % interval of the difference ")
+    assert "more seeds would" in chosen.sentence
+    assert "as good" not in chosen.sentence
+
+
+def test_choice_is_as_good_within_a_margin_of_the_user(without_beartype):
+    best, none = [0.98, 1.13, 1.18], [1.0, 1.1, 1.2]
+    unknown = beaten(best, none)
+    ends = unknown.difference
+    assert (unknown.no_decay_is_as_good, unknown.margin) == (None, pytest.approx(0.005 * 1.1))
+    widest = max(abs(ends.lower), abs(ends.upper))
+    made = candidates([none, best], decay=[wd.NoDecay(), wd.L2(1.0)], seeds=3)
+    within = selection.choose(made, metric="validation_loss", margin=1.001 * widest)
+    assert (within.no_decay_is_as_good, within.beats_no_decay) == (True, False)
+    assert within.sentence.startswith("No decay is as good (95 % interval of the difference -0.0")
+    assert selection.choose(made, metric="validation_loss", margin=0.999 * widest).no_decay_is_as_good is None
+    for margin in (-0.1, math.nan, "1 %"):
+        with pytest.raises(ValueError, match=r"margin is .*; give a number of at least 0 in the unit of the metric"):
+            selection.choose(made, metric="validation_loss", margin=margin)
+
+
+def test_choice_of_a_small_but_certain_gain_is_decay():
+    chosen = beaten([1.0009, 1.1010, 1.2009], [1.001, 1.1011, 1.201])
+    assert abs(chosen.difference.lower) < chosen.margin
+    assert (chosen.no_decay_is_as_good, chosen.beats_no_decay) == (False, True)
+    assert chosen.sentence.startswith("Take L2(1)")
+
+
+@pytest.mark.parametrize(
+    "decay",
+    [
+        wd.L2(0.0),
+        wd.ElasticNet(0.0, 0.0),
+        wd.Masked(wd.Decoupled(0), wd.masks.last),
+        (wd.L2(0.0), wd.ProximalL1(0.0)),
+        wd.L2(wd.PerLayer({"a": 0.0, "b": 0.0})),
+        wd.Decoupled(np.float32(0)),
+        wd.Huber(0.0, 1.0),
+    ],
+    ids=str,
+)
+def test_choice_takes_coefficients_of_zero_for_no_decay(decay):
+    chosen = choose([[0.5, 0.5], [0.1, 0.2]], decay=[decay, wd.L2(0.1)])
+    assert chosen.difference.mean == pytest.approx(-0.35)
+    assert chosen.num_with_decay == 1
+    without = choose([[0.1, 0.2], [0.5, 0.5]], decay=[decay, wd.L2(0.1)])
+    assert without.is_without_decay
+    assert "no decay at learning rate" in without.sentence
+
+
+@pytest.mark.parametrize(
+    "decay",
+    [wd.MaxNorm(0.1), (wd.L2(0.0), wd.MaxNorm(1.0)), wd.L2(wd.PerLayer({"a": 0.0, "b": 0.1})), wd.ElasticNet(0, 0.1)],
+    ids=str,
+)
+def test_choice_takes_a_bound_or_a_single_zero_for_decay(decay):
+    assert choose([[0.5, 0.5], [0.1, 0.2]], decay=[wd.NoDecay(), decay]).num_with_decay == 1
+
+
+@pytest.mark.parametrize("rule", KINDS.values(), ids=KINDS)
+def test_rules_with_coefficients_of_zero_train_like_no_decay(rule):
+    zero = {name: 0.0 if name.endswith("coefficient") else 0.1 for name in rule.coefficient_names()}
+    if not any(name.endswith("coefficient") for name in zero):
+        assert not is_without_decay(rule(**zero)) or rule is wd.NoDecay
+        return
+    assert is_without_decay(rule(**zero))
+    gradient = {"kernel": jnp.array([[0.3, -0.2], [0.1, 0.4]])}
+    trained = []
+    for decay in (rule(**zero), wd.NoDecay()):
+        optimizer, params = wd.adam(0.1, decay), {"kernel": jnp.array([[1.0, -2.0], [0.5, 0.0]])}
+        state = optimizer.init(params)
+        for _ in range(3):
+            updates, state = optimizer.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        trained.append(params["kernel"])
+    np.testing.assert_allclose(*trained, rtol=1e-6)  # float32, in another order of operations
+
+
+def test_choice_of_no_decay_where_all_decay_diverged():
+    chosen = choose([[0.1, 0.2], [NAN, 0.1], [NAN, NAN]], decay=PATH[:3])
+    assert (chosen.no_decay_is_as_good, chosen.beats_no_decay, chosen.best_with_decay) == (True, False, None)
+    assert chosen.sentence == (
+        "Take no decay at learning rate 0.001: validation loss 0.150 ± 0.050 (2 seeds); none of the 2 candidates with "
+        "decay has a finite validation loss."
     )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: choose([[0.1, 0.2]], "one_standard_eror", decay=PATH[:1]), "Did you mean 'one_standard_error'"),
+        (lambda: selection.check_metric("validation_acuracy"), "Did you mean 'validation_accuracy'"),
+        (lambda: selection.check_metric("accuracy"), "Did you mean 'validation_accuracy'"),
+    ],
+)
+def test_misspelled_names_get_a_suggestion(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 def test_choice_without_a_candidate_to_compare_with_says_so():

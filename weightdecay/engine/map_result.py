@@ -77,8 +77,8 @@ class MapResult:
             variable = name.replace("/", ".") or "output"
             if variable in _RESERVED or variable in along:
                 raise ValueError(
-                    f"train_fn returns an output {variable!r}, a name that the dataset uses for something else; give the "
-                    "output another name, or take the arrays from result.outputs."
+                    f"train_fn returns an output {variable!r}, a name that the dataset uses for something else; "
+                    "give the output another name, or take the arrays from result.outputs."
                 )
             dims = (f"{variable}_{axis}" for axis in range(leaf.ndim - 1))
             variables[variable] = (("member", *dims), leaf)
@@ -109,15 +109,16 @@ class MapResult:
             rows.append({**row, "seeds": len(candidate["member"])})
         return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
 
-    def best(self, metric: str, criterion: str = "best_mean") -> Selected:
+    def best(self, metric: str, criterion: str = "best_mean", *, margin: float | None = None) -> Selected:
         """Choose a candidate by a scalar output; let it be of validation data.
 
         Args:
           metric: Its name. Less is better where it ends in ``loss`` or ``error``, else more.
-          criterion: As ``GridResult.best``.
+          criterion: As in ``GridResult.best``.
+          margin: As in ``GridResult.best``.
 
         Returns:
-          The choice.
+          The chosen candidate.
 
         Raises:
           ValueError: No such output, or none that is finite.
@@ -127,7 +128,7 @@ class MapResult:
             known = [str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name != "finite"]
             raise ValueError(f"metric is {metric!r}; give the name of a scalar output: {', '.join(known) or 'none'}.")
         candidates = gather(self.members, dataset[metric].values, np.full(len(self), np.nan))
-        return selection.choose(candidates, metric=metric, criterion=criterion)
+        return selection.choose(candidates, metric=metric, criterion=criterion, margin=margin)
 
     def __repr__(self) -> str:
         """Return how many members there are, and how many gave numbers that are not finite."""

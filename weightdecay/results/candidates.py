@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from weightdecay.core import tree
 from weightdecay.core.statistics import Estimate, estimate, mean_and_error
-from weightdecay.decay import NoDecay, Rule
+from weightdecay.decay import Masked, NoDecay, Rule
+from weightdecay.decay.placement import Combined
 from weightdecay.search import member
 
 
@@ -60,8 +62,8 @@ class Candidate:
 
     @property
     def is_without_decay(self) -> bool:
-        """Whether its rule is `weightdecay.NoDecay`."""
-        return isinstance(self.decay, NoDecay)
+        """Whether it trains without decay: `weightdecay.NoDecay`, or a rule whose coefficients are all 0."""
+        return is_without_decay(self.decay)
 
 
 def gather(
@@ -145,6 +147,29 @@ def coefficient_name(rule: Rule) -> str | None:
     name = next(iter(numbers)) if len(numbers) == 1 else "coefficient"
     value = numbers.get(name)
     return name if isinstance(value, Real) and math.isfinite(value) else None
+
+
+def is_without_decay(rule: Rule) -> bool:
+    """Whether a rule changes nothing: `weightdecay.NoDecay`, or a rule whose coefficients are all 0, such as ``L2(0)``.
+
+    The coefficients that count are those named ``coefficient``, ``l1_coefficient`` and so on. A rule without any of
+    these, such as one with a bound, always decays; a bound of 0 even removes all weights.
+
+    Args:
+      rule: Any rule; a combined rule is without decay if all its parts are.
+
+    Returns:
+      Whether it changes nothing.
+    """
+    if isinstance(rule, NoDecay):
+        return True
+    if isinstance(rule, Masked):
+        return is_without_decay(rule.rule)
+    if isinstance(rule, Combined):
+        return all(is_without_decay(part) for part in rule.rules)
+    strengths = [value for name, value in rule.coefficients().items() if name.endswith("coefficient")]
+    leaves = [np.asarray(leaf) for value in strengths for _, leaf in tree.named_leaves(value)]
+    return bool(leaves) and all(leaf.dtype != object and not leaf.any() for leaf in leaves)
 
 
 def rule_family(rule: Rule) -> tuple[str, str]:

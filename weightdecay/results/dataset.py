@@ -9,10 +9,10 @@ import xarray
 from weightdecay.core import tree
 from weightdecay.decay.schedules import Parametric
 from weightdecay.search import member as member_json
-from weightdecay.storage.records import Records
+from weightdecay.storage.training_records import TrainingRecords
 
 
-def build(members: Sequence[dict[str, Any]], steps: Sequence[int], records: Records) -> xarray.Dataset:
+def build(members: Sequence[dict[str, Any]], steps: Sequence[int], records: TrainingRecords) -> xarray.Dataset:
     """Build the dataset of trained members.
 
     Args:

@@ -25,7 +25,7 @@ from weightdecay.results.selected import Selected
 from weightdecay.search.grid import Grid
 from weightdecay.storage import result_folder, run_directory
 from weightdecay.storage import weights as weight_files
-from weightdecay.storage.records import Records
+from weightdecay.storage.training_records import TrainingRecords
 
 Predict = Callable[[int, Any, Any, Any], Any]
 """``predict(member, params, model_state, inputs) -> outputs``."""
@@ -89,7 +89,7 @@ class GridResult(PlotMethods):
         cls,
         members: Sequence[dict[str, Any]],
         steps: Sequence[int],
-        records: Records,
+        records: TrainingRecords,
         settings: Mapping[str, Any],
         *,
         model: Any,
@@ -236,6 +236,7 @@ class GridResult(PlotMethods):
         *,
         metric: str = "validation_loss",
         confidence: float = 0.95,
+        margin: float | None = None,
         optimism: bool = False,
     ) -> Selected:
         """Choose a candidate on validation data.
@@ -247,14 +248,19 @@ class GridResult(PlotMethods):
           metric: ``"validation_loss"``, ``"validation_accuracy"`` or ``"validation_..."`` of a metric of the user's
             own.
           confidence: Confidence of the interval of the difference to no decay, between 0 and 1.
+          margin: Largest difference to no decay that counts as equally good, >= 0, in the unit of the metric; None =
+            0.5 % of the metric without decay. Only if the whole interval is within the margin, no decay is called as
+            good; if the interval is wider, the answer is that the replicates cannot tell.
           optimism: Whether `optimism` is computed as well and added to ``.summary``.
 
         Returns:
           The chosen candidate: ``.decay``, ``.hyperparameters``, ``.mean``, ``.standard_error``, ``.members``,
-          ``.edge``, ``.advice``, ``.difference`` to no decay, ``.no_decay_is_as_good``, ``.sentence``, ``.summary``.
+          ``.edge``, ``.advice``, ``.difference`` to no decay, ``.no_decay_is_as_good``, ``.beats_no_decay``,
+          ``.sentence``, ``.summary``.
 
         Raises:
-          ArgumentError: An unknown name, or one seed where a standard error is needed.
+          ArgumentError: An unknown name, a confidence or margin out of range, or one seed where a standard error is
+            needed.
           ValueError: No finite candidate.
         """
         diverged_at = self.dataset["diverged_at"].values
@@ -269,6 +275,7 @@ class GridResult(PlotMethods):
             criterion=criterion,
             num_folds=self._num_folds,
             confidence=confidence,
+            margin=margin,
             optimism=self.optimism(metric=metric) if optimism else None,
         )
         if self._extend is None or selected.extension is None:
@@ -373,19 +380,38 @@ class GridResult(PlotMethods):
         )
         return held_out.table(candidates, self._test)
 
+    @property
+    def chosen_member(self) -> int:
+        """Number of the member that methods use if none is given.
+
+        It is the first replicate (the first seed and fold) of the candidate with the best mean validation loss,
+        ``result.best().members[0]``.
+
+        Raises:
+          ValueError: No candidate can be chosen.
+        """
+        if len(self) == 1:
+            return 0
+        try:
+            return self.best().members[0]
+        except ValueError as error:
+            raise ValueError(
+                f"member is None, and no candidate can be chosen: {error} Or give a member, 0 to {len(self) - 1}."
+            ) from error
+
     def predict(self, inputs: Any, member: Integer | None = None) -> Any:
         """Return the outputs of a member's network in evaluation mode.
 
         Args:
           inputs: Inputs as in the data, shape ``(examples, ...)``; if folds are standardized, before standardization.
-          member: Its number; may be left out if there is only one.
+          member: Its number; None = `chosen_member`, the first replicate of the chosen candidate.
 
         Returns:
           The outputs of the model, a NumPy array with one row per example; for classes, the logits.
 
         Raises:
           IndexError: No such member.
-          ValueError: A result read from disk, which has no model.
+          ValueError: A result read from disk, which has no model; or no member was given, and none can be chosen.
         """
         index = self._index(member)
         if self._predict is None:
@@ -399,7 +425,7 @@ class GridResult(PlotMethods):
         """Return the weights of a member after its last step, as the model itself has them.
 
         Args:
-          member: Its number; may be left out if there is only one.
+          member: Its number; None = `chosen_member`, the first replicate of the chosen candidate.
 
         Returns:
           The tree of weights, NumPy arrays; for a flax linen module, ``model.apply({"params": ...}, inputs)`` takes it.
@@ -413,7 +439,7 @@ class GridResult(PlotMethods):
         """Return what a member's model has in addition to its weights, such as batch statistics.
 
         Args:
-          member: Its number; may be left out if there is only one.
+          member: Its number; None = `chosen_member`, the first replicate of the chosen candidate.
 
         Returns:
           Collections by name; empty for a model without any.
@@ -445,7 +471,7 @@ class GridResult(PlotMethods):
 
         Args:
           path: A new file with the extension ``.safetensors``.
-          member: Its number; may be left out if there is only one.
+          member: Its number; None = `chosen_member`, the first replicate of the chosen candidate.
           overwrite: Whether to replace an existing file.
 
         Raises:
@@ -528,10 +554,10 @@ class GridResult(PlotMethods):
         ]
 
     def _index(self, member: Integer | None) -> int:
-        if member is None and len(self) == 1:
-            return 0
+        if member is None:
+            return self.chosen_member
         if not checks.is_integer(member) or not -len(self) <= member < len(self):  # pyright: ignore[reportOptionalOperand]
-            raise IndexError(f"member is {member}; give 0 to {len(self) - 1}.")
+            raise IndexError(f"member is {member!r}; give 0 to {len(self) - 1}, or None for the chosen candidate.")
         return range(len(self))[member]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 

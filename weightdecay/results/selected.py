@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 
 from weightdecay.core import text
-from weightdecay.core.metrics import lower_is_better
 from weightdecay.core.statistics import Estimate, Optimism
 from weightdecay.results.candidates import Candidate
 from weightdecay.search.grid import Grid
@@ -14,22 +13,35 @@ from weightdecay.search.grid import Grid
 class Selected(Candidate):
     """The chosen candidate.
 
+    Whether decay helps is judged by the confidence interval of a paired difference: between the candidate and the best
+    candidate without decay, or, if the candidate itself has no decay, between the best candidate with decay and it.
+    The answer is one of four: decay is better, no decay is better, no decay is as good (the whole interval is within
+    the margin), or the replicates cannot tell.
+
     Attributes:
       metric: Validation metric that it was chosen by.
-      criterion: How.
-      edge: ``"lowest"`` or ``"highest"`` where its coefficient is the end of its grid, else None.
-      learning_rate_edge: The same of its learning rate.
-      advice: What to do about the edges, in words; empty where there is nothing to do.
-      extension: The grid beyond the edges, which ``result.extend()`` trains; None where there is nothing to do.
-      difference: Chosen less no decay, paired by seed and fold, with its standard error and its t interval; no decay is
-        the best of the candidates without. None where there is none, and where the choice has no decay itself.
-      no_decay_is_as_good: Whether the interval of the difference holds 0 or lies on the side of no decay, or the choice
-        has no decay itself. None where one replicate cannot tell, or where there is nothing to compare.
-      beats_no_decay: Whether it is better than no decay even though it is the best of many: the interval holds no 0 at
-        a confidence of ``1 - (1 - confidence) / num_with_decay`` (Bonferroni). None as above.
-      num_with_decay: How many candidates with decay it was chosen from, broken ones among them.
-      confidence: Of the interval.
-      optimism: By how much the best of the grid looks too good; None where it was not asked for.
+      criterion: Criterion that it was chosen by.
+      edge: ``"lowest"`` or ``"highest"`` if its coefficient is at the end of its grid, else None.
+      learning_rate_edge: The same for its learning rate.
+      advice: What to do about the edges, a sentence; empty if there is nothing to do.
+      extension: The grid beyond the edges, which ``result.extend()`` trains; None if there is nothing to do.
+      difference: Candidate minus no decay, paired by seed and fold, with its standard error and its t interval; no
+        decay is the best of the candidates without decay. None if there is none, and if the candidate itself has no
+        decay.
+      best_with_decay: The best candidate with decay, if the candidate itself has no decay; None otherwise, and if no
+        candidate with decay is finite.
+      difference_with_decay: ``best_with_decay`` minus the candidate, as ``difference``.
+      no_decay_is_as_good: True if that is shown: the interval of the difference is within ``margin`` of 0, or
+        completely on the side of no decay. False if the interval is completely on the side of decay. None if the
+        replicates cannot tell, or if there is nothing to compare.
+      beats_no_decay: True if decay is shown to be better even though it is the best of many: the interval excludes 0 at
+        a confidence of ``1 - (1 - confidence) / num_with_decay`` (Bonferroni). False if no decay is as good. None if
+        the replicates cannot tell, or if there is nothing to compare.
+      num_with_decay: Number of candidates with decay, including those that are not finite.
+      confidence: Confidence of the intervals.
+      margin: Differences up to the margin count as equally good, in the unit of the metric; nan if there is no finite
+        candidate without decay.
+      optimism: By how much the best of the grid looks better than it is; None if it was not asked for.
     """
 
     metric: str
@@ -39,106 +51,102 @@ class Selected(Candidate):
     advice: str
     extension: Grid | None = field(repr=False, compare=False)
     difference: Estimate | None = field(compare=False)
+    best_with_decay: Candidate | None = field(repr=False, compare=False)
+    difference_with_decay: Estimate | None = field(compare=False)
     no_decay_is_as_good: bool | None
     beats_no_decay: bool | None
     num_with_decay: int
     confidence: float
+    margin: float = field(compare=False)
     optimism: Optimism | None = field(compare=False)
 
     def __str__(self) -> str:
         """Return the candidate with its metric."""
         others = "".join(f", {name} {text.short(value)}" for name, value in self.others.items())
         error = "" if math.isnan(self.standard_error) else f" ± {self.standard_error:.4f}"
-        return f"{self.decay}{others}: {self.metric.replace('_', ' ')} {self.mean:.4f}{error}"
+        return f"{self.decay}{others}: {self._metric_name} {self.mean:.4f}{error}"
 
     @property
     def sentence(self) -> str:
-        """The decision in plain words: what to take, and whether decay is worth it."""
-        shown = f"{self._metric} {text.estimate(self.mean, self.standard_error)}"
-        counted = _counted(self)
-        if self.is_without_decay:
-            return self._without(shown, counted)
-        take = f"Take {self._name}: {shown}"
-        if self.difference is None:
-            return f"{take} ({counted}); the grid has no candidate without decay to compare it with."
-        if math.isnan(self.difference.standard_error):
-            size = (
-                f"{abs(self.difference.mean):.4g} {self._side} no decay" if self.difference.replicates else "on its own"
-            )
-            doubt = (
-                "one seed cannot tell" if len(self.values) == 1 else "too few seeds are shared with no decay to tell"
-            )
-            return f"{take}, {size}; {doubt} whether that is luck."
-        apart = text.estimate(abs(self.difference.mean), self.difference.standard_error)
-        if not self.no_decay_is_as_good:
-            if self.beats_no_decay:
-                return f"{take}, {apart} {self._side} no decay (paired, {counted})."
+        """The decision in one or two sentences: which candidate to take, and whether decay helps."""
+        take, count = f"Take {_name(self)}: {self._score}", _count(self)
+        if self.is_without_decay and not self.num_with_decay:
+            return f"{take} ({count})."
+        if self.is_without_decay and self.best_with_decay is None:
+            some = "the candidate" if self.num_with_decay == 1 else f"none of the {self.num_with_decay} candidates"
+            negation = "no" if self.num_with_decay == 1 else "a"
+            return f"{take} ({count}); {some} with decay has {negation} finite {self._metric_name}."
+        difference = self.difference_with_decay if self.is_without_decay else self.difference
+        if difference is None:
+            return f"{take} ({count}); the grid has no candidate without decay to compare it with."
+        if math.isnan(difference.standard_error):
+            doubt = "one seed cannot tell" if len(self.values) == 1 else "too few seeds are shared to tell"
+            return f"{take}{self._relation(difference)}; {doubt} whether that is luck."
+        interval = f"{100 * self.confidence:g} % interval of the difference {_ends(difference)}"
+        relation = self._relation(difference)
+        if self.no_decay_is_as_good is None:
             return (
-                f"{take}, {apart} {self._side} no decay (paired, {counted}); the best of {self.num_with_decay} may be "
-                "so by luck: more seeds would tell."
+                f"Cannot tell with {count} ({interval}) whether decay helps: more seeds would. Chosen: {_name(self)}, "
+                f"{self._score}{relation} (paired)."
             )
-        if self._is_worse:
-            return f"No decay is better: {self._name} has {shown}, {apart} {self._side} no decay (paired, {counted})."
-        low, high = (text.estimate(end, self.difference.standard_error).split(" ")[0] for end in self._ends)
-        return (
-            f"No decay is as good: {self._name} has {shown}, and its difference to no decay, {self.difference} "
-            f"(paired, {counted}), is within noise: the {100 * self.confidence:g} % interval is {low} to {high}."
-        )
+        if not self.no_decay_is_as_good:
+            luck = f"the best of {self.num_with_decay} may be so by luck: more seeds would tell"
+            end = "" if self.beats_no_decay else f"; {luck}"
+            return f"{take}{relation} (paired, {count}; {interval}){end}."
+        details = f"{_name(self)} has {self._score}{relation} (paired, {count})"
+        if max(abs(difference.lower), abs(difference.upper)) <= self.margin:
+            return f"No decay is as good ({interval}, within ± {self.margin:.2g}): {details}."
+        return f"No decay is better ({interval}): {details}."
 
     @property
     def summary(self) -> str:
-        """The sentence, then, each on a line, the optimism of the choice if it was asked for, and the advice."""
+        """The sentence, and, each on its own line, the optimism of the choice if it was asked for, and the advice."""
         lines = [self.sentence]
         if self.optimism is not None and not math.isnan(self.optimism.mean):
             lines.append(
                 f"The best of a grid looks better than it is: here by {text.estimate(*self.optimism)} in "
-                f"{self._metric}, by re-splitting the replicates."
+                f"{self._metric_name}, by re-splitting the replicates."
             )
         elif self.optimism is not None:
             lines.append("The best of a grid looks better than it is; by how much, one replicate cannot tell.")
         return "\n".join([*lines, self.advice] if self.advice else lines)
 
-    def _without(self, shown: str, counted: str) -> str:
-        if not self.num_with_decay:
-            return f"Take {self._name}: {shown} ({counted})."
-        beaten = f"none of the {self.num_with_decay} candidates with decay has a better mean"
-        if self.num_with_decay == 1:
-            beaten = "the candidate with decay has no better mean"
-        if self.no_decay_is_as_good is None:
-            return f"Take {self._name}: {shown}; {beaten}, but one seed cannot tell whether that is luck."
-        return f"No decay is as good: {self._name} has {shown} ({counted}), and {beaten}."
-
     @property
-    def _name(self) -> str:
-        others = ", ".join(f"{name.replace('_', ' ')} {text.short(value)}" for name, value in self.others.items())
-        return ("no decay" if self.is_without_decay else str(self.decay)) + (f" at {others}" if others else "")
-
-    @property
-    def _metric(self) -> str:
+    def _metric_name(self) -> str:
         return self.metric.replace("_", " ")
 
     @property
-    def _ends(self) -> tuple[float, float]:
-        assert self.difference is not None
-        return self.difference.lower, self.difference.upper
+    def _score(self) -> str:
+        return f"{self._metric_name} {text.estimate(self.mean, self.standard_error)}"
 
-    @property
-    def _side(self) -> str:
-        assert self.difference is not None
-        return "below" if self.difference.mean < 0 else "above"
+    def _relation(self, difference: Estimate) -> str:
+        """Return the size of the difference, with the candidate that it is a difference to."""
+        if not difference.replicates:
+            return ", on its own"
+        side = "below" if difference.mean < 0 else "above"
+        apart = text.estimate(abs(difference.mean), difference.standard_error)
+        if not self.is_without_decay:
+            return f", {apart} {side} no decay"
+        assert self.best_with_decay is not None
+        others = "the candidate" if self.num_with_decay == 1 else f"the best of {self.num_with_decay} candidates"
+        return f"; {others} with decay, {_name(self.best_with_decay)}, is {apart} {side} that"
 
-    @property
-    def _is_worse(self) -> bool:
-        return self._ends[0] > 0 if lower_is_better(self.metric) else self._ends[1] < 0
+
+def _name(candidate: Candidate) -> str:
+    others = ", ".join(f"{name.replace('_', ' ')} {text.short(value)}" for name, value in candidate.others.items())
+    decay = "no decay" if candidate.is_without_decay else str(candidate.decay)
+    return f"{decay} at {others}" if others else decay
 
 
-def _counted(candidate: Candidate) -> str:
-    """How many replicates, in words."""
-    words = []
-    for name, values in (
-        ("seed", {replicate.seed for replicate in candidate.values}),
-        ("fold", {replicate.fold for replicate in candidate.values} - {None}),
-    ):
-        if len(values) > 1:
-            words.append(f"{len(values)} {name}s")
-    return " x ".join(words) or "one seed"
+def _ends(difference: Estimate) -> str:
+    """Return the ends of an interval, to the digits that the standard error allows."""
+    ends = (difference.lower, difference.upper)
+    return " to ".join(text.estimate(end, difference.standard_error).split(" ")[0] for end in ends)
+
+
+def _count(candidate: Candidate) -> str:
+    """Return the number of seeds and folds."""
+    seeds = {replicate.seed for replicate in candidate.values}
+    folds = {replicate.fold for replicate in candidate.values} - {None}
+    counts = [f"{len(one)} {noun}s" for noun, one in (("seed", seeds), ("fold", folds)) if len(one) > 1]
+    return " x ".join(counts) or "one seed"
