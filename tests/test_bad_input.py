@@ -524,10 +524,10 @@ def linear(key, inputs):
         (
             lambda: wd.Model(linear, lambda w, x: None),
             TypeError,
-            "model gives outputs of type NoneType; give one array",
+            "model returns outputs of type NoneType; return one array",
         ),
-        (lambda: wd.Model(linear, lambda w, x: (x @ w["kernel"], 1)), TypeError, "model gives outputs of type tuple"),
-        (lambda: wd.Model(linear, lambda w, x: {"a": x}), TypeError, "model gives outputs of type dict"),
+        (lambda: wd.Model(linear, lambda w, x: (x @ w["kernel"], 1)), TypeError, "model returns outputs of type tuple"),
+        (lambda: wd.Model(linear, lambda w, x: {"a": x}), TypeError, "model returns outputs of type dict"),
         (
             lambda: wd.Model(linear, lambda w, x: (x @ w["kernel"]).T),
             ValueError,
@@ -541,7 +541,7 @@ def linear(key, inputs):
         (
             lambda: wd.Model(linear, lambda w, x: jnp.zeros((len(x), 3), int)),
             TypeError,
-            "outputs of dtype int32; give floats",
+            "outputs of dtype int32; return floats",
         ),
     ],
 )

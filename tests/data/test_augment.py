@@ -255,13 +255,13 @@ def test_check_takes_what_the_kind_takes(name):
     ("name", "shape", "dtype", "error", "words"),
     [
         *(
-            (name, (5, 64), np.float32, ValueError, rf"'{name}', which goes with images.*\(5, 64\); give .*reshape")
+            (name, (5, 64), np.float32, ValueError, rf"'{name}', which needs images.*\(5, 64\); give .*reshape")
             for name in ("shift", "flip", "crop", "cutout")
         ),
-        ("crop", (5, 2, 8, 8, 1), np.float32, ValueError, "goes with images"),
+        ("crop", (5, 2, 8, 8, 1), np.float32, ValueError, "needs images"),
         *((name, (5, 8, 8), np.int32, TypeError, f"'{name}'.* dtype int32; convert") for name in ("shift", "mixup")),
         ("input_noise", (5, 8), np.uint8, TypeError, "dtype uint8; convert"),
-        ("rotate", (5, 8, 8), np.float32, ValueError, "name is 'rotate'; give one of input_noise, .*, mixup"),
+        ("rotate", (5, 8, 8), np.float32, ValueError, "name is 'rotate'; give one of 'input_noise', .*, 'mixup'"),
     ],
 )
 def test_check_refuses_what_does_not_fit(name, shape, dtype, error, words):

@@ -88,12 +88,12 @@ def test_batches_from_the_host_are_those_on_the_device(num_streams, folded):
     streams = np.array([[7, 0], [1, 2], [1, 1], [7, 0]] if folded else [[7, ALONE], [1, ALONE], [1, ALONE], [7, ALONE]])
     on_device, from_host = OnDevice(data, 8), FromHost(data, 8, num_streams)
     for start, num_steps in ((0, 5), (13, 3)):
-        here = on_device.stretch(data, streams, start, num_steps, 6)
-        there = from_host.stretch(None, streams, start, num_steps, 6)
+        here = on_device.segment(data, streams, start, num_steps, 6)
+        there = from_host.segment(None, streams, start, num_steps, 6)
         assert there.data.inputs.shape == (num_streams, 6, 8, 2, 3)
         for member in range(4):
             for step in range(num_steps):
                 mine = type(here)(data, here.order[member], None).at(step)
-                theirs = type(there)(there.data, None, there.which[member]).at(step)
+                theirs = type(there)(there.data, None, there.stream[member]).at(step)
                 same_bits(mine, theirs)
                 assert not folded or not (np.asarray(mine.fold) == streams[member, 1]).any()

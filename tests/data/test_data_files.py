@@ -176,17 +176,26 @@ def test_what_is_read_is_split_and_trained_on(file):
 
 GOOD_IDX = idx(IMAGES)
 BAD_IDX = {
-    "empty": (b"", "is no IDX file: it starts with b'', not with two zero bytes"),
-    "other magic": (b"\x89PNG" + GOOD_IDX, "is no IDX file: it starts with"),
-    "unknown dtype": (b"\0\0\x0a\x01" + GOOD_IDX[4:], r"has the dtype code 0x0a; IDX knows 0x08 \(uint8\), .* again"),
-    "no dimension": (b"\0\0\x08\0", "says that it has 0 dimensions; an array has 1 to 64"),
-    "many dimensions": (b"\0\0\x08\xff" + b"\0\0\0\1" * 255, "says that it has 255 dimensions"),
-    "cut in the header": (GOOD_IDX[:9], "is cut off in its header; get the file again"),
-    "no examples": (b"\0\0\x08\2\0\0\0\0\xff\xff\xff\xff", r"is empty: its header says shape \(0, 4294967295\)"),
-    "too short": (GOOD_IDX[:-1], r"is cut off: its header says shape \(5, 4, 3\) of uint8, which is 60 .* holds 59"),
-    "too long": (GOOD_IDX + b"\0", "goes on behind its last number: .* is 60 bytes, and it holds more; get it again"),
+    "empty": (b"", "is not an IDX file: it begins with b'', not with two zero bytes"),
+    "other magic": (b"\x89PNG" + GOOD_IDX, "is not an IDX file: it begins with"),
+    "unknown dtype": (
+        b"\0\0\x0a\x01" + GOOD_IDX[4:],
+        r"has the dtype code 0x0a; IDX has the codes 0x08 \(uint8\), .* again",
+    ),
+    "no dimension": (b"\0\0\x08\0", "has 0 dimensions in its header; an array has 1 to 64"),
+    "many dimensions": (b"\0\0\x08\xff" + b"\0\0\0\1" * 255, "has 255 dimensions in its header"),
+    "cut in the header": (GOOD_IDX[:9], "is truncated in its header; download the file again"),
+    "no examples": (b"\0\0\x08\2\0\0\0\0\xff\xff\xff\xff", r"is empty: its header has shape \(0, 4294967295\)"),
+    "too short": (
+        GOOD_IDX[:-1],
+        r"is truncated: its header has shape \(5, 4, 3\) of uint8, which is 60 .* contains 59",
+    ),
+    "too long": (
+        GOOD_IDX + b"\0",
+        "continues after its last number: .* is 60 bytes, and it contains more; download it",
+    ),
     "huge": (b"\0\0\x0e\x40" + b"\xff" * 256, r"has \d{600,} bytes or more .* max_bytes is 4294967296; give a larger"),
-    "broken gzip": (gzip.compress(GOOD_IDX)[:-9], "is damaged or is not an IDX file .*EOFError.*; get or save"),
+    "broken gzip": (gzip.compress(GOOD_IDX)[:-9], "is damaged or is not an IDX file .*EOFError.*; download or save"),
     "wrong check sum": (gzip.compress(GOOD_IDX)[:-8] + bytes(8), "is damaged or is not an IDX file .*CRC"),
     "garbage behind gzip": (gzip.compress(GOOD_IDX) + b"more", "is damaged or is not an IDX file .*BadGzipFile"),
 }
@@ -198,23 +207,29 @@ BAD_NPZ = {
         npy({"descr": "<f4", "fortran_order": False, "shape": (1,)}, bytes(4)),
         "is damaged or is not an NPZ file .*BadZip",
     ),
-    "no members": (zipped({}), r"holds no array; write it with numpy.savez\(path, inputs=..., targets=...\)"),
-    "no array": (zipped({"readme.txt": b"hello"}), "holds 'readme.txt', which is no array; write it with numpy.savez"),
+    "no members": (zipped({}), r"contains no array; write it with numpy.savez\(path, inputs=..., targets=...\)"),
+    "no array": (
+        zipped({"readme.txt": b"hello"}),
+        "contains 'readme.txt', which is not an array; write it with numpy.savez",
+    ),
     "objects": (
         npz({"x": OBJECTS}),
-        r"holds 'x', an array of Python objects, which are pickles .* refused; save numbers",
+        r"contains 'x', an array of Python objects, which are pickles and can execute code .*; save",
     ),
-    "structured": (npz({"x": STRUCTURED}), r"holds 'x', an array of dtype .* is no number; save numbers"),
-    "words": (npz({"x": np.array(["a", "b"])}), "holds 'x', an array of dtype <U1, which is no number; save numbers"),
+    "structured": (npz({"x": STRUCTURED}), r"contains 'x', an array of dtype .* is not a number; save numbers"),
+    "words": (
+        npz({"x": np.array(["a", "b"])}),
+        "contains 'x', an array of dtype <U1, which is not a number; save numbers",
+    ),
     "no npy": (zipped({"x.npy": b"\x80\x04N."}), "is damaged or is not an NPZ file .*ValueError"),
-    "new npy": (zipped({"x.npy": b"\x93NUMPY\x03\x00" + bytes(100)}), r"holds 'x' in version \(3, 0\) of NPY"),
+    "new npy": (zipped({"x.npy": b"\x93NUMPY\x03\x00" + bytes(100)}), r"contains 'x' in version \(3, 0\) of NPY"),
     "short": (
         zipped({"x.npy": npy({"descr": "<f8", "fortran_order": False, "shape": (2**40,)}, bytes(8))}),
-        r"holds 'x' in 8 bytes, its header says shape \(1099511627776,\) of float64, which is 8796093022208; get",
+        r"contains 'x' in 8 bytes, and its header has shape \(1099511627776,\) of float64, which is 8796093022208",
     ),
     "negative": (
         zipped({"x.npy": npy({"descr": "<f8", "fortran_order": False, "shape": (-1, -1)}, bytes(8))}),
-        r"holds 'x' in 8 bytes, its header says shape \(-1, -1\)",
+        r"contains 'x' in 8 bytes, and its header has shape \(-1, -1\)",
     ),
     "code in the header": (zipped({"x.npy": npy("__import__('os').abort()")}), "is damaged or is not an NPZ file"),
     "nested header": (
@@ -223,73 +238,88 @@ BAD_NPZ = {
     ),
     "other compression": (
         zipped({"x.npy": npy({"descr": "<f8", "fortran_order": False, "shape": ()}, bytes(8))}, zipfile.ZIP_BZIP2),
-        "holds 'x' in compression 12, which NumPy does not write",
+        "contains 'x' in compression 12, which NumPy does not write",
     ),
-    "other count": (npz(ARRAYS)[:-12] + b"\3" + npz(ARRAYS)[-11:], "says that it holds 3 arrays and lists 2; get the"),
+    "other count": (
+        npz(ARRAYS)[:-12] + b"\3" + npz(ARRAYS)[-11:],
+        "states that it contains 3 arrays and lists 2; download",
+    ),
     "cut": (npz(ARRAYS)[:-30], "is damaged or is not an NPZ file .*BadZipFile"),
 }
 BAD_CSV = {
     "empty": (b"", {}, "has 0 columns; separate the cells by commas"),
     "one column": (b"kind;size\n1;2\n", {}, "has 1 columns; separate the cells by commas, with at least one input"),
     "wide": (b"," * 200_000, {}, "has 200001 columns; .* at most 131072 columns"),
-    "header alone": (b"size,kind\n", {}, "holds no examples; give at least one row below the header"),
+    "header alone": (b"size,kind\n", {}, "contains no examples; give at least one row after the header"),
     "no such name": (
         b"size,sort\n1,2\n",
         {},
-        "has 0 columns of the name 'kind', which is the target; .* one of: size, sort",
+        "has 0 columns with the name 'kind', which is the target; .* one of: size, sort",
     ),
-    "twice": (b"kind,size,kind\n1,2,3\n", {}, "has 2 columns of the name 'kind'"),
-    "name without header": (b"1,2\n3,4\n", {}, "has no header, target is 'kind'; give a position from 0, or -1"),
-    "no such position": (b"1,2\n3,4\n", {"target": 2}, "has 2 columns, target is 2; give -2 to 1, or a name"),
+    "twice": (b"kind,size,kind\n1,2,3\n", {}, "has 2 columns with the name 'kind'"),
+    "name without header": (b"1,2\n3,4\n", {}, "has no header, and target is 'kind'; give an index from 0, or -1"),
+    "no such position": (b"1,2\n3,4\n", {"target": 2}, "has 2 columns, and target is 2; give -2 to 1, or a name"),
     "word": (
         b"size,kind\n1,2\nbig,4\n",
         {},
-        "holds 'big' in column 'size', row 2, which is no number; write inputs as",
+        "contains 'big' in column 'size', row 2, which is not a number; write inputs as",
     ),
-    "word without header": (b"1,2\nbig,4\n", {"target": 1}, "holds 'big' in column 0, row 2, which is no number"),
-    "truth": (b"size,kind\nTrue,2\nFalse,4\n", {}, "holds 'True' in column 'size', row 1, which is no number"),
+    "word without header": (b"1,2\nbig,4\n", {"target": 1}, "contains 'big' in column 0, row 2, which is not a number"),
+    "truth": (b"size,kind\nTrue,2\nFalse,4\n", {}, "contains 'True' in column 'size', row 1, which is not a number"),
     "missing": (
         b"size,kind\n1,2\n\n,4\n",
         {},
-        "has a missing value in column 'size', row 2; fill it in or leave the row",
+        "has a missing value in column 'size', row 2; replace it or remove the row",
     ),
     "missing target": (b"size,kind\n1,2\n3, \n", {}, "has a missing value in column 'kind', row 2"),
     "missing word": (b"size,kind\n1,a\n3,\n", {}, "has a missing value in column 'kind', row 2"),
-    "NA": (b"size,kind\n1,2\nNA,4\n", {}, "holds 'NA' in column 'size', row 2, which is no number"),
-    "nan": (b"size,kind\n1,2\nnan,4\n", {}, "holds 'nan' in column 'size', row 2; give a finite number"),
-    "infinite": (b"size,kind\n1,2\n-inf,4\n", {}, "holds '-inf' in column 'size', row 2; give a finite number"),
+    "NA": (b"size,kind\n1,2\nNA,4\n", {}, "contains 'NA' in column 'size', row 2, which is not a number"),
+    "nan": (b"size,kind\n1,2\nnan,4\n", {}, "contains 'nan' in column 'size', row 2; give a finite number"),
+    "infinite": (b"size,kind\n1,2\n-inf,4\n", {}, "contains '-inf' in column 'size', row 2; give a finite number"),
     "beyond float32": (
         b"size,kind\n1,2\n1e39,4\n",
         {},
-        "holds '1e39' in column 'size', row 2; give a finite .* float32",
+        "contains '1e39' in column 'size', row 2; give a finite .* float32",
     ),
     "infinite target": (
         b"size,kind\n1,2\n3,1e400\n",
         {},
-        "holds '1e400' in column 'kind', row 2; give a finite number",
+        "contains '1e400' in column 'kind', row 2; give a finite number",
     ),
     "mixed target": (
         b"size,kind\n1,2\n3,x\n",
         {},
-        "holds 'x' in column 'kind', row 2, the target column, which numbers begin",
+        "contains 'x' in column 'kind', row 2, the target column, whose first rows are numbers",
     ),
     "mixed words": (
         b"size,kind\n1,x\n3,2\n",
         {},
-        "holds '2' in column 'kind', row 2, the target column, which words begin",
+        "contains '2' in column 'kind', row 2, the target column, whose first rows are strings",
     ),
-    "long row": (b"size,kind\n1,2\n3,4,5\n", {}, "has 3 cells in row 2 and 2 in its first line; make the rows equally"),
+    "long row": (
+        b"size,kind\n1,2\n3,4,5\n",
+        {},
+        "has 3 cells in row 2 and 2 in its first line; give all rows the same",
+    ),
     "short row": (b"size,kind\n1,2\n3\n", {}, "has 1 cells in row 2 and 2 in its first line"),
     "long header": (b"size,age,kind\n1,2\n3,4\n", {}, "has 2 cells in row 1 and 3 in its first line"),
     "short header": (b"size,kind\n1,2,3\n4,5,6\n", {}, "has 3 cells in row 1 and 2 in its first line"),
     "separators behind": (b"size,kind\n1,2,\n3,4,\n", {}, "has 3 cells in row 1 and 2 in its first line"),
-    "zero byte": (b"size,kind\n1\x002,3\n", {}, "holds zero bytes, so it is no UTF-8 text; save it as CSV in UTF-8"),
-    "UTF-16": ("size,kind\n1,2\n".encode("utf-16"), {}, "holds zero bytes, so it is no UTF-8 text"),
+    "zero byte": (
+        b"size,kind\n1\x002,3\n",
+        {},
+        "contains zero bytes, so it is not UTF-8 text; save it as CSV in UTF-8",
+    ),
+    "UTF-16": ("size,kind\n1,2\n".encode("utf-16"), {}, "contains zero bytes, so it is not UTF-8 text"),
     "latin-1": ("größe,kind\n1,2\n".encode("latin-1"), {}, "is damaged or is not a CSV file .*UnicodeDecodeError"),
     "open quote": (b'size,kind\n1,2\n"3,4\n', {}, "has 1 cells in row 2"),
-    "underscore": (b"size,kind\n1_000,2\n", {}, "holds '1_000' in column 'size', row 1, which is no number"),
+    "underscore": (b"size,kind\n1_000,2\n", {}, "contains '1_000' in column 'size', row 1, which is not a number"),
     "cut gzip": (gzip.compress(TABLE.to_csv().encode())[:-9], {}, "is damaged or is not a CSV file .*EOFError"),
-    "too large": (b"size,kind\n1,2\n", {"max_bytes": 10}, r"has 11 bytes or more .* max_bytes is 10; give a larger"),
+    "too large": (
+        b"size,kind\n1,2\n",
+        {"max_bytes": 10},
+        r"has 11 bytes or more .* and max_bytes is 10; give a larger",
+    ),
 }
 
 
@@ -329,7 +359,7 @@ def test_read_npz_runs_no_pickle(file, tmp_path):
 
     array = np.empty(1, object)
     array[0] = Evil()
-    with pytest.raises(ValueError, match="may run code when opened"):
+    with pytest.raises(ValueError, match="can execute code when opened"):
         files.read_npz(file(npz({"x": array})))
     assert not (tmp_path / "touched").exists()
 
@@ -342,7 +372,7 @@ def gzip_bomb(start, size):
     ("read", "content", "message"),
     [
         # Declares 60 bytes, unfolds to 200 MiB; then declares as much as it holds.
-        (files.read_idx, gzip_bomb(GOOD_IDX, 200 * 2**20), "goes on behind its last number"),
+        (files.read_idx, gzip_bomb(GOOD_IDX, 200 * 2**20), "continues after its last number"),
         (
             files.read_idx,
             gzip_bomb(b"\0\0\x08\x01" + struct.pack(">I", 200 * 2**20), 200 * 2**20),
@@ -352,7 +382,7 @@ def gzip_bomb(start, size):
         (
             files.read_npz,
             zipped({"x.npy": npy({"descr": "|u1", "fortran_order": False, "shape": (2**27,)}, bytes(2**27))}, 8),
-            r"has 134217856 bytes or more \(its directory says so\), max_bytes is 1048576",
+            r"has 134217856 bytes or more \(according to its directory\), and max_bytes is 1048576",
         ),
     ],
     ids=["idx that lies", "idx", "csv", "npz"],
@@ -478,3 +508,10 @@ def test_arbitrary_bytes_raise_value_errors_alone(folder, content, start):
     path.write_bytes(start + content)
     for read in (files.read_idx, files.read_npz, read_table):
         result_or_refusal(read, path)
+
+
+def test_read_csv_keeps_differences_between_large_values(file):
+    table = pd.DataFrame({"time": 1.7e9 + np.arange(20), "size": np.arange(20) / 8, "kind": 3e9 + np.arange(20) / 4})
+    inputs, targets = read_table(file(table.to_csv(index=False).encode()))
+    np.testing.assert_array_equal(inputs, table[["time", "size"]])
+    np.testing.assert_array_equal(targets, table["kind"])

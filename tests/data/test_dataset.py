@@ -68,8 +68,8 @@ def test_diabetes_is_standardized_by_the_training_examples():
     [
         ({"num_train": 5}, "num_train is 5; give 10 to 1069, or 1079"),
         ({"num_train": 2000}, "num_train is 2000"),
-        ({"label_noise": 1.5}, "label_noise is 1.5; give a share between 0 and 1"),
-        ({"test_size": 0.9}, "test_size is 0.9; give shares above 0"),
+        ({"label_noise": 1.5}, "label_noise is 1.5; give a fraction from 0 to 1"),
+        ({"test_size": 0.9}, "test_size is 0.9; give fractions above 0"),
     ],
 )
 def test_digits_refuses(arguments, message):
@@ -139,37 +139,36 @@ def test_split_takes_truth_as_classes():
 @pytest.mark.parametrize(
     ("inputs", "targets", "options", "error", "message"),
     [
-        (IMAGES, LABELS[:-1], {}, ValueError, "the data has 60 inputs and 59 targets; give one target an example"),
-        (np.zeros((0, 3)), [], {}, ValueError, r"^inputs have shape \(0, 3\); give at least one example"),
+        (
+            IMAGES,
+            LABELS[:-1],
+            {},
+            ValueError,
+            "the data has 60 inputs and 59 targets; give one target for each example",
+        ),
+        (np.zeros((0, 3)), [], {}, ValueError, r"^inputs have shape \(0, 3\); give one row for each example"),
         (
             np.full((60, 2), np.nan),
             LABELS,
             {},
             ValueError,
-            "^inputs hold 120 values that are nan or infinite, the first",
+            "^inputs contain 120 values that are nan or infinite, the first",
         ),
         ([["a"]] * 60, LABELS, {}, TypeError, "^inputs have dtype <U1; give numbers"),
         (IMAGES * 1j, LABELS, {}, TypeError, "^inputs have dtype complex128; give real numbers"),
-        (IMAGES, LABELS, {"validation_size": 0.0}, ValueError, "validation_size is 0.0 and .* give shares above 0"),
-        (IMAGES, LABELS, {"seed": -1}, ValueError, "seed is -1; give a whole number from 0 to 4294967295"),
-        (IMAGES, LABELS + 2**40, {}, ValueError, "targets hold whole numbers that int32 does not hold; give classes"),
-        (
-            IMAGES,
-            LABELS * 0.5,
-            {"label_noise": 0.1},
-            ValueError,
-            "label_noise is 0.1, but the targets are not classes 0",
-        ),
-        (IMAGES, LABELS + 1, {"label_noise": 0.1}, ValueError, "label_noise is 0.1, but the targets are not classes 0"),
-        (IMAGES, LABELS * 0, {"label_noise": 0.1}, ValueError, "label_noise is 0.1, but the targets are not classes 0"),
+        (IMAGES, LABELS, {"validation_size": 0.0}, ValueError, "validation_size is 0.0 and .* give fractions above 0"),
+        (IMAGES, LABELS, {"seed": -1}, ValueError, "seed is -1; give an integer from 0 to 4294967295"),
+        (IMAGES, np.stack([LABELS, LABELS + 2**40], 1), {}, ValueError, "targets contain integers that int32 cannot"),
+        (IMAGES, LABELS * 0.5, {"label_noise": 0.1}, ValueError, "label_noise is 0.1, but the targets are not labels"),
+        (IMAGES, LABELS * 0, {"label_noise": 0.1}, ValueError, "label_noise is 0.1, but the targets are not labels"),
         (
             IMAGES,
             np.arange(60),
-            {},
+            {"classes": True},
             ValueError,
-            "12 examples cannot be chosen out of 60 with their 60 classes .* floats",
+            "12 examples cannot be chosen from 60 with their 60 classes .* classes=False",
         ),
-        (IMAGES[:3], [0.5, 1, 2], {"test_size": 0.1}, ValueError, "0 examples cannot be chosen out of 3 .* give more"),
+        (IMAGES[:3], [0.5, 1, 2], {"test_size": 0.1}, ValueError, "0 examples cannot be chosen from 3 .* give more"),
     ],
 )
 def test_split_refuses(inputs, targets, options, error, message):
@@ -186,17 +185,21 @@ def test_split_numbers_words_as_scikit_learn_does():
         assert splits.train[1].dtype == np.int32
 
 
-def test_split_takes_whole_numbers_for_tokens_unless_told_to_standardize():
-    tokens = np.random.default_rng(2).integers(0, 1000, (60, 7))
-    for standardize in (None, False):
-        kept = wd.data.split(tokens, LABELS, standardize=standardize).train[0]
-        assert kept.dtype == np.int32
-        assert {row.tobytes() for row in kept} <= {row.tobytes() for row in tokens.astype(np.int32)}
-    asked = wd.data.split(tokens, LABELS, standardize=True).train[0]
-    assert asked.dtype == np.float32
-    np.testing.assert_allclose(asked.std(axis=0), 1, rtol=1e-6)  # float32 of values computed in float64
-    as_reals = wd.data.split(tokens.astype(float), LABELS).train[0]
-    np.testing.assert_array_equal(asked, as_reals)
+def test_split_takes_integers_for_features_unless_they_are_tokens():
+    integers = np.random.default_rng(2).integers(0, 1000, (60, 7))
+    features = wd.data.split(integers, LABELS).train[0]
+    np.testing.assert_array_equal(features, wd.data.split(integers.astype(float), LABELS).train[0])
+    raw = wd.data.split(integers, LABELS, standardize=False).train[0]
+    assert features.dtype == raw.dtype == np.float32
+    tokens = wd.data.split(integers, LABELS, tokens=True).train[0]
+    assert tokens.dtype == np.int32
+    np.testing.assert_array_equal(tokens, raw)
+    with pytest.raises(ValueError, match=r"tokens is True, but inputs contain integers from -\d+ to -\d+; give tokens"):
+        wd.data.split(integers - 1000, LABELS, tokens=True)
+    with pytest.raises(TypeError, match="tokens is True, but inputs have dtype float64; give integers"):
+        wd.data.split(integers * 1.0, LABELS, tokens=True)
+    with pytest.raises(ValueError, match="standardize is True and tokens is True"):
+        wd.data.split(integers, LABELS, tokens=True, standardize=True)
 
 
 def test_split_only_centers_what_is_constant_though_its_deviation_is_not_quite_zero():
@@ -236,7 +239,7 @@ def test_split_keeps_groups_whole():
 def test_split_leaves_classes_out_of_proportion_if_told_to():
     rare = np.where(np.arange(60) == 0, 3, LABELS)
     assert len(wd.data.split(IMAGES, rare, stratify=False).train[1]) == 36
-    with pytest.raises(ValueError, match="cannot be chosen out of 60 with their 4 classes in proportion"):
+    with pytest.raises(ValueError, match="cannot be chosen from 60 with their 4 classes in proportion"):
         wd.data.split(IMAGES, rare)
 
 
@@ -261,12 +264,27 @@ def test_split_takes_weights_of_classes():
 @pytest.mark.parametrize(
     ("targets", "weights", "error", "message"),
     [
-        ([0.5, 1], "balanced", ValueError, r"targets have dtype float64 and shape \(2,\); give one class an example"),
+        (
+            [0.5, 1],
+            "balanced",
+            ValueError,
+            r"targets have dtype float64 and shape \(2,\); give one class for each example",
+        ),
         ([[0], [1]], "balanced", ValueError, r"targets have dtype int64 and shape \(2, 1\)"),
         ([0, 1], "even", TypeError, "weights is 'even'; give 'balanced', or a mapping of classes to weights"),
-        ([0, 1], {0: 1}, ValueError, r"weights have none for the classes 1, and some for \(none\), which"),
-        (["a", "b"], {0: 1, 1: 2}, ValueError, "weights have none for the classes 'a', 'b', and some for 0, 1, which"),
-        ([0, 1], {0: 1, 1: -2}, ValueError, r"weights hold -2.0 in example 1; give finite numbers of at least 0"),
+        (
+            [0, 1],
+            {0: 1},
+            ValueError,
+            r"weights has no weight for the classes 1, and weights for the classes \(none\), which",
+        ),
+        (
+            ["a", "b"],
+            {0: 1, 1: 2},
+            ValueError,
+            "weights has no weight for the classes 'a', 'b', and weights for the classes 0, 1, which",
+        ),
+        ([0, 1], {0: 1, 1: -2}, ValueError, r"weights contain -2.0 in example 1; give finite numbers of at least 0"),
     ],
 )
 def test_class_weights_refuse(targets, weights, error, message):
@@ -277,10 +295,14 @@ def test_class_weights_refuse(targets, weights, error, message):
 @pytest.mark.parametrize(
     ("split", "error", "message"),
     [
-        ((IMAGES, LABELS, np.ones(3)), ValueError, r"data.train weights have shape \(3,\); give one an example"),
-        ((IMAGES, LABELS, LABELS * np.nan), ValueError, "data.train weights hold nan in example 0"),
+        ((IMAGES, LABELS, np.ones(3)), ValueError, r"data.train weights have shape \(3,\); give one for each example"),
+        ((IMAGES, LABELS, LABELS * np.nan), ValueError, "data.train weights contain nan in example 0"),
         ((IMAGES, LABELS, LABELS * 0), ValueError, "data.train weights are all 0"),
-        ((IMAGES, LABELS, ["a"] * 60), TypeError, "data.train weights have dtype <U1; give one number an example"),
+        (
+            (IMAGES, LABELS, ["a"] * 60),
+            TypeError,
+            "data.train weights have dtype <U1; give one number for each example",
+        ),
         ((IMAGES, LABELS, None, None), TypeError, "data.train is of type tuple; give a pair"),
     ],
 )

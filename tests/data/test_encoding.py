@@ -100,18 +100,26 @@ def test_as_targets_keeps_several_labels_an_example():
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        (["a", 1], TypeError, "targets hold words and 1, which is of type int; give all as words, or all as numbers"),
-        (pd.Series(["a", 1]), TypeError, "targets hold words and numbers together; give all as words"),
+        (
+            ["a", 1],
+            TypeError,
+            "targets contain strings and 1, which is of type int; give all as strings, or all as numbers",
+        ),
+        (pd.Series(["a", 1]), TypeError, "targets contain strings and numbers together; give all as strings"),
         (
             pd.Series(["a", None]),
             ValueError,
-            "targets hold .* a missing value .* give rows of one length, without None",
+            "targets contain .* a missing value .* give rows of equal length, without None",
         ),
-        (np.array([1, None]), ValueError, "targets hold .* a missing value"),
-        (["a", ""], ValueError, "targets hold an empty word; fill it in or leave the example out"),
-        (["1.5", "2"], TypeError, r"targets hold real numbers written as words, such as '1.5'; give targets.astype"),
-        ([[1], [1, 2]], ValueError, "targets hold rows of unequal length"),
-        (np.ma.masked_equal([1, 2], 2), ValueError, "targets hold masked values; fill them in"),
+        (np.array([1, None]), ValueError, "targets contain .* a missing value"),
+        (["a", ""], ValueError, "targets contain an empty string; replace it or remove the example"),
+        (
+            ["1.5", "2"],
+            TypeError,
+            r"targets contain real numbers written as strings, such as '1.5'; give targets.astype",
+        ),
+        ([[1], [1, 2]], ValueError, "targets contain rows of unequal length"),
+        (np.ma.masked_equal([1, 2], 2), ValueError, "targets contain masked values; replace them"),
         (scipy.sparse.csr_array(np.eye(2)), TypeError, "targets is a sparse matrix; give targets.toarray"),
     ],
 )
@@ -127,22 +135,22 @@ def test_as_targets_refuses(values, error, message):
             {"a": [1.0, np.nan]},
             {},
             ValueError,
-            "inputs: column 'a' has 1 missing values, the first in row 1 from 0; fill",
+            "inputs: column 'a' has 1 missing values, the first in row 1 .counted from 0.; replace",
         ),
         (
             {"a": ["x", None]},
             {},
             ValueError,
-            "inputs: column 'a' has 1 missing values, the first in row 1 from 0; fill",
+            "inputs: column 'a' has 1 missing values, the first in row 1 .counted from 0.; replace",
         ),
         ({"a": pd.to_datetime(["2020-01-01", "2021-01-01"])}, {}, TypeError, "inputs: column 'a' has dtype datetime64"),
-        ({"a": [[1], [2]]}, {}, TypeError, "inputs: column 'a' has dtype object, which is neither numbers nor words"),
+        ({"a": [[1], [2]]}, {}, TypeError, "inputs: column 'a' has dtype object, which is neither numbers nor strings"),
         ({"a": [1j, 2j]}, {}, TypeError, "inputs: column 'a' has dtype complex128; give real numbers"),
         (
             {"a": list("abc")},
             {"max_categories": 2},
             ValueError,
-            "inputs: column 'a' has 3 different words, max_categories is 2; leave it out",
+            "inputs: column 'a' has 3 different strings, and max_categories is 2; remove the column",
         ),
     ],
 )
@@ -154,10 +162,10 @@ def test_one_hot_refuses(table, options, error, message):
 def test_one_hot_refuses_what_is_no_table_of_named_columns():
     with pytest.raises(TypeError, match="frame is of type list; give a pandas DataFrame"):
         wd.data.one_hot([[1, 2]])
-    with pytest.raises(ValueError, match="frame has several columns 'a'; give each its own name"):
+    with pytest.raises(ValueError, match="frame has several columns 'a'; give each column its own name"):
         wd.data.one_hot(pd.DataFrame([[1, 2]], columns=["a", "a"]))
 
 
 def test_split_refuses_a_missing_number_in_a_column():
-    with pytest.raises(ValueError, match="targets hold 1 values that are nan or infinite, the first in example 2"):
+    with pytest.raises(ValueError, match="targets contain 1 values that are nan or infinite, the first in example 2"):
         wd.data.split(np.zeros((4, 1)), pd.Series([1, 0, None, 1], dtype="Int64"))

@@ -170,10 +170,12 @@ def test_arrays_reads_hugging_face_data_sets():
     shuffled = table.select([3, 1, 2])
     np.testing.assert_array_equal(wd.data.arrays(shuffled, inputs="image")[0], IMAGES[[3, 1, 2]])
     agree(wd.data.arrays(table.to_iterable_dataset(), targets="kind"), NUMBERED)
-    with pytest.raises(TypeError, match=r"^source holds several data sets, 'train', 'test'; give .* source\['train'\]"):
+    with pytest.raises(
+        TypeError, match=r"^source contains several data sets, 'train', 'test'; give .* source\['train'\]"
+    ):
         wd.data.arrays(hugging_face.DatasetDict(train=table, test=table), targets="kind")
     words = hugging_face.Dataset.from_dict({"x": [[1, 2], [3]], "y": list("ab")})
-    with pytest.raises(ValueError, match="inputs hold rows of unequal length"):
+    with pytest.raises(ValueError, match="inputs contain rows of unequal length"):
         wd.data.arrays(words, targets="y")
 
 
@@ -189,7 +191,7 @@ def test_arrays_reads_grain():
     agree(wd.data.arrays(rows.repeat(), num_examples=11))
     some = wd.data.arrays(rows.filter(lambda row: row[1] == 1))
     np.testing.assert_array_equal(some[0], IMAGES[LABELS == 1])
-    with pytest.raises(ValueError, match="source has no end; give num_examples, how many examples to take"):
+    with pytest.raises(ValueError, match="source has no end; give num_examples, the number of examples to read"):
         wd.data.arrays(rows.repeat())
     loader = grain.DataLoader(
         data_source=PAIRS,
@@ -204,7 +206,7 @@ def test_arrays_of_a_source_without_end_are_refused_before_memory_is():
     endless = ((np.zeros((10, 100)), np.zeros(10)) for _ in taken)
     with pytest.raises(
         ValueError,
-        match=r"^source goes on beyond max_bytes, 1000000 bytes, after 1\d\d0 examples; give num_examples if",
+        match=r"^source has more than max_bytes, 1000000 bytes, after 1\d\d0 examples; give num_examples if",
     ):
         wd.data.arrays(endless, max_bytes=10**6)
     assert next(taken) < 130
@@ -218,25 +220,40 @@ def test_arrays_of_a_source_without_end_are_refused_before_memory_is():
         (IMAGES, {}, TypeError, r"source is of type ndarray; give a pair \(inputs, targets\) of arrays, a DataFrame"),
         (3, {}, TypeError, "source is of type int"),
         ("mnist", {}, TypeError, "source is of type str"),
-        ([], {}, ValueError, "source gives no examples; give at least one"),
-        (iter([]), {}, ValueError, "source gives no examples"),
-        ([1.0, 2.0], {}, TypeError, "source gives elements of type float; give pairs"),
-        ([(1, 2, 3)], {}, ValueError, "source gives 3 parts an element; say which are inputs= and targets="),
-        ([(1, 2, 3)], {"targets": 3}, ValueError, "targets is 3, but source has no 3; give one or several of 0, 1, 2"),
-        (PAIRS, {"inputs": 0, "targets": 0}, ValueError, "inputs and targets both have 0; give each column to one"),
-        (PAIRS, {"num_examples": 12}, ValueError, "num_examples is 12, but source ends after 11; give at most 11"),
-        ((IMAGES, LABELS), {"num_examples": 12}, ValueError, "num_examples is 12, but source ends after 11"),
-        (iter(PAIRS), {"num_examples": 12}, ValueError, "num_examples is 12, but source ends after 11"),
-        (PAIRS, {"num_examples": 0}, ValueError, "num_examples is 0; give a whole number of at least 1"),
-        ((IMAGES, LABELS[:3]), {}, ValueError, "source has 11 inputs and 3 targets; give one target an example"),
+        ([], {}, ValueError, "source yields no examples; give at least one"),
+        (iter([]), {}, ValueError, "source yields no examples"),
+        ([1.0, 2.0], {}, TypeError, "source yields elements of type float; give pairs"),
+        ([(1, 2, 3)], {}, ValueError, "source yields elements of 3 entries; give inputs= and targets="),
+        (
+            [(1, 2, 3)],
+            {"targets": 3},
+            ValueError,
+            "targets is 3, but source has no column 3; give one or several of 0, 1, 2",
+        ),
+        (PAIRS, {"inputs": 0, "targets": 0}, ValueError, "inputs and targets both contain 0; give each column to one"),
+        (
+            PAIRS,
+            {"num_examples": 12},
+            ValueError,
+            "num_examples is 12, but source has only 11 examples; give at most 11",
+        ),
+        ((IMAGES, LABELS), {"num_examples": 12}, ValueError, "num_examples is 12, but source has only 11 examples"),
+        (iter(PAIRS), {"num_examples": 12}, ValueError, "num_examples is 12, but source has only 11 examples"),
+        (PAIRS, {"num_examples": 0}, ValueError, "num_examples is 0; give an integer of at least 1"),
+        ((IMAGES, LABELS[:3]), {}, ValueError, "source has 11 inputs and 3 targets; give one target for each example"),
         ({"x": IMAGES, "y": LABELS}, {}, ValueError, "targets is None; give the name .* one of 'x', 'y'"),
-        ({"x": IMAGES}, {"targets": "x"}, ValueError, "targets is 'x', which leaves no inputs; give some of 'x'"),
-        ({"x": IMAGES, "y": LABELS}, {"targets": "z"}, ValueError, "targets is 'z', but source has no 'z'; give one"),
+        ({"x": IMAGES}, {"targets": "x"}, ValueError, "targets is 'x', so that no inputs remain; give some of 'x'"),
+        (
+            {"x": IMAGES, "y": LABELS},
+            {"targets": "z"},
+            ValueError,
+            "targets is 'z', but source has no column 'z'; give one",
+        ),
         (
             {"x": IMAGES, "y": LABELS},
             {"inputs": [], "targets": "y"},
             ValueError,
-            r"inputs is \[\], but source has columns",
+            r"inputs is \[\], but source needs at least one column",
         ),
         (
             {"x": IMAGES, "y": LABELS, "z": LABELS},
@@ -244,32 +261,32 @@ def test_arrays_of_a_source_without_end_are_refused_before_memory_is():
             ValueError,
             r"columns have the shapes {'x': \(11, 3, 2\), 'z': \(11,\)}; give columns of one shape",
         ),
-        ([("a b", 1)], {}, TypeError, "inputs hold text; turn it into numbers first"),
+        ([("a b", 1)], {}, TypeError, "inputs contain strings; convert them to numbers first"),
         (
             [([1], 1), ([1, 2], 1)],
             {},
             ValueError,
             r"inputs have shape \(1,\) in the first example and \(2,\) in example 1",
         ),
-        ([([1], 1), ([1], "a")], {}, TypeError, "targets are words and numbers, now this, now that"),
+        ([([1], 1), ([1], "a")], {}, TypeError, "targets contain strings and numbers together"),
         (
             [{"x": 1, "y": 1}, {"x": 1}],
             {"targets": "y"},
             ValueError,
-            "source gives in example 1 what has no 'x' and 'y'",
+            "source yields example 1 without 'x' and 'y'",
         ),
-        ([(1, 2), (1,)], {}, ValueError, "source gives in example 1 what has no 0 and 1"),
+        ([(1, 2), (1,)], {}, ValueError, "source yields example 1 without 0 and 1"),
         (
             iter([(IMAGES, LABELS[:4])]),
             {},
             ValueError,
-            r"source gives a batch with inputs of shape \(11, 3, 2\) and targets",
+            r"source yields a batch with inputs of shape \(11, 3, 2\) and targets",
         ),
         (
             iter(PAIRS),
             {"batched": True},
             ValueError,
-            r"source gives a batch .* of shape \(\); give as many of both, or",
+            r"source yields a batch .* of shape \(\); give equally many of both, or",
         ),
     ],
 )

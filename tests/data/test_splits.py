@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 import weightdecay as wd
 from weightdecay import data
 from weightdecay.data.dataset import Scaling
-from weightdecay.training.step import scaled
+from weightdecay.training.step import standardized
 from weightdecay.training.task import Hyperparameters
 
 RANDOM = np.random.default_rng(0)
@@ -115,14 +115,14 @@ def test_folds_fit_nothing_on_the_examples_that_validate():
 
 
 def test_folds_standardize_what_they_are_told_to():
-    tokens = RANDOM.integers(0, 9, (90, 5))
-    assert wd.data.folds(tokens, LABELS).scaling is None
-    assert wd.data.folds(tokens, LABELS).train[0].dtype == np.int32
-    asked = wd.data.folds(tokens, LABELS, standardize=True)
-    assert asked.train[0].dtype == np.float32
-    assert asked.scaling.input_mean.shape == (5, 5)
+    integers = RANDOM.integers(0, 9, (90, 5))
+    assert wd.data.folds(integers, LABELS, tokens=True).scaling is None
+    assert wd.data.folds(integers, LABELS, tokens=True).train[0].dtype == np.int32
+    features = wd.data.folds(integers, LABELS)
+    assert features.train[0].dtype == np.float32
+    assert features.scaling.input_mean.shape == (5, 5)
     assert wd.data.folds(INPUTS, LABELS, standardize=False).scaling is None
-    only_targets = wd.data.folds(tokens, INPUTS[:, 0]).scaling
+    only_targets = wd.data.folds(integers, INPUTS[:, 0], tokens=True).scaling
     assert only_targets.input_mean is None
     assert only_targets.target_mean.shape == (5,)
 
@@ -143,7 +143,7 @@ def test_folds_are_trained_on_as_scikit_learn_standardizes_them():
     for number in range(3):
         own = Scaling(*(array[number] for array in splits.scaling))
         member = Hyperparameters(wd.NoDecay(), 0.1, 0, {}, fold=number, scaling=own)
-        seen = scaled(member, batch)
+        seen = standardized(member, batch)
         trains = splits.fold != number
         for values, here in ((inputs, seen.inputs), (targets[:, None], seen.targets[:, None])):
             expected = StandardScaler().fit(values[trains]).transform(values)
@@ -164,21 +164,21 @@ def test_data_takes_folds_of_its_own():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_folds": 1}, "num_folds is 1; give a whole number of at least 2"),
+        ({"num_folds": 1}, "num_folds is 1; give an integer of at least 2"),
         ({"num_folds": 91, "stratify": False}, "num_folds is 91, but there are 90 examples; give at most as many"),
         ({"num_folds": 16}, "num_folds is 16, but class 2 has 15 examples to train and validate on; give fewer folds"),
         (
             {"num_folds": 19, "groups": GROUPS, "stratify": False},
             "num_folds is 19, but there are 18 groups; give at most",
         ),
-        ({"groups": GROUPS[:3]}, r"groups have shape \(3,\); give one an example, shape \(90,\)"),
-        ({"test_size": 1.0}, "test_size is 1.0; give a share above 0 and below 1, or None"),
-        ({"test_size": 0.001}, "0 examples cannot be chosen out of 90"),
-        ({"test_size": 0.01, "groups": GROUPS}, "groups: 0 cannot be chosen out of 18 so that some are left"),
-        ({"weights": np.ones(89)}, r"weights have shape \(89,\); give one an example, shape \(90,\)"),
-        ({"weights": -np.ones(90)}, "weights hold -1.0 in example 0; give finite numbers of at least 0"),
-        ({"weights": np.zeros(90)}, "weights are all 0, so that no example counts; give some above 0"),
-        ({"seed": 2**32}, "seed is 4294967296; give a whole number"),
+        ({"groups": GROUPS[:3]}, r"groups have shape \(3,\); give one for each example, shape \(90,\)"),
+        ({"test_size": 1.0}, "test_size is 1.0; give a fraction above 0 and below 1, or None"),
+        ({"test_size": 0.001}, "0 examples cannot be chosen from 90"),
+        ({"test_size": 0.01, "groups": GROUPS}, "groups: 0 cannot be chosen from 18 so that some remain"),
+        ({"weights": np.ones(89)}, r"weights have shape \(89,\); give one for each example, shape \(90,\)"),
+        ({"weights": -np.ones(90)}, "weights contain -1.0 in example 0; give finite numbers of at least 0"),
+        ({"weights": np.zeros(90)}, "weights are all 0, so that no example counts; give at least one above 0"),
+        ({"seed": 2**32}, "seed is 4294967296; give an integer"),
     ],
 )
 def test_folds_refuse(options, message):
@@ -194,12 +194,12 @@ def test_folds_refuse_to_stratify_without_classes():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"validation": (INPUTS, LABELS), "fold": GROUPS % 3}, "data has validation examples, and a fold of each"),
-        ({"fold": GROUPS[:5]}, r"data.fold has dtype int64 and shape \(5,\); give one whole number an example"),
+        ({"validation": (INPUTS, LABELS), "fold": GROUPS % 3}, "data has both validation examples and folds"),
+        ({"fold": GROUPS[:5]}, r"data.fold has dtype int64 and shape \(5,\); give one integer for each example"),
         ({"fold": GROUPS * 1.0}, "data.fold has dtype float64"),
-        ({"fold": GROUPS + 1}, "data.fold holds the numbers 1, 2, 3, .* give 0, 1, 2, ... without a gap"),
-        ({"fold": GROUPS * 0}, "data.fold holds the numbers 0; give .* two folds or more"),
-        ({"fold": GROUPS - 1}, "data.fold holds the numbers -1, 0, 1"),
+        ({"fold": GROUPS + 1}, "data.fold contains the numbers 1, 2, 3, .* give 0, 1, 2, ... without a gap"),
+        ({"fold": GROUPS * 0}, "data.fold contains the numbers 0; give .* at least two folds"),
+        ({"fold": GROUPS - 1}, "data.fold contains the numbers -1, 0, 1"),
     ],
 )
 def test_check_refuses_folds(parts, message):
@@ -209,5 +209,85 @@ def test_check_refuses_folds(parts, message):
 
 def test_check_refuses_a_fold_without_weight():
     weights = np.where(GROUPS % 3 == 1, 0.0, 1.0)
-    with pytest.raises(ValueError, match="weights are all 0 in fold 1; give some above 0 in every fold"):
+    with pytest.raises(ValueError, match="weights are all 0 in fold 1; give at least one above 0 in every fold"):
         data.check(wd.Data(train=(INPUTS, LABELS, weights), fold=GROUPS % 3), None)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.7e9, -3e10])
+def test_folds_keep_differences_between_large_values(offset):
+    """Targets and a feature far from 0, whose differences float32 cannot represent."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(120, 3)) + np.array([0, 0, offset])
+    targets = offset + 10 * (inputs[:, 0] + rng.normal(size=120))
+    splits = wd.data.folds(inputs, targets, num_folds=3, test_size=0.1)
+    batch = splits.batches()["train"]
+    for ours, original in zip(batch[:2], splits.train, strict=True):
+        assert len(np.unique(ours)) == len(np.unique(original)) > 300 * (ours.ndim - 1)
+    assert batch.targets.dtype == batch.inputs.dtype == np.float32
+    assert (np.abs(splits.scaling.target_scale - 15) < 4).all()
+    for number in range(3):
+        member = Hyperparameters(wd.NoDecay(), 0.1, 0, {}, fold=number, scaling=splits.scaling.of_fold(number))
+        standardized_batch, trains = standardized(member, batch), splits.fold != number
+        original = splits.train
+        for values, ours in (
+            (original[0], standardized_batch.inputs),
+            (original[1][:, None], standardized_batch.targets[:, None]),
+        ):
+            expected = StandardScaler().fit(values[trains].astype(float)).transform(values.astype(float))
+            # Float32 of values within a few deviations of 0; means in float64 of values of 3e10.
+            np.testing.assert_allclose(ours, expected, atol=5e-5 if offset < 0 else 5e-6)
+
+
+def test_folds_of_ordinary_values_are_stored_as_float32():
+    splits = wd.data.folds(INPUTS + 100, INPUTS[:, 0] + 900.0)
+    assert splits.train[0].dtype == splits.train[1].dtype == np.float32
+    np.testing.assert_array_equal(splits.batches()["train"].targets, splits.train[1])
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e36, 1e100])
+def test_folds_take_values_out_of_the_range_of_float32(scale):
+    splits = wd.data.folds(INPUTS.astype(float) * scale, INPUTS[:, 0].astype(float) * scale)
+    member = Hyperparameters(wd.NoDecay(), 0.1, 0, {}, fold=0, scaling=splits.scaling.of_fold(0))
+    seen = standardized(member, splits.batches()["train"])
+    trains = splits.fold != 0
+    np.testing.assert_allclose(np.std(seen.inputs[trains], axis=0), 1, rtol=1e-5)  # float32
+    np.testing.assert_allclose(np.std(seen.targets[trains]), 1, rtol=1e-5)
+
+
+def test_cross_validation_and_predictions_do_not_depend_on_an_offset():
+    """The reference is the same data without the offset, which is a power of two."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(120, 3))
+    targets = np.round((10 * (inputs[:, 0] + rng.normal(size=120))) * 2**10) / 2**10
+    inputs = np.round(inputs * 2**10) / 2**10
+    grid = wd.Grid(decay=[wd.NoDecay()], learning_rate=[0.1], fold=range(3))
+    settings = {"num_steps": 60, "batch_size": 16, "progress": False, "optimizer": wd.sgd}
+    model = wd.models.MLP(())
+    near, far = (
+        wd.fit_grid(model, wd.data.folds(inputs + shift, targets + shift, num_folds=3), grid, **settings)
+        for shift in (0.0, 2.0**31)
+    )
+    losses = [result.dataset["validation_loss"].values[:, -1] for result in (near, far)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)  # rounding of the means
+    assert (losses[0] > 0.1).all()
+    ours = far.predict(inputs + 2.0**31, member=1)
+    assert ours.dtype == np.float64
+    np.testing.assert_allclose(ours - 2.0**31, near.predict(inputs, member=1), atol=1e-2)  # targets of about 10
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets"),
+    [
+        (INPUTS, 1.7e9 + 10.0 * INPUTS[:, 0].astype(float)),
+        (INPUTS.astype(float) + 1e9, INPUTS[:, 0]),
+        (INPUTS.astype(float) * 1e39, INPUTS[:, 0]),
+    ],
+)
+def test_values_that_float32_cannot_tell_apart_are_refused(inputs, targets):
+    pattern = "contain values of about .*, whose differences float32 cannot represent; subtract the mean"
+    with pytest.raises(ValueError, match=pattern):
+        data.check(wd.Data(train=(inputs, targets), validation=(inputs, targets)), None)
+    for divide in (wd.data.split, wd.data.folds):
+        with pytest.raises(ValueError, match=pattern):
+            divide(inputs, targets, standardize=False)
+        divide(inputs, targets)

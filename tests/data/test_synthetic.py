@@ -162,25 +162,25 @@ def test_with_irrelevant_features_leaves_the_scaling_of_folds_alone():
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        ("teacher_student", {"num_train": 0}, "num_train is 0; give a whole number of at least 1"),
-        ("teacher_student", {"hidden": (4, 0)}, r"hidden\[1\] is 0; give a whole number"),
+        ("teacher_student", {"num_train": 0}, "num_train is 0; give an integer of at least 1"),
+        ("teacher_student", {"hidden": (4, 0)}, r"hidden\[1\] is 0; give an integer"),
         ("teacher_student", {"noise_variance": -1}, "noise_variance is -1; give a finite number of at least 0"),
         (
             "teacher_student",
             {"irrelevant_features": -1},
-            "irrelevant_features is -1; give a whole number of at least 0",
+            "irrelevant_features is -1; give an integer of at least 0",
         ),
-        ("teacher_student", {"seed": -1}, "seed is -1; give a whole number from 0"),
-        ("clusters", {"num_features": 4}, "num_features is 4; give a whole number of at least 5"),
-        ("clusters", {"num_classes": 1}, "num_classes is 1; give a whole number of at least 2"),
+        ("teacher_student", {"seed": -1}, "seed is -1; give an integer from 0"),
+        ("clusters", {"num_features": 4}, "num_features is 4; give an integer of at least 5"),
+        ("clusters", {"num_classes": 1}, "num_classes is 1; give an integer of at least 2"),
         (
             "clusters",
             {"num_classes": 17},
-            "num_informative is 5, which gives a cube 32 corners, and 17 classes need 34",
+            "num_informative is 5, so that the cube has 32 corners, and 17 classes need 34",
         ),
         ("spirals", {"noise": -0.1}, "noise is -0.1; give a standard deviation of at least 0"),
-        ("token_order", {"length": 1}, "length is 1; give a whole number of at least 2"),
-        ("token_order", {"num_tokens": 2}, "num_tokens is 2; give a whole number of at least 3"),
+        ("token_order", {"length": 1}, "length is 1; give an integer of at least 2"),
+        ("token_order", {"num_tokens": 2}, "num_tokens is 2; give an integer of at least 3"),
     ],
 )
 def test_made_sets_refuse(make, options, message):

@@ -245,7 +245,7 @@ BAD = {
     "both": ({"hidden": [0.1]}, {"optimizer": both}, "axis 'hidden', which both the model and the optimizer take"),
     "patience twice": ({"patience": [1]}, {"patience": 2}, "patience is an axis of the grid and an argument as well"),
     "no labels": ({"label_smoothing": [0.1]}, {"loss": lambda o, t: o[:, 0]}, "has no labels to smooth"),
-    "no images": ({"shift": [1.0]}, {}, "axis 'shift', which goes with images"),
+    "no images": ({"shift": [1.0]}, {}, "axis 'shift', which needs images"),
     "no folds": ({"fold": [0, 1]}, {}, "axis 'fold', but data has validation examples and no folds"),
     "folds without an axis": ({}, {"data": FOLDED}, r"data has 3 folds, but a member's fold is None.*fold=range\(3\)"),
     "too many folds": ({"fold": [2, 3]}, {"data": FOLDED}, "data has 3 folds, but a member's fold is 3"),

@@ -1,8 +1,9 @@
-"""Augmentation of training inputs: noise, shifts, flips, crops, cutout, mixup, each with a strength that may be traced.
+"""Augmentation of training inputs: noise, shifts, flips, crops, cutout and mixup.
 
-Pure functions of a key and a batch. Strength 0 gives the inputs as they are, so that members without an augmentation
-share a compiled program with those that have it. What a kind draws depends on the key alone, whatever else is applied.
-Images are ``(examples, height, width)`` or ``(examples, height, width, channels)``.
+Pure functions of a key and a batch, with a strength that may be traced. Strength 0 returns the inputs unchanged, so
+that members with and without an augmentation share a compiled program. The random numbers of each kind depend on the
+key alone, and not on the other kinds that are applied. Images have the shape ``(examples, height, width)`` or
+``(examples, height, width, channels)``. A new kind is a function and one entry of `KINDS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from weightdecay.core import checks
+from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Key, Scalar
 
 Inputs = Float[Array | np.ndarray, "examples ..."]
@@ -21,7 +24,7 @@ Images = Float[Array | np.ndarray, "examples height width ..."]
 
 
 def input_noise(key: Key, inputs: Inputs, strength: Scalar) -> Inputs:
-    """Add normal noise: ``inputs + strength * noise``, a draw a number.
+    """Add independent normal noise to each value: ``inputs + strength * noise``.
 
     Args:
       key: Random key.
@@ -39,9 +42,9 @@ def input_noise(key: Key, inputs: Inputs, strength: Scalar) -> Inputs:
 
 
 def shift(key: Key, inputs: Images, strength: Scalar) -> Images:
-    """Move each image by whole pixels, up and down, left and right, each offset equally likely; zeros move in.
+    """Shift each image vertically and horizontally by whole pixels; pixels that enter are 0.
 
-    The offsets are uniform over the whole numbers from ``-strength`` to ``strength``, so that 2.5 acts as 2.
+    Both offsets are uniform over the integers from ``-strength`` to ``strength``, so that 2.5 has the effect of 2.
 
     Args:
       key: Random key.
@@ -49,16 +52,16 @@ def shift(key: Key, inputs: Images, strength: Scalar) -> Images:
       strength: Largest offset, >= 0, in pixels.
 
     Returns:
-      The moved images.
+      The shifted images.
     """
-    most = jnp.floor(jnp.asarray(strength, float))
+    largest = jnp.floor(jnp.asarray(strength, float))
     draws = jax.random.uniform(key, (2, len(inputs), 1))
-    down, right = jnp.floor(draws * (2 * most + 1)) - most
-    return _moved(_moved(inputs, down, axis=1), right, axis=2)
+    down, right = jnp.floor(draws * (2 * largest + 1)) - largest
+    return _shifted(_shifted(inputs, down, axis=1), right, axis=2)
 
 
 def flip(key: Key, inputs: Images, strength: Scalar) -> Images:
-    """Mirror each image, left to right, with a probability.
+    """Mirror each image horizontally, with a probability.
 
     Args:
       key: Random key.
@@ -73,49 +76,48 @@ def flip(key: Key, inputs: Images, strength: Scalar) -> Images:
 
 
 def crop(key: Key, inputs: Images, strength: Scalar) -> Images:
-    """Cut a piece out of each image at a random place and resize it to the image's size.
+    """Crop each image at a random position and resize the crop to the size of the image.
 
-    The piece has the sides ``(1 - strength) height`` and ``(1 - strength) width`` and lies inside the image, every
-    place equally likely. Resizing is bilinear; a value stands at the middle of its pixel, and those of the outermost
-    pixels go on to the edges.
+    The crop has the sides ``(1 - strength) height`` and ``(1 - strength) width``; its position is uniform inside the
+    image. Resizing is bilinear between the centers of pixels; beyond the outermost centers values are constant.
 
     Args:
       key: Random key.
       inputs: Images.
-      strength: Share of each side that is cut away, from 0 to below 1.
+      strength: Fraction of each side that is removed, in [0, 1).
 
     Returns:
-      The pieces, each of the image's size.
+      The resized crops.
     """
     strength = jnp.asarray(strength, float)
     draws = jax.random.uniform(key, (2, len(inputs), 1))
     for axis, draw in zip((1, 2), draws, strict=True):
         size = inputs.shape[axis]
-        middles = draw * strength * size + (jnp.arange(size) + 0.5) * (1 - strength)
-        inputs = _interpolated(inputs, jnp.clip(middles - 0.5, 0, size - 1), axis)
+        centers = draw * strength * size + (jnp.arange(size) + 0.5) * (1 - strength)
+        inputs = _interpolated(inputs, jnp.clip(centers - 0.5, 0, size - 1), axis)
     return inputs
 
 
 def cutout(key: Key, inputs: Images, strength: Scalar) -> Images:
-    """Set a square of each image to 0, at a random place inside it.
+    """Set a square of each image to 0, at a random position inside it.
 
     Args:
       key: Random key.
       inputs: Images.
-      strength: Side of the square over the shorter side of the image, from 0 to 1; the square has whole pixels.
+      strength: Side of the square, divided by the shorter side of the image, in [0, 1]; rounded to whole pixels.
 
     Returns:
-      The images with a hole.
+      The images with the square set to 0.
 
     References:
-      DeVries & Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017; there the square may
-      lie partly outside.
+      DeVries & Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017, where the square may
+      be partly outside.
     """
     height, width = inputs.shape[1:3]
     side = jnp.round(jnp.asarray(strength, float) * min(height, width))
     draws = jax.random.uniform(key, (2, len(inputs), 1))
     rows, columns = (
-        _along(_within(jnp.arange(size), jnp.floor(draw * (size - side + 1)), side), inputs, axis)
+        _aligned(_within(jnp.arange(size), jnp.floor(draw * (size - side + 1)), side), inputs, axis)
         for axis, size, draw in zip((1, 2), (height, width), draws, strict=True)
     )
     return jnp.where(rows & columns, 0, inputs)
@@ -124,7 +126,7 @@ def cutout(key: Key, inputs: Images, strength: Scalar) -> Images:
 class Kind(NamedTuple):
     """A kind of augmentation."""
 
-    number: int  # of its stream of draws, which never changes
+    number: int  # of its random stream; it never changes
     augment: Callable[[Key, Any, Any], Any]
     of_images: bool
 
@@ -140,7 +142,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def augmented(key: Key, inputs: Inputs, strengths: Mapping[str, Any]) -> Inputs:
-    """Apply kinds of augmentation, in the order of `KINDS`, each with draws of its own.
+    """Apply kinds of augmentation in the order of `KINDS`, each with its own random stream.
 
     Args:
       key: Random key.
@@ -148,7 +150,7 @@ def augmented(key: Key, inputs: Inputs, strengths: Mapping[str, Any]) -> Inputs:
       strengths: By the names of `KINDS`, each shape ``()``; may be traced.
 
     Returns:
-      The augmented inputs, with the inputs' shape and dtype.
+      The augmented inputs, with the same shape and dtype.
     """
     for name, kind in KINDS.items():
         if name in strengths:
@@ -157,85 +159,86 @@ def augmented(key: Key, inputs: Inputs, strengths: Mapping[str, Any]) -> Inputs:
 
 
 def mixup(key: Key, inputs: Inputs, strength: Scalar) -> tuple[Inputs, Int[Array, " examples"], Float[Array, ""]]:
-    """Mix each example with another: ``share * inputs + (1 - share) * inputs[other]``.
+    """Mix each example with another one: ``fraction * inputs + (1 - fraction) * inputs[partners]``.
 
-    ``share`` is drawn from Beta(strength, strength), one for the batch; the losses of both targets are to be mixed
-    alike. At strength 0 it is 1.
+    ``fraction`` is drawn from Beta(strength, strength), once for the batch. The caller mixes the losses of both targets
+    with the same fraction. At strength 0 it is 1.
 
     Args:
       key: Random key.
       inputs: Shape ``(examples, ...)``.
-      strength: >= 0, shape ``()``; 1 = every share equally likely.
+      strength: >= 0, shape ``()``; 1 = every fraction is equally likely.
 
     Returns:
-      The mixed inputs; ``other``, a permutation of the examples; and ``share``.
+      The mixed inputs; ``partners``, a permutation of the examples; and ``fraction``.
 
     References:
       Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
     """
-    for_share, for_other = jax.random.split(key)
+    fraction_key, partners_key = jax.random.split(key)
     strength = jnp.asarray(strength, float)
-    above = jnp.where(strength > 0, strength, 1)
-    share = jnp.where(strength > 0, jax.random.beta(for_share, above, above), 1)
-    other = jax.random.permutation(for_other, jnp.arange(len(inputs), dtype=jnp.int32))
-    own = share.astype(inputs.dtype)
-    return own * inputs + (1 - own) * jnp.asarray(inputs)[other], other, share
+    positive = jnp.where(strength > 0, strength, 1)
+    fraction = jnp.where(strength > 0, jax.random.beta(fraction_key, positive, positive), 1)
+    partners = jax.random.permutation(partners_key, jnp.arange(len(inputs), dtype=jnp.int32))
+    factor = fraction.astype(inputs.dtype)
+    return factor * inputs + (1 - factor) * jnp.asarray(inputs)[partners], partners, fraction
 
 
 def check(name: str, shape: tuple[int, ...], dtype: Any) -> None:
-    """Refuse an axis of a grid that does not fit the inputs.
+    """Check that an axis of a grid fits the inputs.
 
     Args:
-      name: Of `KINDS`, or ``"mixup"``.
-      shape: Of the inputs, ``(examples, ...)``.
-      dtype: Of the inputs.
+      name: A name of `KINDS`, or ``"mixup"``.
+      shape: Shape of the inputs, ``(examples, ...)``.
+      dtype: Dtype of the inputs.
 
     Raises:
       TypeError: Inputs that are not real numbers.
-      ValueError: Inputs that are no images, where images are needed; an unknown name.
+      ValueError: Inputs that are not images, for a kind that needs images; an unknown name.
     """
-    if name not in KINDS and name != "mixup":
-        raise ValueError(f"name is {name!r}; give one of {', '.join((*KINDS, 'mixup'))}.")
+    checks.one_of(name, "name", (*KINDS, "mixup"))
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"grid has an axis {name!r}, which goes with real inputs, but data has inputs of dtype {jnp.dtype(dtype)}; "
-            "convert them to floats if they are measurements, or leave the axis out if they are tokens."
+        raise ArgumentTypeError(
+            "grid",
+            f"grid has an axis {name!r}, which needs real inputs, but data has inputs of dtype {jnp.dtype(dtype)}; "
+            "convert them to floats if they are measurements, or remove the axis if they are tokens.",
         )
     if name in KINDS and KINDS[name].of_images and len(shape) not in (3, 4):
-        raise ValueError(
-            f"grid has an axis {name!r}, which goes with images, but data has inputs of shape {shape}; give the shape "
-            "(examples, height, width) or (examples, height, width, channels), as inputs.reshape(-1, 8, 8) gives it to "
-            "rows of 64 pixels."
+        raise ArgumentError(
+            "grid",
+            f"grid has an axis {name!r}, which needs images, but data has inputs of shape {shape}; give the shape "
+            "(examples, height, width) or (examples, height, width, channels), such as inputs.reshape(-1, 8, 8) for "
+            "rows of 64 pixels.",
         )
 
 
-def _within(places: Any, start: Any, length: Any) -> Any:
-    return (places >= start) & (places < start + length)
+def _within(positions: Any, start: Any, length: Any) -> Any:
+    return (positions >= start) & (positions < start + length)
 
 
-def _moved(images: Images, offsets: Float[Array, "examples 1"], axis: int) -> Images:
-    """Images moved along an axis by whole pixels; zeros move in."""
+def _shifted(images: Images, offsets: Float[Array, "examples 1"], axis: int) -> Images:
+    """Shift images along an axis by whole pixels; pixels that enter are 0."""
     size = images.shape[axis]
-    places = jnp.arange(size) - offsets
-    taken = _taken(images, jnp.clip(places, 0, size - 1), axis)
-    return jnp.where(_along(_within(places, 0, size), images, axis), taken, 0)
+    positions = jnp.arange(size) - offsets
+    values = _lines(images, jnp.clip(positions, 0, size - 1), axis)
+    return jnp.where(_aligned(_within(positions, 0, size), images, axis), values, 0)
 
 
-def _interpolated(images: Images, places: Float[Array, "examples places"], axis: int) -> Images:
-    """Rows (axis 1) or columns (axis 2) at places of each image's own, from 0 to the last: linear between two."""
-    before = jnp.floor(places)
-    share = _along(places - before, images, axis).astype(images.dtype)
+def _interpolated(images: Images, positions: Float[Array, "examples positions"], axis: int) -> Images:
+    """Interpolate rows (axis 1) or columns (axis 2) linearly at positions of each image, from 0 to the last."""
+    before = jnp.floor(positions)
+    fraction = _aligned(positions - before, images, axis).astype(images.dtype)
     after = jnp.minimum(before + 1, images.shape[axis] - 1)
-    return (1 - share) * _taken(images, before, axis) + share * _taken(images, after, axis)
+    return (1 - fraction) * _lines(images, before, axis) + fraction * _lines(images, after, axis)
 
 
-def _taken(images: Images, places: Float[Array, "examples places"], axis: int) -> Images:
-    """Rows (axis 1) or columns (axis 2) at whole places of each image's own, from 0 to the last."""
+def _lines(images: Images, positions: Float[Array, "examples positions"], axis: int) -> Images:
+    """Rows (axis 1) or columns (axis 2) at integer positions of each image, from 0 to the last."""
     lines = jnp.moveaxis(jnp.asarray(images), axis, 1)
     examples = jnp.arange(len(images))[:, None]
-    return jnp.moveaxis(lines[examples, places.astype(jnp.int32)], 1, axis)
+    return jnp.moveaxis(lines[examples, positions.astype(jnp.int32)], 1, axis)
 
 
-def _along(values: Array, images: Images, axis: int) -> Array:
-    """Values of an axis of each image, in a shape that goes with the images."""
+def _aligned(values: Array, images: Images, axis: int) -> Array:
+    """Values along an axis of each image, in a shape that broadcasts against the images."""
     return jnp.expand_dims(values, [other for other in range(1, images.ndim) if other != axis])

@@ -1,8 +1,8 @@
-"""Which examples each step sees, and where they come from.
+"""The batches of each training step, and where they are stored.
 
-The order is a stream of shuffled epochs, cut into batches; it follows from a member's seed, its fold and the step
-alone, and members with the same of these share it. The examples lie on each device once, or, where they are too many,
-come from the host a stretch of steps at a time: the same batches in the same order.
+The order is a sequence of shuffled epochs, divided into batches. It follows from a member's seed, its fold and the step
+alone. The examples are stored on each device once; if they are too large for this, each segment of steps receives its
+batches from the host. Both give the same batches in the same order.
 """
 
 import functools
@@ -17,26 +17,26 @@ from weightdecay.core import random_streams
 from weightdecay.core.jax_settings import FAST_COMPILE, setting
 from weightdecay.core.types import Batch
 
-_KEPT_BYTES = 64 * 2**20  # of epochs' orders
+_KEPT_BYTES = 64 * 2**20  # for orders of epochs in memory
 
 
 class Examples(NamedTuple):
-    """What some steps are trained on.
+    """The examples of a segment of steps.
 
     Attributes:
-      data: All training examples; or, with ``which``, batches ``(seeds, steps, batch, ...)``.
-      order: Example numbers, ``(steps, batch)``; None = every step sees all examples, or the batches are cut already.
-      which: Place of the member's batches among the seeds, shape ``()``; None = ``data`` holds all examples.
+      data: All training examples; or, with ``stream``, batches ``(streams, steps, batch, ...)``.
+      order: Indices of examples, ``(steps, batch)``; None = every step takes all examples, or ``data`` has batches.
+      stream: Index of the member's batches among the streams, shape ``()``; None = ``data`` has all examples.
     """
 
     data: Batch
     order: Any
-    which: Any
+    stream: Any
 
     def at(self, index: Any) -> Batch:
-        """Return the batch of a step, counted from the first of these steps."""
-        if self.which is not None:
-            return jax.tree.map(lambda array: jnp.asarray(array)[self.which, index], self.data)
+        """Return the batch of a step, counted from the first step of the segment."""
+        if self.stream is not None:
+            return jax.tree.map(lambda array: jnp.asarray(array)[self.stream, index], self.data)
         if self.order is None:
             return jax.tree.map(jnp.asarray, self.data)
         rows = jnp.asarray(self.order)[index]
@@ -44,24 +44,24 @@ class Examples(NamedTuple):
 
 
 class Orders:
-    """Order of the examples by seed and fold; an epoch is shuffled once, whoever asks for it."""
+    """Order of the examples for each seed and fold; the order of an epoch is computed once and kept."""
 
     def __init__(self, batch_size: int, data: Batch) -> None:
-        """Take the training examples; a step takes ``batch_size`` of those that do not validate the member."""
+        """Store the training examples; a step takes ``batch_size`` of those that do not validate the member."""
         self._batch_size = batch_size
         kept = max(4, _KEPT_BYTES // (4 * len(data.inputs)))
         self._rows = functools.cache(functools.partial(_all_but, data))
         self._epoch = functools.lru_cache(maxsize=kept)(self._shuffled)
 
     def __call__(self, stream: Sequence[int] | np.ndarray, start: int, num_steps: int) -> np.ndarray:
-        """Example numbers of some steps.
+        """Indices of the examples of some steps.
 
-        Every example comes once an epoch; a batch may span two epochs.
+        Every example occurs once in each epoch; a batch may span two epochs.
 
         Args:
-          stream: A member's seed and fold, -1 = none.
+          stream: A member's seed and fold; the fold is -1 without folds.
           start: First step.
-          num_steps: How many.
+          num_steps: Number of steps.
 
         Returns:
           int32, shape ``(num_steps, batch_size)``.
@@ -81,29 +81,29 @@ class Orders:
 
 
 class OnDevice:
-    """Batches taken, in the compiled program, from training examples that lie on the device."""
+    """Batches that the compiled program takes from training examples on the device."""
 
     def __init__(self, data: Batch, batch_size: int | None) -> None:
-        """Take all training examples; ``batch_size`` None = every step sees all of them."""
+        """Store all training examples; ``batch_size`` None = every step takes all of them."""
         self._data = data
         self._orders = None if batch_size is None else Orders(batch_size, data)
 
     def shared(self) -> Batch:
-        """What every stretch on a device needs, to be put there once."""
+        """Return what all segments on a device share; it is copied to the device once."""
         return self._data
 
-    def stretch(self, shared: Any, streams: np.ndarray, start: int, num_steps: int, longest: int) -> Examples:
-        """Examples of some steps of a lane.
+    def segment(self, shared: Any, streams: np.ndarray, start: int, num_steps: int, longest: int) -> Examples:
+        """Return the examples of a segment of steps of a lane.
 
         Args:
-          shared: As it lies on the device.
+          shared: What `shared` returned, on the device.
           streams: Seeds and folds of the members, ``(members, 2)``.
           start: First step.
-          num_steps: How many.
-          longest: Room in steps; what is beyond ``num_steps`` is 0.
+          num_steps: Number of steps.
+          longest: Number of steps for which there is room; entries after ``num_steps`` are 0.
 
         Returns:
-          The examples, with an order a member.
+          The examples, with one order for each member.
         """
         if self._orders is None:
             return Examples(shared, None, None)
@@ -111,28 +111,28 @@ class OnDevice:
 
 
 class FromHost:
-    """Batches gathered on the host for a stretch of steps; members with one stream share them."""
+    """Batches that the host gathers for a segment of steps; members of the same stream share them."""
 
     def __init__(self, data: Batch, batch_size: int, num_streams: int) -> None:
-        """Take all training examples, and how many streams a lane may hold at the most."""
+        """Store all training examples, and the largest number of streams in a lane."""
         self._data, self._num_streams = data, num_streams
         self._orders = Orders(batch_size, data)
 
     def shared(self) -> None:
-        """Nothing lies on the device."""
+        """Return None: segments share nothing on the device."""
 
-    def stretch(self, shared: Any, streams: np.ndarray, start: int, num_steps: int, longest: int) -> Examples:
-        """Examples of some steps of a lane, as `OnDevice.stretch` has them: the batches, and which are a member's."""
-        distinct, which = np.unique(streams, axis=0, return_inverse=True)
+    def segment(self, shared: Any, streams: np.ndarray, start: int, num_steps: int, longest: int) -> Examples:
+        """Return the batches of a segment of steps of a lane; the arguments are those of `OnDevice.segment`."""
+        distinct, stream = np.unique(streams, axis=0, return_inverse=True)
         orders = _padded([self._orders(stream, start, num_steps) for stream in distinct], longest)
         room = [(0, self._num_streams - len(distinct))]
         orders = np.pad(orders, room + [(0, 0)] * (orders.ndim - 1))
         gathered = jax.tree.map(lambda array: array[orders], self._data)
-        return Examples(gathered, None, which.astype(np.int32))
+        return Examples(gathered, None, stream.astype(np.int32))
 
 
 def _all_but(data: Batch, fold: int) -> np.ndarray:
-    """Numbers of the examples outside a fold, int32."""
+    """Indices of the examples outside a fold, int32."""
     num_examples = len(data.inputs)
     return (np.arange(num_examples) if data.fold is None else np.flatnonzero(data.fold != fold)).astype(np.int32)
 
@@ -144,6 +144,6 @@ def _padded(orders: Sequence[np.ndarray], longest: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _shuffle(num_examples: int, x64: bool) -> Any:
-    """Compiled shuffle of an epoch; one program whatever thread runs it."""
+    """Compile the shuffle of an epoch; all threads use the same program."""
     shuffle = functools.partial(random_streams.epoch_order, num_examples=num_examples)
     return jax.jit(shuffle, compiler_options=FAST_COMPILE).lower(np.int32(0), np.int32(0)).compile()

@@ -1,41 +1,98 @@
-"""What is trained on: examples in splits or folds, and what must hold of them.
+"""`Data`: the examples of a run, in splits or folds, and the checks that they pass before training.
 
-`weightdecay.data.splits` makes them of a user's arrays, `weightdecay.training.step` standardizes the examples of a
-fold.
+`weightdecay.data.splits` makes `Data` from arrays. `weightdecay.training.step` standardizes the examples of a fold.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from weightdecay.core import checks
+from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Batch, Integer
+from weightdecay.data import classes
+from weightdecay.data.classes import check_weights
+
+_LARGEST_OFFSET = 1000.0  # standard deviations; float32 then rounds a value to 6e-5 of a standard deviation
+_SCALES = (1e-30, 1e30)  # standard deviations that float32 handles well
 
 
 class Scaling(NamedTuple):
-    """What standardizes a fold, ``(values - mean) / scale``: fitted on the fold's training examples alone."""
+    """Mean and scale that standardize each fold, ``(values - mean) / scale``, fitted on its training examples alone.
 
-    input_mean: Any = None  # (folds, ...), float32; None = inputs stay as they are
-    input_scale: Any = None  # (folds, ...), float32, > 0
-    target_mean: Any = None  # (folds, ...), float32; None = targets stay as they are
-    target_scale: Any = None  # (folds, ...), float32, > 0
+    They are in the original unit of the values. Programs compute in float32, which cannot represent small differences
+    of large values. Features whose mean is more than 1000 scales away from 0 are therefore shifted in float64 before
+    they become float32; `stored_inputs`, `stored_targets` and `of_fold` agree on the shift.
+    """
+
+    input_mean: Any = None  # (folds, ...); None = inputs are not standardized
+    input_scale: Any = None  # (folds, ...), > 0
+    target_mean: Any = None  # (folds, ...); None = targets are not standardized
+    target_scale: Any = None  # (folds, ...), > 0
+
+    def stored_inputs(self, inputs: np.ndarray) -> np.ndarray:
+        """Return inputs in the unit of `of_fold`, in a dtype from which float32 loses nothing."""
+        return _stored(inputs, *_reference(self.input_mean, self.input_scale))
+
+    def stored_targets(self, targets: np.ndarray) -> np.ndarray:
+        """Return targets in the unit of `of_fold`, in a dtype from which float32 loses nothing."""
+        return _stored(targets, *_reference(self.target_mean, self.target_scale))
+
+    def original_targets(self, outputs: np.ndarray) -> np.ndarray:
+        """Return outputs in the original unit of the targets, from the unit of `of_fold`."""
+        shift, unit = _reference(self.target_mean, self.target_scale)
+        return outputs if shift is None else outputs.astype(np.float64) * unit + shift
+
+    def of_fold(self, fold: int) -> "Scaling":
+        """Return the scaling of one fold, for stored values: each float32, shape ``(...)``."""
+        inputs = _of_fold(self.input_mean, self.input_scale, fold)
+        return Scaling(*inputs, *_of_fold(self.target_mean, self.target_scale, fold))
+
+
+def _reference(mean: Any, scale: Any) -> tuple[Any, Any]:
+    """What is subtracted from the stored values of each feature and what divides them; None, None = nothing."""
+    if mean is None:
+        return None, None
+    mean, scale = np.asarray(mean, np.float64), np.asarray(scale, np.float64)
+    extreme = ((scale < _SCALES[0]) | (scale > _SCALES[1])).any(axis=0)
+    shifted = (np.abs(mean) > _LARGEST_OFFSET * scale).any(axis=0) | extreme
+    if not shifted.any():
+        return None, None
+    return np.where(shifted, mean[0], 0.0), np.where(extreme, scale[0], 1.0)
+
+
+def _stored(values: np.ndarray, shift: Any, unit: Any) -> np.ndarray:
+    return values if shift is None else (np.asarray(values, np.float64) - shift) / unit
+
+
+def _of_fold(mean: Any, scale: Any, fold: int) -> tuple[Any, Any]:
+    if mean is None:
+        return None, None
+    shift, unit = _reference(mean, scale)
+    mean, scale = (np.asarray(values, np.float64)[fold] for values in (mean, scale))
+    if shift is not None:
+        mean, scale = (mean - shift) / unit, scale / unit
+    return mean.astype(np.float32), scale.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Data:
-    """Examples to train on, to choose by, and to score the choice once.
+    """Training, validation and test examples.
 
-    A split is ``(inputs, targets)`` or ``(inputs, targets, weights)``: arrays with one row an example. The loss of an
-    example counts by its weight, shape ``(examples,)``, >= 0, relative to the others of its split.
+    A split is ``(inputs, targets)`` or ``(inputs, targets, weights)``: arrays with one row for each example. The loss
+    of each example is multiplied by its weight, shape ``(examples,)``, >= 0, relative to the others of its split.
 
     Attributes:
-      train: Examples to train on; where there are folds, all of them but the test examples.
-      validation: Examples that every choice is made on; None where there are folds.
-      test: Examples looked at once, for what was chosen; or None.
-      fold: Number of the fold in which each training example validates, int, shape ``(examples,)``, from 0; in all
-        others it trains. None where validation examples are given.
-      scaling: What standardizes the examples of each fold; None = nothing.
+      train: Training examples; with folds, all examples except the test examples.
+      validation: Examples on which candidates are compared; None with folds.
+      test: Examples that are used once, for the chosen candidate; or None.
+      fold: Number of the fold in which each training example validates, int, shape ``(examples,)``, from 0; it trains
+        in all other folds. None if there are validation examples.
+      scaling: Standardization of each fold; None = no standardization.
+      class_names: Names of the classes 0, 1, 2, ... in the targets. None: the targets are not classes, or their own
+        numbers are their names, in which case other integers than 0, 1, 2, ... are mapped to these before training.
     """
 
     train: Any
@@ -43,28 +100,81 @@ class Data:
     test: Any = None
     fold: Any = None
     scaling: Scaling | None = None
+    class_names: tuple[Any, ...] | None = None
 
     @property
     def num_folds(self) -> int | None:
-        """How many folds there are; None = validation examples are given."""
+        """Number of folds; None if there are validation examples."""
         return None if self.fold is None else int(np.max(self.fold)) + 1
 
     def batches(self) -> dict[str, Batch]:
-        """Return the splits there are by name, as arrays in the precision that JAX computes in.
+        """Return the splits by name, as arrays in the precision in which JAX computes.
 
-        Weights are float32 with the mean 1 over their split. Where there are folds, ``train`` has them and there is no
-        ``validation``.
+        Weights are float32 with the mean 1 over their split. With folds, the training examples have fold numbers and
+        there is no ``"validation"``. Values are in the unit of ``scaling.of_fold``.
         """
-        splits = {name: _batch(split) for name, split in self._splits()}
+        splits = {name: _batch(f"data.{name}", split, self.scaling) for name, split in self._splits()}
         if self.fold is not None:
             splits["train"] = splits["train"]._replace(fold=np.asarray(self.fold, np.int32))
         return splits
 
+    def with_class_indices(self, loss: Any = None) -> "Data":
+        """Map integer targets that are labels of classes to the classes 0, 1, 2, ..., whose names are the labels.
+
+        Args:
+          loss: As in `fit_grid`. The targets are classes if it is ``"softmax_cross_entropy"``, or if it is None and
+            they are integers or truth values, one for each example.
+
+        Returns:
+          The same data where the targets are not classes, where they already are 0, 1, 2, ..., and where
+          ``class_names`` is given.
+
+        Raises:
+          ValueError: ``loss`` is None, and the targets look like a quantity; see `weightdecay.data.classes.quantity`.
+        """
+        if loss not in (None, "softmax_cross_entropy"):
+            return self
+        try:
+            targets = {name: np.asarray(split[1]) for name, split in self._splits()}
+        except (TypeError, ValueError, LookupError):  # `check` reports what is wrong
+            return self
+        if any(values.ndim != 1 or values.dtype.kind not in "iub" for values in targets.values()):
+            return self
+        if self.class_names is not None:
+            return self._with_named_classes(targets)
+        labels = np.concatenate(list(targets.values()))
+        if loss is None and labels.dtype.kind != "b" and (description := classes.quantity(labels)):
+            raise ArgumentError(
+                "loss",
+                f"data has integer targets that look like a quantity ({description}), and loss is None; give "
+                "loss='softmax_cross_entropy' if they are labels of classes, or loss='squared_error' if they are real "
+                "numbers.",
+            )
+        _, names = classes.indices(labels)
+        if labels.dtype.kind != "b" and names == tuple(range(len(names))):
+            return self
+        splits = {
+            name: (split[0], np.searchsorted(names, targets[name]).astype(np.int32), *split[2:])
+            for name, split in self._splits()
+        }
+        return replace(self, **splits, class_names=names)
+
+    def _with_named_classes(self, targets: Mapping[str, np.ndarray]) -> "Data":
+        number = len(self.class_names or ())
+        for name, values in targets.items():
+            if values.size and not (values.min() >= 0 and values.max() < number):
+                raise ArgumentError(
+                    "data",
+                    f"data.{name} has targets from {values.min()} to {values.max()}, and class_names has {number} "
+                    f"names; give targets from 0 to {number - 1}.",
+                )
+        return self
+
     def __repr__(self) -> str:
-        """Return the shapes of the arrays, not their numbers."""
-        told = [f"{name}: {' and '.join(map(_shape, split))}" for name, split in self._splits()]
+        """Return the shapes of the arrays."""
+        parts = [f"{name}: {' and '.join(map(_shape, split))}" for name, split in self._splits()]
         folds = [] if self.fold is None else [f"{self.num_folds} folds"]
-        return f"Data({'; '.join([*told, *folds])})"
+        return f"Data({'; '.join([*parts, *folds])})"
 
     def _splits(self) -> Iterator[tuple[str, Any]]:
         for name in ("train", "validation", "test"):
@@ -78,170 +188,224 @@ def _shape(values: Any) -> str:
 
 
 def check(data: Any, batch_size: Integer | None) -> None:
-    """Refuse data that cannot be trained on.
+    """Check data before training.
 
     Args:
-      data: What a user gave.
+      data: What the user passed.
       batch_size: Examples a step; None = all of them.
 
     Raises:
-      TypeError: No `Data`, or no arrays of numbers in it.
-      ValueError: Empty, of unequal length or shape, nan or infinite, weights or folds that do not fit, or fewer
-        training examples than a batch.
+      TypeError: Not `Data`, or a split that is not arrays of numbers.
+      ValueError: A split that is empty, of unequal length or shape, nan or infinite, or has values that float32 cannot
+        tell apart; weights or folds that do not fit; or fewer training examples than a batch.
     """
     if not isinstance(data, Data):
-        raise TypeError(
+        raise ArgumentTypeError(
+            "data",
             f"data is of type {type(data).__name__}; give wd.data.digits() or "
-            "wd.Data(train=(inputs, targets), validation=(inputs, targets), test=None)."
+            "wd.Data(train=(inputs, targets), validation=(inputs, targets), test=None).",
         )
     for name in ("train", "validation", "test"):
         split = getattr(data, name)
         if split is None and (name == "test" or (name == "validation" and data.fold is not None)):
             continue
         if not isinstance(split, tuple | list) or (len(split) not in (2, 3) and not isinstance(split, Batch)):
-            raise TypeError(
+            raise ArgumentTypeError(
+                "data",
                 f"data.{name} is of type {type(split).__name__}; give a pair (inputs, targets) of arrays, or "
-                "(inputs, targets, weights)."
+                "(inputs, targets, weights).",
             )
         if len(split) > 2 and split[2] is not None:
-            check_weights(f"data.{name} weights", split[2], len(_as_array(split[0])))
+            check_weights(f"data.{name} weights", split[2], _num_rows(f"data.{name}", split[0]))
     if data.fold is not None:
         _check_folds(data)
     splits = data.batches()
     for name, batch in splits.items():
         check_examples(f"data.{name} ", batch.inputs, batch.targets)
     _check_shapes(splits)
-    num_train = len(splits["train"].inputs)
-    where = "data.train has"
+    num_train, subject, noun = len(splits["train"].inputs), "data.train has", "examples"
     if data.fold is not None:
         num_train -= int(np.bincount(splits["train"].fold).max())
-        where = "data has a fold with"
-    if batch_size is not None and (not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool)):
-        raise TypeError(f"batch_size is {batch_size!r}; give a whole number of examples, or None for all of them.")
-    if batch_size is not None and not 1 <= batch_size <= num_train:
-        training = "training examples" if data.fold is not None else "examples"
-        raise ValueError(
-            f"batch_size is {batch_size}, but {where} {num_train} {training}; give 1 to {num_train}, or None for "
-            "all of them."
+        subject, noun = "data has a fold with", "training examples"
+    if batch_size is None:
+        return
+    if not checks.is_integer(batch_size):
+        raise ArgumentTypeError(
+            "batch_size", f"batch_size is {batch_size!r}; give an integer of at least 1, or None for all examples."
+        )
+    if not 1 <= batch_size <= num_train:
+        raise ArgumentError(
+            "batch_size",
+            f"batch_size is {batch_size}, but {subject} {num_train} {noun}; give 1 to {num_train}, or None for all of "
+            "them.",
         )
 
 
 def check_examples(prefix: str, inputs: np.ndarray, targets: np.ndarray) -> None:
-    """Refuse arrays that are no examples.
+    """Check the arrays of one split.
 
     Args:
-      prefix: Of their names in messages, such as ``"data.train "``.
-      inputs: Numbers.
-      targets: Numbers.
+      prefix: Prefix of their names in messages, such as ``"data.train "``.
+      inputs: Shape ``(examples, ...)``.
+      targets: Shape ``(examples, ...)``.
 
     Raises:
-      TypeError: No numbers.
-      ValueError: Empty, unequally many, nan or infinite.
+      TypeError: Not numbers.
+      ValueError: Empty, of unequal length, nan or infinite.
     """
     for part, values in {"inputs": inputs, "targets": targets}.items():
-        where = prefix + part
+        name = prefix + part
+        argument = name.split(".")[0]
         if values.dtype.kind not in "fiub" and not np.issubdtype(values.dtype, np.number):
-            raise TypeError(f"{where} have dtype {values.dtype}; give numbers (classes as integers from 0).")
+            raise ArgumentTypeError(
+                argument, f"{name} have dtype {values.dtype}; give numbers (classes as integers from 0)."
+            )
         if values.ndim == 0 or len(values) == 0:
-            raise ValueError(f"{where} have shape {values.shape}; give at least one example, one a row.")
+            raise ArgumentError(argument, f"{name} have shape {values.shape}; give one row for each example.")
         if values.size == 0:
-            raise ValueError(f"{where} have shape {values.shape}: no number an example; give at least one feature.")
+            raise ArgumentError(
+                argument, f"{name} have shape {values.shape}, which has no features; give at least one feature."
+            )
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = np.argwhere(~np.isfinite(values))
-            raise ValueError(
-                f"{where} hold {len(bad)} values that are nan or infinite, the first in example {bad[0][0]}; remove "
-                "these examples or fill the values in."
+            raise ArgumentError(
+                argument,
+                f"{name} contain {len(bad)} values that are nan or infinite, the first in example {bad[0][0]}; remove "
+                "these examples or replace the values.",
             )
     if len(inputs) != len(targets):
-        raise ValueError(
-            f"{prefix or 'the data '}has {len(inputs)} inputs and {len(targets)} targets; give one target an example."
+        raise ArgumentError(
+            prefix.split(".")[0] or "targets",
+            f"{prefix or 'the data '}has {len(inputs)} inputs and {len(targets)} targets; give one target for each "
+            "example.",
         )
 
 
-def check_weights(name: str, weights: Any, num_examples: int) -> np.ndarray:
-    """Refuse what are no weights of examples.
+def to_float32(name: str, values: np.ndarray) -> np.ndarray:
+    """Convert values to float32; refuse values whose differences would be lost.
 
     Args:
-      name: Of the argument in messages.
-      weights: What a user gave.
-      num_examples: How many there must be.
+      name: Name of the values in messages.
+      values: Numbers, shape ``(examples, ...)``; float32 arrays are not copied.
 
     Returns:
-      They, float64, shape ``(examples,)``.
+      float32, same shape.
 
     Raises:
-      TypeError: No numbers.
-      ValueError: Of another number, negative, nan or infinite, or all 0.
+      ValueError: Finite values that float32 does not hold, or a feature whose standard deviation is of the size of the
+        rounding to float32.
     """
-    array = np.asarray(weights)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} have dtype {array.dtype}; give one number an example.")
-    if array.shape != (num_examples,):
-        raise ValueError(f"{name} have shape {array.shape}; give one an example, shape ({num_examples},).")
-    array = array.astype(np.float64)
-    wrong = ~np.isfinite(array) | (array < 0)
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        raise ValueError(f"{name} hold {array[first]} in example {first}; give finite numbers of at least 0.")
-    if not array.any():
-        raise ValueError(f"{name} are all 0, so that no example counts; give some above 0.")
-    return array
+    if values.dtype.itemsize < 4 or values.dtype == np.float32 or values.dtype.kind not in "fiu" or not values.size:
+        return values.astype(np.float32, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = values.astype(np.float32)
+        precise = values.astype(np.float64, copy=False)
+        deviation, largest = precise.std(axis=0), np.abs(precise).max(axis=0)
+        lost = (largest * 2**-24 > 0.01 * deviation) & (deviation > 1e-13 * largest)  # not rounding of a constant
+    overflows = np.isfinite(precise) & ~np.isfinite(narrow)
+    if overflows.any() or np.any(lost & np.isfinite(largest)):
+        number = float(np.max(largest))
+        raise ArgumentError(
+            name.split(".")[0],
+            f"{name} contain values of about {number:.3g}, whose differences float32 cannot represent; subtract the "
+            "mean and divide by the standard deviation first, as wd.data.split and wd.data.folds do with "
+            "standardize=True.",
+        )
+    return narrow
+
+
+def is_exact_in_float32(values: np.ndarray) -> bool:
+    """Whether float32 keeps the differences between examples in every feature.
+
+    Args:
+      values: Finite numbers, shape ``(examples, ...)``.
+
+    Returns:
+      False if the mean of a feature is more than 1000 standard deviations away from 0, or its standard deviation is out
+      of the range in which float32 is exact.
+    """
+    if not values.size:
+        return True
+    mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+    constant = values.min(axis=0) == values.max(axis=0)
+    mean, deviation = np.where(constant, 0, mean), np.where(constant, 1, deviation)
+    return _reference(mean[None], deviation[None])[0] is None
 
 
 def _check_folds(data: Data) -> None:
     if data.validation is not None:
-        raise ValueError(
-            "data has validation examples, and a fold of each training example as well; give one of the two."
-        )
-    fold, num_examples = np.asarray(data.fold), len(_as_array(data.train[0]))
+        raise ArgumentError("data", "data has both validation examples and folds; give only one of them.")
+    fold, num_examples = np.asarray(data.fold), _num_rows("data.train", data.train[0])
     if fold.dtype.kind not in "iu" or fold.shape != (num_examples,):
-        raise ValueError(
-            f"data.fold has dtype {fold.dtype} and shape {fold.shape}; give one whole number an example of data.train, "
-            f"shape ({num_examples},)."
+        raise ArgumentError(
+            "data",
+            f"data.fold has dtype {fold.dtype} and shape {fold.shape}; give one integer for each example of "
+            f"data.train, shape ({num_examples},).",
         )
     sizes = np.bincount(fold) if fold.min() >= 0 else np.zeros(1, int)
     if len(sizes) < 2 or not sizes.all():
-        raise ValueError(
-            f"data.fold holds the numbers {', '.join(map(str, np.unique(fold)[:20]))}; give 0, 1, 2, ... without a "
-            "gap, two folds or more."
+        raise ArgumentError(
+            "data",
+            f"data.fold contains the numbers {', '.join(map(str, np.unique(fold)[:20]))}; give 0, 1, 2, ... without a "
+            "gap, at least two folds.",
         )
     if len(data.train) > 2 and data.train[2] is not None:
         weights = np.bincount(fold, np.asarray(data.train[2], np.float64))
         if not weights.all() or np.count_nonzero(weights) < 2:
-            raise ValueError(
-                f"data.train weights are all 0 in fold {int(np.argmin(weights))}; give some above 0 in every fold."
+            raise ArgumentError(
+                "data",
+                f"data.train weights are all 0 in fold {int(np.argmin(weights))}; give at least one above 0 in every "
+                "fold.",
             )
 
 
 def _check_shapes(splits: Mapping[str, Batch]) -> None:
     for name, batch in splits.items():
         for part in ("inputs", "targets"):
-            here, first = getattr(batch, part).shape[1:], getattr(splits["train"], part).shape[1:]
-            if here != first:
-                raise ValueError(
-                    f"data.{name} has {part} of shape (examples, *{here}), data.train has (examples, *{first}); "
-                    "every split needs the same shape after the first dimension."
+            shape, of_train = getattr(batch, part).shape[1:], getattr(splits["train"], part).shape[1:]
+            if shape != of_train:
+                raise ArgumentError(
+                    "data",
+                    f"data.{name} has {part} of shape (examples, *{shape}), data.train has (examples, *{of_train}); "
+                    "every split needs the same shape after the first dimension.",
                 )
 
 
-def _batch(split: Any) -> Batch:
+def _batch(name: str, split: Any, scaling: Scaling | None) -> Batch:
     inputs, targets, weights, *_ = (*split, None)
+    if scaling is not None:
+        inputs, targets = scaling.stored_inputs(inputs), scaling.stored_targets(targets)
     if weights is not None:
         weights = np.asarray(weights, np.float64)
         weights = (weights / weights.mean()).astype(np.float32)
-    return Batch(_as_array(inputs), _as_array(targets), weights)
+    return Batch(_as_array(f"{name} inputs", inputs), _as_array(f"{name} targets", targets), weights)
 
 
-def _as_array(values: Any) -> np.ndarray:
+def _num_rows(name: str, values: Any) -> int:
+    return len(_array(name, values))
+
+
+def _array(name: str, values: Any) -> np.ndarray:
     try:
-        array = np.asarray(values)
+        return np.asarray(values)
     except ValueError as error:
-        raise ValueError(f"data holds rows of unequal length ({error}); give arrays, one row an example.") from error
+        raise ArgumentError(
+            "data", f"{name} contain rows of unequal length ({error}); give arrays with one row for each example."
+        ) from error
+
+
+def _as_array(name: str, values: Any) -> np.ndarray:
+    array = _array(name, values)
     if array.dtype == np.float64 or array.dtype == np.int64:
         from jax.dtypes import canonicalize_dtype
 
-        narrow = array.astype(canonicalize_dtype(array.dtype))
+        dtype = canonicalize_dtype(array.dtype)
+        if dtype == np.float32:
+            return to_float32(name, array)
+        narrow = array.astype(dtype)
         if array.dtype == np.int64 and not np.array_equal(narrow, array):
-            raise ValueError("data holds whole numbers beyond int32; number the classes from 0, or give real numbers.")
+            raise ArgumentError(
+                "data", f"{name} contain integers that int32 does not hold; give tokens from 0, or real numbers."
+            )
         return narrow
     return array

@@ -1,4 +1,4 @@
-"""Words and tables as arrays of numbers: labels become classes, columns of words become one of 0 and 1 a word."""
+"""Strings and tables as arrays of numbers: columns of strings become columns of 0 and 1, labels become classes."""
 
 import re
 import sys
@@ -6,24 +6,27 @@ from typing import Any
 
 import numpy as np
 
+from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Integer
+from weightdecay.data import classes
 
 
 def one_hot(frame: Any, *, max_categories: Integer = 1000) -> Any:
-    """Table of numbers: a column of words or categories becomes one of 0 and 1 for each of them, ``column=category``.
+    """Encode a table as numbers: a column of strings becomes one column of 0 and 1 for each string, ``column=string``.
 
-    Every category has a column, the first one too: with weight decay none of them is redundant.
+    The first category has a column too: with weight decay no column is redundant.
 
     Args:
-      frame: Columns of numbers, truth values, words or categories, one row an example.
-      max_categories: Most categories that a column may have; a column of names or identities has more.
+      frame: A pandas DataFrame with columns of numbers, truth values, strings or categories; one row for each example.
+      max_categories: Largest number of categories that a column may have; columns of names or identifiers have more.
 
     Returns:
-      float64, columns in their order; words in sorted order, categories of a pandas Categorical in its own.
+      A DataFrame of float64, columns in their order; strings in sorted order, categories of a pandas Categorical in
+      their own order.
 
     Raises:
-      TypeError: A column of dates or of anything else.
-      ValueError: A missing value, columns of one name, or too many categories.
+      TypeError: A column of dates or of another type.
+      ValueError: A missing value, two columns of the same name, or too many categories.
 
     Examples:
       >>> import pandas as pd
@@ -35,47 +38,52 @@ def one_hot(frame: Any, *, max_categories: Integer = 1000) -> Any:
     import pandas as pd
 
     if not is_frame(frame):
-        raise TypeError(f"frame is of type {type(frame).__name__}; give a pandas DataFrame.")
-    twice = frame.columns[frame.columns.duplicated()]
-    if len(twice):
-        raise ValueError(f"frame has several columns {twice[0]!r}; give each its own name.")
-    made: dict[str, Any] = {}
+        raise ArgumentTypeError("frame", f"frame is of type {type(frame).__name__}; give a pandas DataFrame.")
+    repeated = frame.columns[frame.columns.duplicated()]
+    if len(repeated):
+        raise ArgumentError("frame", f"frame has several columns {repeated[0]!r}; give each column its own name.")
+    encoded: dict[str, Any] = {}
     for name, column in frame.items():
         missing = column.isna().to_numpy()
         if missing.any():
-            raise ValueError(
-                f"inputs: column {name!r} has {missing.sum()} missing values, the first in row {missing.argmax()} from "
-                "0; fill them in or leave the rows out."
+            raise ArgumentError(
+                "inputs",
+                f"inputs: column {name!r} has {missing.sum()} missing values, the first in row {missing.argmax()} "
+                "(counted from 0); replace them or remove the rows.",
             )
         if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_numeric_dtype(column.dtype):
             if pd.api.types.is_complex_dtype(column.dtype):
-                raise TypeError(f"inputs: column {name!r} has dtype {column.dtype}; give real numbers.")
-            made[str(name)] = column.to_numpy(np.float64)
+                raise ArgumentTypeError(
+                    "inputs", f"inputs: column {name!r} has dtype {column.dtype}; give real numbers."
+                )
+            encoded[str(name)] = column.to_numpy(np.float64)
             continue
         if isinstance(column.dtype, pd.CategoricalDtype):
             categories = list(column.cat.categories)
         elif all(isinstance(value, str) for value in column):
             categories = sorted(set(column))
         else:
-            raise TypeError(
-                f"inputs: column {name!r} has dtype {column.dtype}, which is neither numbers nor words; turn it into "
-                "numbers, such as days since a date, or leave it out."
+            raise ArgumentTypeError(
+                "inputs",
+                f"inputs: column {name!r} has dtype {column.dtype}, which is neither numbers nor strings; convert it "
+                "to numbers, such as days since a date, or remove it.",
             )
         if len(categories) > max_categories:
-            raise ValueError(
-                f"inputs: column {name!r} has {len(categories)} different words, max_categories is {max_categories}; "
-                "leave it out, or call wd.data.one_hot with a larger max_categories."
+            raise ArgumentError(
+                "inputs",
+                f"inputs: column {name!r} has {len(categories)} different strings, and max_categories is "
+                f"{max_categories}; remove the column, or call wd.data.one_hot with a larger max_categories.",
             )
         for category in categories:
-            made[f"{name}={category}"] = (column == category).to_numpy(np.float64)
-    return pd.DataFrame(made, index=frame.index)
+            encoded[f"{name}={category}"] = (column == category).to_numpy(np.float64)
+    return pd.DataFrame(encoded, index=frame.index)
 
 
 def as_inputs(inputs: Any) -> np.ndarray:
-    """Inputs as an array of numbers.
+    """Convert inputs to an array of numbers.
 
     Args:
-      inputs: What a user gave.
+      inputs: What the user passed.
 
     Returns:
       The array, shape ``(examples, ...)``; float64 from a table.
@@ -89,52 +97,70 @@ def as_inputs(inputs: Any) -> np.ndarray:
     return _plain("inputs", inputs)
 
 
-def as_targets(targets: Any) -> np.ndarray:
-    """Targets as an array of numbers; words become classes.
-
-    Words that are whole numbers, as ``"7"``, are these numbers; other words are 0, 1, 2, ... in sorted order.
+def as_labels(targets: Any) -> np.ndarray:
+    """Convert targets to an array of numbers or of strings.
 
     Args:
-      targets: What a user gave.
+      targets: What the user passed.
 
     Returns:
-      The array, shape ``(examples, ...)``.
+      The array, shape ``(examples, ...)``. Strings that are integers, such as ``"7"``, become these integers.
 
     Raises:
-      TypeError: A sparse matrix; words and numbers together; real numbers written as words.
+      TypeError: A sparse matrix; strings and numbers together; real numbers written as strings.
       ValueError: Rows of unequal length, or missing values.
     """
     if is_frame(targets):
         targets = targets.iloc[:, 0] if targets.shape[1] == 1 else targets.to_numpy()
-    words = _plain("targets", targets)
-    if words.dtype.kind == "S":
-        words = np.char.decode(words, "utf-8")
-    if words.dtype.kind != "U":
-        return words
+    labels = _plain("targets", targets)
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8")
+    if labels.dtype.kind != "U":
+        return labels
     if isinstance(targets, list | tuple):
-        odd = [label for label in targets if not isinstance(label, str | bytes | list | tuple | np.ndarray)]
-        if odd:
-            raise TypeError(
-                f"targets hold words and {odd[0]!r}, which is of type {type(odd[0]).__name__}; give all as words, or "
-                "all as numbers."
+        others = [label for label in targets if not isinstance(label, str | bytes | list | tuple | np.ndarray)]
+        if others:
+            raise ArgumentTypeError(
+                "targets",
+                f"targets contain strings and {others[0]!r}, which is of type {type(others[0]).__name__}; give all as "
+                "strings, or all as numbers.",
             )
-    classes, which = np.unique(words, return_inverse=True)
-    if "" in classes:
-        raise ValueError("targets hold an empty word; fill it in or leave the example out.")
-    if all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in classes):
-        return classes.astype(np.int64)[which].reshape(words.shape)
-    if all(_is_real(name) for name in classes):
-        raise TypeError(
-            f"targets hold real numbers written as words, such as {str(classes[0])!r}; give targets.astype(float)."
+    names = np.unique(labels)
+    if "" in names:
+        raise ArgumentError("targets", "targets contain an empty string; replace it or remove the example.")
+    if all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in names):
+        return labels.astype(np.int64)
+    if all(_is_real(name) for name in names):
+        raise ArgumentTypeError(
+            "targets",
+            f"targets contain real numbers written as strings, such as {str(names[0])!r}; give targets.astype(float).",
         )
-    return which.astype(np.int32).reshape(words.shape)
+    return labels
+
+
+def as_targets(targets: Any) -> np.ndarray:
+    """Convert targets to an array of numbers; strings become classes.
+
+    Args:
+      targets: What the user passed.
+
+    Returns:
+      The array, shape ``(examples, ...)``. Strings that are integers, such as ``"7"``, become these integers; other
+      strings become 0, 1, 2, ... in sorted order.
+
+    Raises:
+      TypeError: As `as_labels`.
+      ValueError: As `as_labels`.
+    """
+    labels = as_labels(targets)
+    return classes.indices(labels)[0] if labels.dtype.kind == "U" else labels
 
 
 def is_frame(source: Any) -> bool:
-    """Whether a source is a table of pandas, which is not imported to find out.
+    """Whether a source is a pandas DataFrame; pandas is not imported for this.
 
     Args:
-      source: What a user gave.
+      source: What the user passed.
 
     Returns:
       The answer.
@@ -144,11 +170,11 @@ def is_frame(source: Any) -> bool:
 
 
 def _plain(name: str, values: Any) -> np.ndarray:
-    """Array of what is one, without Python objects where these are numbers or words."""
+    """Convert values to an array that does not hold Python objects, if they are numbers or strings."""
     if hasattr(values, "toarray"):
-        raise TypeError(f"{name} is a sparse matrix; give {name}.toarray().")
+        raise ArgumentTypeError(name, f"{name} is a sparse matrix; give {name}.toarray().")
     if np.ma.is_masked(values):
-        raise ValueError(f"{name} hold masked values; fill them in, or leave these examples out.")
+        raise ArgumentError(name, f"{name} contain masked values; replace them, or remove these examples.")
     try:
         array = np.asarray(values)
         if array.dtype.kind == "T":
@@ -156,21 +182,26 @@ def _plain(name: str, values: Any) -> np.ndarray:
         if array.dtype == object and array.ndim:
             if any(_is_missing(value) for value in array.flat if np.ndim(value) == 0):
                 raise ValueError("a value is missing")
-            kinds = {isinstance(value, str) for value in array.flat}
-            if len(kinds) > 1:
-                raise TypeError(f"{name} hold words and numbers together; give all as words or all as numbers.")
+            are_strings = {isinstance(value, str) for value in array.flat}
+            if len(are_strings) > 1:
+                raise ArgumentTypeError(
+                    name, f"{name} contain strings and numbers together; give all as strings or all as numbers."
+                )
             array = np.array(array.tolist())
+    except ArgumentTypeError:
+        raise
     except ValueError as error:
-        raise ValueError(
-            f"{name} hold rows of unequal length, or a missing value ({error}); give rows of one length, without None "
-            "and nan."
+        raise ArgumentError(
+            name,
+            f"{name} contain rows of unequal length, or a missing value ({error}); give rows of equal length, without "
+            "None and nan.",
         ) from error
     return array
 
 
-def _is_real(word: str) -> bool:
+def _is_real(text: str) -> bool:
     try:
-        float(word)
+        float(text)
     except ValueError:
         return False
     return True
@@ -179,5 +210,5 @@ def _is_real(word: str) -> bool:
 def _is_missing(value: Any) -> bool:
     try:
         return value is None or bool(value != value)
-    except TypeError:  # pandas.NA is neither
+    except TypeError:  # the comparison of pandas.NA has no truth value
         return True

@@ -1,17 +1,21 @@
-"""Examples divided: into training, validation and test examples, or into folds that validate in turn.
+"""Division of examples: into training, validation and test examples, or into folds that validate in turn.
 
-Divisions are made by a fixed seed, classes in proportion, groups kept whole; whatever is fitted (standardization) is
-fitted on training examples alone.
+A fixed seed decides the division. Classes are stratified and groups stay together. Standardization is fitted on
+training examples alone, in float64.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from weightdecay.core import checks
+from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Integer, Scalar
-from weightdecay.data.dataset import Data, Scaling, check_examples, check_weights
-from weightdecay.data.encoding import as_inputs, as_targets
+from weightdecay.data import classes as class_labels
+from weightdecay.data.classes import check_weights, class_weights
+from weightdecay.data.dataset import Data, Scaling, check_examples, to_float32
+from weightdecay.data.encoding import as_inputs, as_labels
 
 
 def split(
@@ -27,37 +31,47 @@ def split(
     weights: Any = None,
     groups: Any = None,
     stratify: bool | None = None,
+    classes: bool | None = None,
+    tokens: bool = False,
 ) -> Data:
-    """Split a user's own examples; targets that are whole numbers, one an example, are classes and stratify the split.
+    """Split examples into training, validation and test examples; classes are stratified.
 
     Args:
-      inputs: Numbers, shape ``(examples, ...)``, or a pandas DataFrame, whose columns of words are taken as by
-        `one_hot`. Whole numbers (of 16 bits or more) are taken for tokens: they stay whole and are not standardized.
-      targets: Numbers, shape ``(examples, ...)``: classes as integers from 0 (True and False are 1 and 0), or floats.
-        Labels that are words become classes: in sorted order they are 0, 1, 2, ...
-      seed: Of the split, the choice of ``num_train`` examples and the label noise; 0 to 2**32 - 1.
-      validation_size: Share of all examples that validates.
-      test_size: Share of all examples that tests.
-      num_train: Training examples to keep, classes in proportion; None keeps all.
-      label_noise: Share of the training labels to replace by another class; validation and test stay clean.
-      standardize: Whether each feature, and each real target, loses its mean and is divided by its standard deviation,
-        both over the training examples; what is constant there is only centered. For images a feature is one channel
-        of one pixel, so images are often scaled by hand (``inputs / 255``) and given with ``standardize=False``.
-        None: all but tokens; True: whole numbers as well, as real numbers.
-      weights: How much the loss of each example counts, shape ``(examples,)``, >= 0; or ``"balanced"`` or a mapping of
-        classes, as in `class_weights` of all examples that are given. None: all alike.
-      groups: One name an example, shape ``(examples,)``; examples of one group stay in one split, and the sizes
-        are then shares of the groups. None: every example is its own.
-      stratify: Whether classes stay in proportion. None: they do where targets are classes and there are no groups.
+      inputs: Numbers, shape ``(examples, ...)``, or a pandas DataFrame, whose columns of strings are encoded as by
+        `one_hot`.
+      targets: Labels of classes or real numbers, shape ``(examples, ...)``; see ``classes``.
+      seed: Decides the split, the choice of ``num_train`` examples and the label noise; 0 to 2**32 - 1.
+      validation_size: Fraction of all examples used for validation.
+      test_size: Fraction of all examples used for testing.
+      num_train: Number of training examples to keep, stratified; None = all.
+      label_noise: Fraction of the training labels that are replaced by another class; validation and test labels are
+        not changed.
+      standardize: Whether the mean of each feature, and of each real target, is subtracted and the result divided by
+        the standard deviation, both over the training examples; features that are constant there are only centered. In
+        images a feature is one channel of one pixel; images are often scaled by hand (``inputs / 255``) and given with
+        ``standardize=False``. None = True, except for tokens.
+      weights: Factor of the loss of each example, shape ``(examples,)``, >= 0; or ``"balanced"`` or a mapping from
+        classes to weights, as in `class_weights` of all examples. None = all equal.
+      groups: Name of the group of each example, shape ``(examples,)``; examples of one group stay in one split, and the
+        sizes are then fractions of the groups. None = every example is its own group.
+      stratify: Whether each split has the classes in the same proportion. None = True for classes without groups.
+      classes: Whether the targets are labels of classes, which are mapped to the classes 0, 1, 2, ... in sorted order;
+        the labels become ``Data.class_names``. None = True for strings, truth values and integers, one for each
+        example, and False for floats; integers that look like a quantity are refused, see
+        `weightdecay.data.classes.quantity`. Integers with ``classes=False`` are real numbers.
+      tokens: Whether the inputs are tokens, for a model with an embedding: integers from 0 that are not standardized.
+        Otherwise integers are real numbers.
 
     Returns:
-      Inputs float32, or int32 where they are tokens; targets int32 where they are whole numbers, else float32; in the
-      shapes that were given. With ``weights``, each split is ``(inputs, targets, weights)``.
+      Inputs float32, or int32 if they are tokens; targets int32 if they are classes (or integers of several
+      dimensions), else float32; with the shapes that were given. With ``weights``, each split is
+      ``(inputs, targets, weights)``.
 
     Raises:
       TypeError: Not numbers.
-      ValueError: Empty, unequally many, nan or infinite; a share or a number that leaves a split empty or asks for more
-        than there is; classes too rare to stratify by; label noise without classes.
+      ValueError: Examples that are empty, of unequal number, nan or infinite; a fraction or a number that leaves a
+        split empty or needs more examples than there are; integer targets that look like a quantity; classes too rare
+        to stratify; label noise without classes.
 
     Examples:
       >>> images, labels = np.zeros((100, 28, 28, 1)), np.arange(100) % 10
@@ -65,22 +79,24 @@ def split(
       >>> data.train[0].shape, data.validation[0].shape, data.test[0].shape
       ((60, 28, 28, 1), (20, 28, 28, 1), (20, 28, 28, 1))
     """
-    inputs, targets, weights, groups = _examples(inputs, targets, weights, groups)
+    examples = _examples(inputs, targets, weights, groups, classes, tokens)
+    inputs, targets, weights, groups = examples.inputs, examples.targets, examples.weights, examples.groups
     if not (0 < validation_size and 0 < test_size and validation_size + test_size < 1):
-        raise ValueError(
-            f"validation_size is {validation_size} and test_size is {test_size}; give shares above 0 that leave some "
-            "to train on."
+        raise ArgumentError(
+            "validation_size" if validation_size <= 0 else "test_size",
+            f"validation_size is {validation_size} and test_size is {test_size}; give fractions above 0 whose sum is "
+            "below 1.",
         )
-    if not 0 <= label_noise <= 1:
-        raise ValueError(f"label_noise is {label_noise}; give a share between 0 and 1.")
+    checks.number(_as_number(label_noise), "label_noise", at_least=0, at_most=1, allowed="a fraction from 0 to 1")
     _check_seed(seed)
-    classes = np.unique(targets) if _are_classes(targets) else np.zeros(0)
-    if label_noise > 0 and (len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes)))):
-        raise ValueError(
-            f"label_noise is {label_noise}, but the targets are not classes 0, 1, 2, ..., one an example; number the "
-            "classes from 0, or leave label_noise out."
+    num_classes = 0 if examples.class_names is None else len(examples.class_names)
+    if label_noise > 0 and num_classes < 2:
+        raise ArgumentError(
+            "label_noise",
+            f"label_noise is {label_noise}, but the targets are not labels of at least two classes; give such targets, "
+            "or omit label_noise.",
         )
-    strata = _strata(targets, groups, stratify)
+    strata = _strata(examples, groups, stratify)
 
     num_examples = len(targets)
     if groups is None:
@@ -91,29 +107,32 @@ def split(
         rest, test = _part_groups(np.arange(num_examples), round(float(test_size) * num_groups), groups, seed)
         train, validation = _part_groups(rest, round(float(validation_size) * num_groups), groups, seed)
     if num_train is not None and num_train != len(train):
-        smallest = max(len(classes), 1)
+        smallest = max(num_classes, 1)
         if not smallest <= num_train <= len(train) - smallest:
-            raise ValueError(
+            raise ArgumentError(
+                "num_train",
                 f"num_train is {num_train}; give {smallest} to {len(train) - smallest}, or {len(train)}, which is all "
-                "of them."
+                "of them.",
             )
         _, train = _part(train, int(num_train), strata, seed)
 
-    inputs = _standardized(inputs, train) if _to_standardize(inputs, standardize) else inputs
+    if _standardizes(standardize, tokens):
+        inputs = _standardized(inputs, train)
     if targets.dtype.kind == "f" and standardize is not False:
         targets = _standardized(targets, train)
     noisy = targets.copy()
     if label_noise > 0:
         random = np.random.default_rng(int(seed))
         flipped = random.choice(train, size=round(float(label_noise) * len(train)), replace=False)
-        shifts = random.integers(1, len(classes), size=len(flipped))
-        noisy[flipped] = (targets[flipped] + shifts) % len(classes)
+        shifts = random.integers(1, num_classes, size=len(flipped))
+        noisy[flipped] = (targets[flipped] + shifts) % num_classes
+    inputs = _narrow("inputs", inputs, integers=tokens)
 
-    def part(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
-        own = () if weights is None else (weights[rows],)
-        return _narrow(inputs[rows]), _narrow(labels[rows]), *own
+    def part(rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, ...]:
+        targets = _narrow("targets", targets[rows], integers=targets.dtype.kind == "i")
+        return (inputs[rows], targets) if weights is None else (inputs[rows], targets, weights[rows])
 
-    return Data(part(train, noisy), part(validation, targets), part(test, targets))
+    return Data(part(train, noisy), part(validation, targets), part(test, targets), class_names=examples.class_names)
 
 
 def folds(
@@ -127,28 +146,33 @@ def folds(
     weights: Any = None,
     groups: Any = None,
     stratify: bool | None = None,
+    classes: bool | None = None,
+    tokens: bool = False,
 ) -> Data:
-    """Divide a user's own examples into folds for cross-validation: each example validates once and trains otherwise.
+    """Divide examples into folds for cross-validation: each example validates in one fold and trains in all others.
 
-    Folds are one more axis of a grid, ``fold=range(num_folds)``. They are numbers beside the examples, which lie in
-    memory once, whatever the number of folds.
+    Folds are one more axis of a grid, ``fold=range(num_folds)``. They are numbers in addition to the examples, which
+    are in memory once, for any number of folds.
 
     Args:
       inputs: As in `split`; float32 arrays are not copied.
       targets: As in `split`.
-      num_folds: How many, at least 2.
-      seed: Of the folds and the test examples; 0 to 2**32 - 1.
-      test_size: Share of all examples that tests and is in no fold; None or 0 holds none out.
-      standardize: As in `split`, in each fold by its own training examples; the examples lie in `Data` as they are, and
-        `Data.scaling` says what is subtracted and divided by. Losses of real targets are then in the unit of a fold's
-        standard deviation.
+      num_folds: Number of folds, at least 2.
+      seed: Decides the folds and the test examples; 0 to 2**32 - 1.
+      test_size: Fraction of all examples used for testing, which are in no fold; None or 0 = no test examples.
+      standardize: As in `split`, in each fold by its own training examples. `Data` contains the examples as they were
+        given, and `Data.scaling` what is subtracted and what divides. Losses of real targets are then in the unit of
+        the fold's standard deviation.
       weights: As in `split`.
-      groups: One name an example, shape ``(examples,)``; examples of one group are in one fold. None: every example is
-        its own.
-      stratify: Whether classes are in proportion in each fold. None: they are where targets are classes.
+      groups: Name of the group of each example, shape ``(examples,)``; examples of one group are in one fold. None =
+        every example is its own group.
+      stratify: Whether each fold has the classes in the same proportion. None = True for classes.
+      classes: As in `split`.
+      tokens: As in `split`.
 
     Returns:
-      Data with ``fold`` and without ``validation``.
+      Data with ``fold`` and without ``validation``. Inputs and targets have the dtypes of `split`, but are float64
+      where float32 would round differences between examples.
 
     Raises:
       TypeError: Not numbers.
@@ -159,13 +183,14 @@ def folds(
       >>> np.bincount(data.fold).tolist(), data.train[0].shape
       ([25, 25, 25, 25], (100, 3))
     """
-    inputs, targets, weights, groups = _examples(inputs, targets, weights, groups)
+    examples = _examples(inputs, targets, weights, groups, classes, tokens)
+    inputs, targets, weights, groups = examples.inputs, examples.targets, examples.weights, examples.groups
     _check_seed(seed)
-    if isinstance(num_folds, bool) or not isinstance(num_folds, int | np.integer) or num_folds < 2:
-        raise ValueError(f"num_folds is {num_folds!r}; give a whole number of at least 2.")
-    if test_size is not None and not 0 <= test_size < 1:
-        raise ValueError(f"test_size is {test_size}; give a share above 0 and below 1, or None for no test examples.")
-    strata = _strata(targets, None, stratify)
+    checks.integer(num_folds, "num_folds", at_least=2)
+    if test_size is not None:
+        allowed = "a fraction above 0 and below 1, or None for no test examples"
+        checks.number(_as_number(test_size), "test_size", at_least=0, below=1, allowed=allowed)
+    strata = _strata(examples, None, stratify)
 
     rows, test = np.arange(len(targets)), None
     if test_size:
@@ -176,135 +201,142 @@ def folds(
     fold = _fold_numbers(
         None if strata is None else strata[rows], None if groups is None else groups[rows], len(rows), num_folds, seed
     )
-    scales_targets = targets.dtype.kind == "f" and standardize is not False
-    whole = slice(None) if test is None else rows
-
-    if _to_standardize(inputs, standardize):
-        inputs = inputs.astype(np.float32, copy=False)
-        input_mean, input_scale = _fold_scaling(inputs[whole], fold)
+    in_folds = slice(None) if test is None else rows
+    input_mean = input_scale = target_mean = target_scale = None
+    if _standardizes(standardize, tokens):
+        inputs, input_mean, input_scale = _fold_scaling(inputs, in_folds, fold)
     else:
-        inputs, input_mean, input_scale = _narrow(inputs), None, None
-    targets = _narrow(targets)
-    target_mean, target_scale = _fold_scaling(targets[whole], fold) if scales_targets else (None, None)
+        inputs = _narrow("inputs", inputs, integers=tokens)
+    if targets.dtype.kind == "f" and standardize is not False:
+        targets, target_mean, target_scale = _fold_scaling(targets, in_folds, fold)
+    else:
+        targets = _narrow("targets", targets, integers=targets.dtype.kind == "i")
     scaling = Scaling(input_mean, input_scale, target_mean, target_scale)
 
     def part(rows: Any) -> tuple[np.ndarray, ...]:
-        own = () if weights is None else (weights[rows],)
-        return inputs[rows], targets[rows], *own
+        return (inputs[rows], targets[rows]) if weights is None else (inputs[rows], targets[rows], weights[rows])
 
     return Data(
-        train=part(whole),
+        train=part(in_folds),
         test=None if test is None else part(test),
         fold=fold,
         scaling=None if input_mean is None and target_mean is None else scaling,
+        class_names=examples.class_names,
     )
 
 
-def class_weights(targets: Any, weights: str | Mapping[Any, Any] = "balanced") -> np.ndarray:
-    """Weights of examples from weights of their classes.
+class _Examples(NamedTuple):
+    """Checked arrays of the user."""
 
-    Balanced, an example of class ``c`` weighs ``num_examples / (num_classes * num_examples_of_c)``, so that all classes
-    count alike, as in scikit-learn's ``class_weight="balanced"``.
-
-    Args:
-      targets: Classes, shape ``(examples,)``: whole numbers or words.
-      weights: ``"balanced"``, or a weight of each class by its name in ``targets``; >= 0.
-
-    Returns:
-      float64, shape ``(examples,)``.
-
-    Raises:
-      TypeError: Neither.
-      ValueError: Targets that are no classes, a class without a weight, or a weight without a class.
-
-    Examples:
-      >>> class_weights(["cat", "cat", "cat", "dog"]).round(2).tolist()
-      [0.67, 0.67, 0.67, 2.0]
-      >>> class_weights([0, 1, 1], {0: 3.0, 1: 1.0}).tolist()
-      [3.0, 1.0, 1.0]
-    """
-    labels = np.asarray(targets)
-    if labels.ndim != 1 or not len(labels) or labels.dtype.kind == "f":
-        raise ValueError(
-            f"targets have dtype {labels.dtype} and shape {labels.shape}; give one class an example, as a whole number "
-            "or a word."
-        )
-    classes, which, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    if isinstance(weights, str) and weights == "balanced":
-        return (len(labels) / (len(classes) * counts))[which]
-    if not isinstance(weights, Mapping):
-        raise TypeError(f"weights is {weights!r}; give 'balanced', or a mapping of classes to weights.")
-    names = classes.tolist()
-    if set(names) != set(weights):
-        missing = [repr(name) for name in names if name not in weights]
-        unknown = [repr(name) for name in weights if name not in names]
-        raise ValueError(
-            f"weights have none for the classes {', '.join(missing[:20]) or '(none)'}, and some for "
-            f"{', '.join(unknown[:20]) or '(none)'}, which targets do not hold; give one a class."
-        )
-    return check_weights("weights", np.array([weights[name] for name in names])[which], len(labels))
+    inputs: np.ndarray  # float or integer, (examples, ...)
+    targets: np.ndarray  # int32 or float, (examples, ...)
+    weights: np.ndarray | None  # float64, (examples,)
+    groups: np.ndarray | None  # numbers of groups, (examples,)
+    class_names: tuple[Any, ...] | None  # None = the targets are not classes
 
 
-def _examples(inputs: Any, targets: Any, weights: Any, groups: Any) -> tuple[np.ndarray, np.ndarray, Any, Any]:
-    """Arrays that have been checked: inputs and targets, weights or None, numbers of groups or None."""
+def _examples(inputs: Any, targets: Any, weights: Any, groups: Any, classes: bool | None, tokens: bool) -> _Examples:
     if isinstance(weights, str | Mapping):
         weights = class_weights(targets, weights)
-    inputs, targets = as_inputs(inputs), as_targets(targets)
-    check_examples("", inputs, targets)
-    for name, values in {"inputs": inputs, "targets": targets}.items():
-        if values.dtype.kind not in "fiub":
-            raise TypeError(f"{name} have dtype {values.dtype}; give real numbers, in a dtype of NumPy's own.")
-    for name, values in {"inputs": inputs, "targets": targets}.items():
-        held = values.dtype.kind in "iu" and values.dtype.itemsize >= 4
-        if held and not (-(2**31) <= values.min() and values.max() < 2**31):
-            ways = "classes from 0" if name == "targets" else "tokens from 0"
-            raise ValueError(f"{name} hold whole numbers that int32 does not hold; give {ways}, or floats.")
-    if targets.dtype.kind in "iub":
-        targets = targets.astype(np.int32, copy=False)
+    inputs, labels = as_inputs(inputs), as_labels(targets)
+    strings = labels.dtype.kind == "U"
+    check_examples("", inputs, class_labels.indices(labels)[0] if strings else labels)
+    for name, values in {"inputs": inputs, "targets": labels}.items():
+        if values.dtype.kind not in "fiubU":
+            raise ArgumentTypeError(name, f"{name} have dtype {values.dtype}; give real numbers, in a dtype of NumPy.")
+    if tokens:
+        _check_tokens(inputs)
+    targets, class_names = _class_indices(labels, classes)
     if weights is not None:
         weights = check_weights("weights", weights, len(targets))
     if groups is not None:
         groups = np.asarray(groups)
         if groups.shape != (len(targets),):
-            raise ValueError(f"groups have shape {groups.shape}; give one an example, shape ({len(targets)},).")
+            raise ArgumentError(
+                "groups", f"groups have shape {groups.shape}; give one for each example, shape ({len(targets)},)."
+            )
         groups = np.unique(groups, return_inverse=True)[1]
-    return inputs, targets, weights, groups
+    return _Examples(inputs, targets, weights, groups, class_names)
+
+
+def _check_tokens(inputs: np.ndarray) -> None:
+    if inputs.dtype.kind not in "iu":
+        raise ArgumentTypeError("tokens", f"tokens is True, but inputs have dtype {inputs.dtype}; give integers.")
+    if inputs.min() < 0 or inputs.max() >= 2**31:
+        raise ArgumentError(
+            "tokens",
+            f"tokens is True, but inputs contain integers from {inputs.min()} to {inputs.max()}; give tokens from 0 "
+            "that int32 can represent.",
+        )
+
+
+def _class_indices(labels: np.ndarray, classes: bool | None) -> tuple[np.ndarray, tuple[Any, ...] | None]:
+    """Targets as int32 or floats, and the names of the classes; None where they are not classes."""
+    kind = labels.dtype.kind
+    if kind == "f" and classes and (labels == np.rint(labels)).all():
+        labels, kind = labels.astype(np.int64), "i"
+    is_label = labels.ndim == 1 and kind != "f"
+    if classes and not is_label:
+        raise ArgumentError(
+            "classes",
+            f"classes is True, but targets have dtype {labels.dtype} and shape {labels.shape}; give one label for each "
+            "example, as an integer or a string.",
+        )
+    if classes is False and kind == "U":
+        raise ArgumentError("classes", "classes is False, but targets are strings; give numbers.")
+    if kind == "f" or classes is False:
+        return (labels if kind == "f" else labels.astype(np.float64)), None
+    if is_label:
+        if classes is None and kind in "iu" and (description := class_labels.quantity(labels)):
+            raise ArgumentError(
+                "targets",
+                f"targets are integers that look like a quantity ({description}); give classes=True if they are labels "
+                "of classes, or classes=False if they are real numbers.",
+            )
+        return class_labels.indices(labels)
+    if kind == "U":
+        return class_labels.indices(labels)[0], None
+    if labels.min() < -(2**31) or labels.max() >= 2**31:
+        raise ArgumentError("targets", "targets contain integers that int32 cannot represent; give floats.")
+    return labels.astype(np.int32, copy=False), None
+
+
+def _as_number(value: Any) -> Any:
+    """The number in an array of shape ``()``."""
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _check_seed(seed: Integer) -> None:
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed is {seed}; give a whole number from 0 to {2**32 - 1}.")
+    checks.integer(seed, "seed", at_least=0, at_most=2**32 - 1)
 
 
-def _are_classes(targets: np.ndarray) -> bool:
-    return targets.dtype == np.int32 and targets.ndim == 1
-
-
-def _strata(targets: np.ndarray, groups: Any, stratify: bool | None) -> np.ndarray | None:
+def _strata(examples: _Examples, groups: Any, stratify: bool | None) -> np.ndarray | None:
+    targets, are_classes = examples.targets, examples.class_names is not None
     if stratify and groups is not None:
-        raise ValueError("stratify is True and groups are given; a split keeps one of them, folds keep both.")
-    if stratify and not _are_classes(targets):
-        raise ValueError(
-            f"stratify is True, but targets have dtype {targets.dtype} and shape {targets.shape}; give one class an "
-            "example, or leave stratify out."
+        raise ArgumentError(
+            "stratify", "stratify is True and groups are given; omit one of them (folds take both, splits only one)."
         )
-    return targets if _are_classes(targets) and groups is None and stratify is not False else None
+    if stratify and not are_classes:
+        raise ArgumentError(
+            "stratify",
+            f"stratify is True, but targets have dtype {targets.dtype} and shape {targets.shape}; give one class for "
+            "each example, or omit stratify.",
+        )
+    return targets if are_classes and groups is None and stratify is not False else None
 
 
-def _is_tokens(inputs: np.ndarray) -> bool:
-    return inputs.dtype.kind in "iu" and inputs.dtype.itemsize > 1
+def _standardizes(standardize: bool | None, tokens: bool) -> bool:
+    if standardize and tokens:
+        raise ArgumentError("standardize", "standardize is True and tokens is True; tokens are not standardized.")
+    return not tokens if standardize is None else bool(standardize)
 
 
-def _to_standardize(inputs: np.ndarray, standardize: bool | None) -> bool:
-    return not _is_tokens(inputs) if standardize is None else standardize
-
-
-def _narrow(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.int32 if _is_tokens(values) else np.float32, copy=False)
+def _narrow(name: str, values: np.ndarray, *, integers: bool) -> np.ndarray:
+    return values.astype(np.int32, copy=False) if integers else to_float32(name, values)
 
 
 def _part(rows: np.ndarray, size: int, strata: np.ndarray | None, seed: Integer) -> tuple[np.ndarray, np.ndarray]:
-    """The other rows, and ``size`` that are chosen by the seed."""
+    """Choose ``size`` rows by the seed; return the other rows and the chosen ones."""
     from sklearn.model_selection import train_test_split
 
     stratify = None if strata is None else strata[rows]
@@ -312,20 +344,22 @@ def _part(rows: np.ndarray, size: int, strata: np.ndarray | None, seed: Integer)
         rest, chosen = train_test_split(rows, test_size=size, random_state=int(seed), stratify=stratify)
     except ValueError as error:
         classes = "" if stratify is None else f" with their {len(np.unique(stratify))} classes in proportion"
-        raise ValueError(
-            f"{size} examples cannot be chosen out of {len(rows)}{classes} ({error}); give more examples or other "
-            "sizes, leave rare classes out, and give targets that are no classes as floats."
+        raise ArgumentError(
+            "test_size",
+            f"{size} examples cannot be chosen from {len(rows)}{classes} ({error}); give more examples or other sizes, "
+            "remove rare classes or give stratify=False, and give classes=False if the targets are real numbers.",
         ) from error
     return np.asarray(rest), np.asarray(chosen)
 
 
 def _part_groups(rows: np.ndarray, size: int, groups: np.ndarray, seed: Integer) -> tuple[np.ndarray, np.ndarray]:
-    """The other rows, and those of ``size`` groups that are chosen by the seed."""
+    """Choose ``size`` groups by the seed; return the rows of the other groups and of the chosen ones."""
     present = np.unique(groups[rows])
     if not 0 < size < len(present):
-        raise ValueError(
-            f"groups: {size} cannot be chosen out of {len(present)} so that some are left; give more groups or other "
-            "sizes."
+        raise ArgumentError(
+            "groups",
+            f"groups: {size} cannot be chosen from {len(present)} so that some remain; give more groups or other "
+            "sizes.",
         )
     chosen = np.isin(groups[rows], np.random.default_rng(int(seed)).choice(present, size, replace=False))
     return rows[~chosen], rows[chosen]
@@ -336,55 +370,75 @@ def _fold_numbers(strata: Any, groups: Any, num_examples: int, num_folds: Intege
     from sklearn import model_selection
 
     if num_folds > num_examples:
-        raise ValueError(f"num_folds is {num_folds}, but there are {num_examples} examples; give at most as many.")
+        raise ArgumentError(
+            "num_folds", f"num_folds is {num_folds}, but there are {num_examples} examples; give at most as many."
+        )
     if groups is not None and num_folds > (num_groups := len(np.unique(groups))):
-        raise ValueError(f"num_folds is {num_folds}, but there are {num_groups} groups; give at most as many.")
+        raise ArgumentError(
+            "num_folds", f"num_folds is {num_folds}, but there are {num_groups} groups; give at most as many."
+        )
     if strata is not None:
         classes, counts = np.unique(strata, return_counts=True)
         if counts.min() < num_folds:
-            raise ValueError(
+            raise ArgumentError(
+                "num_folds",
                 f"num_folds is {num_folds}, but class {classes[counts.argmin()]} has {counts.min()} examples to train "
-                "and validate on; give fewer folds, leave rare classes out, or give stratify=False; give targets that "
-                "are no classes as floats."
+                "and validate on; give fewer folds, remove rare classes, or give stratify=False; give classes=False if "
+                "the targets are real numbers.",
             )
-    kind = {
+    splitter = {
         (False, False): model_selection.KFold,
         (True, False): model_selection.StratifiedKFold,
         (False, True): model_selection.GroupKFold,
         (True, True): model_selection.StratifiedGroupKFold,
     }[strata is not None, groups is not None]
     fold = np.zeros(num_examples, np.int32)
-    divided = kind(n_splits=int(num_folds), shuffle=True, random_state=int(seed)).split(fold, strata, groups)
-    for number, (_, validating) in enumerate(divided):
+    division = splitter(n_splits=int(num_folds), shuffle=True, random_state=int(seed)).split(fold, strata, groups)
+    for number, (_, validating) in enumerate(division):
         fold[validating] = number
     if len(np.unique(fold)) < num_folds:
-        raise ValueError(
-            f"num_folds is {num_folds}, but no division of the groups into so many folds with the classes in "
-            "proportion was found; give fewer folds, or stratify=False."
+        raise ArgumentError(
+            "num_folds",
+            f"num_folds is {num_folds}, but no division of the groups into that many folds with the classes in "
+            "proportion was found; give fewer folds, or stratify=False.",
         )
     return fold
 
 
 def _standardized(values: np.ndarray, train: np.ndarray) -> np.ndarray:
     values = values.astype(np.float64)
-    on = values[train]
-    constant = on.min(axis=0) == on.max(axis=0)
-    return (values - on.mean(axis=0)) / np.where(constant, 1, on.std(axis=0))
+    fitted = values[train]
+    constant = fitted.min(axis=0) == fitted.max(axis=0)
+    return (values - fitted.mean(axis=0)) / np.where(constant, 1, fitted.std(axis=0))
 
 
-def _fold_scaling(values: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the examples outside of each fold, from sums over each fold."""
+def _fold_scaling(values: np.ndarray, in_folds: Any, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values as they are stored, and the mean and the scale of each fold.
+
+    Values become float32, except where they are stored with a shift, which float32 would make inexact.
+    """
+    mean, scale = _fold_moments(values[in_folds], fold)
+    if Scaling(mean, scale).stored_inputs(values) is not values:
+        return values.astype(np.float64, copy=False), mean, scale
+    if values.dtype != np.float32:
+        values = values.astype(np.float32)
+        mean, scale = _fold_moments(values[in_folds], fold)
+    return values, mean, scale
+
+
+def _fold_moments(values: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over the examples outside each fold, float64, from sums over each fold."""
     parts = [values[fold == number].astype(np.float64) for number in range(fold.max() + 1)]
     counts = np.array([len(part) for part in parts], float).reshape(-1, *[1] * (values.ndim - 1))
     means, lows, highs = (np.stack([of(part, axis=0) for part in parts]) for of in (np.mean, np.min, np.max))
     squares = np.stack([((part - mean) ** 2).sum(axis=0) for part, mean in zip(parts, means, strict=True)])
-    found = []
+    scalings = []
     for number in range(len(parts)):
         others = np.arange(len(parts)) != number
         count = counts[others].sum()
         mean = (counts[others] * means[others]).sum(axis=0) / count
         square = (squares[others] + counts[others] * (means[others] - mean) ** 2).sum(axis=0)
         constant = lows[others].min(axis=0) == highs[others].max(axis=0)
-        found.append((mean, np.where(constant, 1, np.sqrt(square / count))))
-    mean, scale = (np.stack(arrays).astype(np.float32) for arrays in zip(*found, strict=True))
+        scalings.append((mean, np.where(constant, 1, np.sqrt(square / count))))
+    mean, scale = (np.stack(arrays) for arrays in zip(*scalings, strict=True))
     return mean, scale

@@ -4,7 +4,7 @@
 `State` is what a member carries from step to step.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -135,6 +135,7 @@ def prepare(
     dtype: Any = None,
     stopping_metric: str = "validation_loss",
     metrics: Mapping[str, LossFn] | None = None,
+    class_names: Sequence[Any] | None = None,
 ) -> Task:
     """Determine the task: the loss from the targets, and the number of outputs of the model from the classes.
 
@@ -148,6 +149,7 @@ def prepare(
       dtype: Dtype in which the network computes; None = the dtype of the weights.
       stopping_metric: Metric on which patience is based.
       metrics: ``metric(outputs, targets) -> values`` of shape ``(examples,)``, by name.
+      class_names: Names of the classes, if there may be more than in the targets; None = as many as in the targets.
 
     Returns:
       The task.
@@ -159,7 +161,10 @@ def prepare(
     resolved = losses.resolve(loss, splits["train"].targets)
     for name, split in splits.items():
         losses.check_targets(resolved, split.targets, argument=f"data.{name} targets")
-    complete = networks.complete(model, losses.num_outputs(resolved, all_targets(splits)))
+    num_outputs = losses.num_outputs(resolved, all_targets(splits))
+    if class_names is not None and resolved.name == "softmax_cross_entropy":
+        num_outputs = max(num_outputs, len(class_names))
+    complete = networks.complete(model, num_outputs)
     networks.network(complete)
     return Task(
         complete,
