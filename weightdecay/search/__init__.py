@@ -1,4 +1,9 @@
-"""Grids, their axes, and the distributions that candidates are drawn from.
+"""Grids, their axes, the distributions of their values, and the strategies that decide what is trained next.
+
+- A member is a dictionary of hyperparameters, and its JSON is its identity (`member`): what is stored, hashed, compared.
+- The order of a grid is deterministic. A larger draw with the same seed begins with the smaller one.
+- Every value is checked where the grid is made (`axis_values`), before anything is compiled.
+- A new distribution is one class in `distributions`. Strategies will be one file each, and know nothing of devices.
 
 .. include:: grids.md
 """
