@@ -1,6 +1,6 @@
 """Grids, their axes, the distributions of their values, and the strategies that decide what is trained next.
 
-- A member is a dictionary of hyperparameters, and its JSON is its identity (`member`): what is stored, hashed, compared.
+- A member is a dictionary of hyperparameters. Its JSON is its identity (`member`): it is stored, hashed and compared.
 - The order of a grid is deterministic. A larger draw with the same seed begins with the smaller one.
 - Every value is checked where the grid is made (`axis_values`), before anything is compiled.
 - A new distribution is one class in `distributions`. Strategies will be one file each, and know nothing of devices.
