@@ -53,4 +53,15 @@ The package has eleven rooms. A room imports only rooms above it.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    try:
+        return _load(name)
+    except AttributeError:
+        if name in __all__ or name.startswith("_"):
+            raise
+        from weightdecay.core.names import missing_attribute
+
+        raise AttributeError(missing_attribute(__name__, name, __all__)) from None

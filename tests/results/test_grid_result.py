@@ -119,7 +119,7 @@ def test_methods_take_the_chosen_candidate_where_no_member_is_given(result, tmp_
     same_bits(wd.load_params(tmp_path / "chosen.safetensors"), result.params(first))
     broken = result.dataset.assign(diverged_at=("member", np.full(len(result), 3)))
     with pytest.raises(
-        ValueError, match=r"member is None, and no candidate can be chosen: every .* Or give a member, 0"
+        ValueError, match=r"member is None, and no candidate can be chosen: every .* a member, 0"
     ):
         wd.GridResult(broken, result.members, result._weights, result.settings).params()
 
@@ -319,7 +319,7 @@ def test_table_adds_intervals_of_the_validation_metrics_as_scipy_has_them():
             found.lower,
             found.upper,
         ]
-    with pytest.raises(ValueError, match="interval is 'normal'; give one of t, bootstrap"):
+    with pytest.raises(ValueError, match="interval is 'normal'; give one of 't', 'bootstrap'"):
         result.table(interval="normal")
 
 
@@ -421,7 +421,7 @@ def test_extend_without_a_grid_goes_on_beyond_the_edge():
     assert extended.members == [*grid, *further]
     assert (extended.best().decay, extended.best().edge, len(result)) == (wd.L2(1.0), None, 6)
     with pytest.raises(
-        ValueError, match=r"grid is None, but the best candidate, L2\(1\).* lies at no edge of its grid"
+        ValueError, match=r"grid is None, but the best candidate, L2\(1\).* is not at an edge of its grid"
     ):
         extended.extend()
 
@@ -528,7 +528,7 @@ def test_join_refuses_results_that_do_not_go_together():
         ValueError, match="second was evaluated at 3 steps up to 30, first at 2 up to 20; train both with"
     ):
         extension.join(one(wd.L2(0.1)), one(wd.L2(0.2), steps=(10, 20, 30)))
-    with pytest.raises(ValueError, match="second has batch_size 8, first has 4; join results that were trained alike"):
+    with pytest.raises(ValueError, match="second has batch_size 8, first has 4; join results of the same settings"):
         extension.join(one(wd.L2(0.1)), one(wd.L2(0.2), settings={"batch_size": 8}))
 
 

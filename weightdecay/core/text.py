@@ -106,19 +106,69 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+_SYNONYMS = {
+    "lr": "learning_rate",
+    "eta": "learning_rate",
+    "step_size": "learning_rate",
+    "wd": "decay",
+    "weight_decay": "decay",
+    "rule": "decay",
+    "seeds": "seed",
+    "random_state": "seed",
+    "dropout": "dropout_rate",
+    "epochs": "num_steps",
+    "num_epochs": "num_steps",
+    "n_epochs": "num_steps",
+    "steps": "num_steps",
+    "max_steps": "num_steps",
+    "iterations": "num_steps",
+    "batchsize": "batch_size",
+    "bs": "batch_size",
+    "minibatch_size": "batch_size",
+    "criterion": "loss",
+    "loss_fn": "loss",
+    "early_stopping": "patience",
+    "verbose": "progress",
+}
+"""Names of arguments and axes in other libraries, with the name here."""
+
+_EPOCHS = ("epochs", "num_epochs", "n_epochs")
+_EPOCHS_TO_STEPS = " It counts updates: epochs * training examples / batch_size."
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The known name that is closest to a misspelled one, as the end of a message.
+    """Suggest the known name that a user meant, as the end of a message.
 
     Args:
-      name: What was written.
-      known: What could have been meant.
+      name: What the user wrote.
+      known: The names that exist.
 
     Returns:
-      Such as ``" Did you mean 'dropout_rate'?"``; empty where nothing is close.
+      Such as ``" Did you mean 'dropout_rate'?"``; empty if nothing is close.
 
     Examples:
       >>> suggestion("droput_rate", ["dropout_rate", "clip_norm"])
       " Did you mean 'dropout_rate'?"
+      >>> suggestion("lr", ["learning_rate"])
+      " Did you mean 'learning_rate'?"
     """
-    closest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return f" Did you mean {closest[0]!r}?" if closest else ""
+    known = list(known)
+    synonym = _SYNONYMS.get(name.lower())
+    closest = [synonym] if synonym in known else difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    if not closest:
+        # A name that differs only in upper and lower case, or in underscores.
+        closest = [one for one in known if plain_name(one) == plain_name(name)]
+    if not closest:
+        return ""
+    remark = _EPOCHS_TO_STEPS if name.lower() in _EPOCHS and closest[0] == "num_steps" else ""
+    return f" Did you mean {closest[0]!r}?{remark}"
+
+
+def plain_name(name: str) -> str:
+    """Return a name in lower case and without underscores.
+
+    Examples:
+      >>> plain_name("Learning_Rate")
+      'learningrate'
+    """
+    return name.lower().replace("_", "")

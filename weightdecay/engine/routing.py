@@ -145,7 +145,11 @@ def check(
       ValueError: An axis that nobody takes, or one that does not fit the loss, the inputs or the data.
     """
     if any("learning_rate" not in member for member in members):
-        raise ValueError("grid has no axis learning_rate; add one, as in wd.Grid(decay=[...], learning_rate=[1e-3]).")
+        written = next((name for name in members[0] if text.suggestion(name, ["learning_rate"])), None)
+        hint = "" if written is None else f" Did you mean 'learning_rate' by {written!r}?"
+        raise ValueError(
+            f"grid has no axis learning_rate; add one, as in wd.Grid(decay=[...], learning_rate=[1e-3]).{hint}"
+        )
     names = {name: None for member in members for name in member}
     if patience is not None and "patience" in names:
         raise ValueError("patience is an axis of the grid and an argument as well; give it once.")
