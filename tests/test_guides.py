@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -175,6 +176,19 @@ def test_masks_guide_has_every_mask():
 def test_grids_guide_has_every_regularizer():
     row = next(row for row in rows("search/grids.md", "axis") if "dropout_rate" in row)
     assert set(re.findall(r"`(\w+)`", row)) == {"patience", "dropout_rate", *REGULARIZERS}
+
+
+def test_data_guide_says_how_arrays_are_understood():
+    assert "refused; say `classes=True` (labels) or `classes=False` (a quantity)" in text("data/your_own_data.md")
+    inputs, prices = np.arange(200).reshape(100, 2), np.arange(100) % 5 * 10000 + 180000
+    with pytest.raises(ValueError, match="classes"):
+        weightdecay.data.split(inputs, prices)
+    assert weightdecay.data.split(inputs, prices, classes=False).train[1].dtype == np.float32
+    labelled = weightdecay.data.split(inputs, prices, classes=True)
+    assert labelled.class_names == (180000, 190000, 200000, 210000, 220000)
+    assert labelled.train[1].max() == 4
+    assert labelled.train[0].dtype == np.float32
+    assert weightdecay.data.split(inputs, prices, classes=True, tokens=True).train[0].dtype == np.int32
 
 
 def test_glossary_has_the_terms_of_the_project():
