@@ -159,7 +159,7 @@ def test_fit_grid_stops_its_devices_where_one_fails(monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr("weightdecay.storage.records.Records.write_members", fail)
+    monkeypatch.setattr("weightdecay.storage.training_records.TrainingRecords.write_members", fail)
     with pytest.raises(OSError, match="disk full"):
         wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), **SHORT)
 

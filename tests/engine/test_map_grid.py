@@ -209,7 +209,7 @@ def test_map_grid_static_axes_are_python_numbers_and_shapes_may_differ(tmp_path)
     assert [result.member(number)["sum"] for number in range(4)] == [1.0, 4.0, 2.5, 10.0]
     assert result.member(-1)["ones"].shape == (5,)
     with pytest.raises(
-        ValueError, match=r"gave trees of 2 layouts, which do not stack; take one by one: result.member"
+        ValueError, match=r"have 2 different structures, which do not stack; take them one by one: result.member"
     ):
         _ = result.outputs
     with pytest.raises(IndexError, match="member is 4; give 0 to 3"):
@@ -223,6 +223,7 @@ def test_map_grid_static_axes_are_python_numbers_and_shapes_may_differ(tmp_path)
 
 def test_map_grid_lane_is_as_wide_in_every_grid():
     """The width follows from a member's own program, not from a wider one beside it."""
+
     def groups(widths):
         grid = wd.Grid(width=widths, learning_rate=[0.1])
         return function_workload.prepare_function(of_width, grid, frozenset({"width"}), None, {}).groups
@@ -330,7 +331,7 @@ def test_map_result_refuses_a_name_that_a_dataset_has(name):
     result = wd.map_grid(lambda h: {name: h["learning_rate"]}, wd.Grid(learning_rate=[0.1]), progress=False)
     np.testing.assert_allclose(result[name], [0.1], rtol=1e-6)
     with pytest.raises(
-        ValueError, match=f"train_fn gives an output '{name}', under which a dataset has something else"
+        ValueError, match=f"train_fn returns an output '{name}', a name that the dataset uses for something else"
     ):
         _ = result.dataset
 

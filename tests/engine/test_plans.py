@@ -193,9 +193,9 @@ def test_prepare_warns_where_jax_runs_with_too_few_devices():
 
 
 def test_records_read_back_what_was_written():
-    from weightdecay.storage.records import Weights
+    from weightdecay.storage.training_records import RecordedWeights
 
-    weights = Weights(3)
+    weights = RecordedWeights(3)
     rng = np.random.default_rng(0)
     trees = [{"a": rng.normal(size=(2, 3)), "b": (np.float32(rng.normal()), np.zeros((0, 4)))} for _ in range(2)]
     trees.append([np.arange(5)])
@@ -205,7 +205,7 @@ def test_records_read_back_what_was_written():
         jax.tree.map(np.testing.assert_array_equal, weights[place], trees[place])
     assert len(weights) == 3
     with pytest.raises(ValueError, match="member 1 has no weights: the run was interrupted"):
-        Weights(2)[1]
+        RecordedWeights(2)[1]
 
 
 def exhausted(monkeypatch, num_failures):

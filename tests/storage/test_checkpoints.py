@@ -24,7 +24,7 @@ from compare import same_bits
 from weightdecay.core.files import read_json, write_json
 from weightdecay.engine import lanes, training_workload
 from weightdecay.engine.plans import Plan
-from weightdecay.storage import checkpoints, records, result_folder, run_directory
+from weightdecay.storage import checkpoints, result_folder, run_directory, training_records
 
 DATA = wd.data.digits(num_train=100)
 MODEL = wd.models.MLP((8,))
@@ -67,14 +67,14 @@ def trained(monkeypatch):
 @pytest.fixture(autouse=True)
 def _saved_at_once(monkeypatch):
     """Have every save done before training continues, so that each stretch leaves a checkpoint."""
-    save = run_directory.Run.save
+    save = run_directory.RunDirectory.save
 
     def wait(self, snapshot):
         save(self, snapshot)
         if self._writing is not None:
             self._writing.result()
 
-    monkeypatch.setattr(run_directory.Run, "save", wait)
+    monkeypatch.setattr(run_directory.RunDirectory, "save", wait)
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_more_steps_after_an_evaluation_out_of_turn(tmp_path):
     fit(tmp_path, num_steps=35)
     same_result(fit(tmp_path, num_steps=60), fit(None, num_steps=60))
     fit(tmp_path / "patient", num_steps=35, patience=1)
-    with pytest.raises(ValueError, match="last step, 35, is not a multiple of eval_every, 10, so that it cannot grow in"):
+    with pytest.raises(ValueError, match="last step, 35, is not a multiple of eval_every, 10, so that it"):
         fit(tmp_path / "patient", num_steps=60, patience=1)
 
 
@@ -338,7 +338,7 @@ def test_the_last_checkpoints_are_kept_and_no_more(tmp_path, cut_off):
 
 
 def hold(directory, held, let_go):
-    with run_directory.opened(directory, save_every=1):
+    with run_directory.open_run(directory, save_every=1):
         held.set()
         let_go.wait(60)
 
@@ -353,7 +353,7 @@ def test_a_second_process_is_refused(tmp_path, whole):
         fit(tmp_path)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    with pytest.warns(UserWarning, match=f"process {process.pid} .* was killed or crashed; resuming from what it saved"):
+    with pytest.warns(UserWarning, match=f"process {process.pid} .* was killed or crashed; resuming from what"):
         same_result(fit(tmp_path), whole)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a run that ended well leaves no such word
@@ -362,7 +362,7 @@ def test_a_second_process_is_refused(tmp_path, whole):
 
 def test_a_second_call_in_the_process_is_refused(tmp_path):
     with (
-        run_directory.opened(tmp_path, save_every=1),
+        run_directory.open_run(tmp_path, save_every=1),
         pytest.raises(RuntimeError, match=f"in use by process {os.getpid()}"),
     ):
         fit(tmp_path)
@@ -434,7 +434,7 @@ def test_a_limit_of_the_system_is_told(tmp_path):
 
 
 def test_ctrl_c_saves_and_returns_what_there_is(tmp_path, whole, trained, monkeypatch):
-    write_metrics, seen = records.Records.write_metrics, []
+    write_metrics, seen = training_records.TrainingRecords.write_metrics, []
 
     def interrupted(self, *arguments):
         write_metrics(self, *arguments)
@@ -444,9 +444,9 @@ def test_ctrl_c_saves_and_returns_what_there_is(tmp_path, whole, trained, monkey
             time.sleep(1)  # until the main thread has heard of it
 
     with monkeypatch.context() as patch:
-        patch.setattr(records.Records, "write_metrics", interrupted)
+        patch.setattr(training_records.TrainingRecords, "write_metrics", interrupted)
         with pytest.warns(
-            UserWarning, match=rf"interrupted; what was trained is saved. To go on, .*directory='{tmp_path}'"
+            UserWarning, match=rf"interrupted; what was trained is saved. To resume, .*directory='{tmp_path}'"
         ):
             part = fit(tmp_path)
     assert part.settings["interrupted"]
@@ -462,11 +462,29 @@ def test_ctrl_c_saves_and_returns_what_there_is(tmp_path, whole, trained, monkey
     assert any(start > 0 for start, _ in trained)
 
 
-def test_ctrl_c_without_a_directory_is_an_interrupt(monkeypatch):
-    interrupt = lambda *_: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # noqa: E731
-    monkeypatch.setattr(records.Records, "write_metrics", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        fit()
+@pytest.mark.parametrize("has_directory", [True, False])
+def test_ctrl_c_before_the_first_evaluation_returns_a_result_of_nans(tmp_path, whole, monkeypatch, has_directory):
+    """What was interrupted before anything was evaluated is a result all the same, and is resumed."""
+    directory = tmp_path if has_directory else None
+
+    def interrupted(*_):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(60)  # until the main thread has raised in it
+
+    with monkeypatch.context() as patch:
+        patch.setattr("weightdecay.engine.lanes.schedule", interrupted)
+        told = "saved. To resume, make the same call" if has_directory else "nothing is saved: a run in a directory"
+        with pytest.warns(UserWarning, match=f"interrupted; what was trained is .*{told}"):
+            part = fit(directory)
+    assert part.settings["interrupted"]
+    assert set(part.dataset.data_vars) == set(whole.dataset.data_vars)
+    assert part.dataset.sizes == whole.dataset.sizes
+    assert np.isnan(part.dataset["validation_loss"].values).all()
+    assert np.isnan(part.dataset["layer_weight_norm"].values).all()
+    with pytest.raises(ValueError, match="member 0 has no weights: the run was interrupted before it was trained"):
+        part.params(0)
+    if has_directory:
+        same_result(fit(directory), whole)
 
 
 @pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), True, "often"])

@@ -5,20 +5,28 @@ environment variables, or by ``WEIGHTDECAY_COMPILATION_CACHE``, which is ``off``
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import platform
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import jax
+import numpy as np
 
 from weightdecay.core import jax_settings
 from weightdecay.core.types import Device
 from weightdecay.core.warn import warn
 
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
 _SWITCH = "WEIGHTDECAY_COMPILATION_CACHE"
 _SHORTEST_KEPT = 0.2  # seconds; what compiles faster is not worth a file
+_VECTORS = re.compile("sse4|ssse3|avx|fma$|f16c$|amx|asimd|sve|fphp$|bf16$|i8mm$")  # instructions that XLA compiles to
 
 
 def prepare() -> None:
@@ -65,6 +73,61 @@ def free_memory(device: Device) -> int | None:
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return None
+
+
+def arithmetic(device: Device) -> dict[str, Any]:
+    """Return what the bits of a computation on a device depend on, in addition to the program.
+
+    Args:
+      device: The device.
+
+    Returns:
+      JSON values by name, as ``run.json`` holds them: precision, device, the instructions of the processor that XLA
+      makes use of, and the flags of XLA.
+    """
+    return {
+        **jax_settings.numeric(),
+        "device": f"{jax.default_backend()} {device.device_kind}",
+        "instruction_set": _instruction_set() if device.platform == "cpu" else "",
+        "xla_flags": _xla_flags(),
+    }
+
+
+def _instruction_set() -> str:
+    """Return the instructions for vectors and matrices that the processor has, such as ``"x86_64 avx avx2 fma"``."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}".strip()
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split(":", 1)[1].split()}
+    return " ".join([platform.machine(), *sorted(flag for flag in flags if _VECTORS.match(flag))])
+
+
+def _xla_flags() -> str:
+    """Return the flags of XLA that may change bits: all but the number of devices and what XLA dumps."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    harmless = ("--xla_force_host_platform_device_count", "--xla_dump")
+    return " ".join(sorted(flag for flag in flags if not flag.startswith(harmless)))
+
+
+def outside_mesh(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Run a function as if no mesh were set.
+
+    A lane is computed by one device, so a mesh that the user has set with `jax.set_mesh` must not reach its programs.
+
+    Args:
+      function: Any function that is not traced.
+
+    Returns:
+      The same function; the user's mesh is set again when it returns.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with jax.set_mesh(jax.sharding.Mesh(np.empty((), dtype=object), ())):
+            return function(*args, **kwargs)
+
+    return run
 
 
 @contextlib.contextmanager

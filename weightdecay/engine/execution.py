@@ -10,13 +10,13 @@ from weightdecay.core.warn import warn
 from weightdecay.engine import lanes, plans, progress_bar
 from weightdecay.engine.resume import resume
 from weightdecay.search.grid import Grid
-from weightdecay.storage.run_directory import Run
+from weightdecay.storage.run_directory import RunDirectory
 
 
 def execute(
     workload: Any,
     grid: Grid,
-    run: Run | None,
+    run: RunDirectory | None,
     *,
     unit: str,
     width_is_free: bool,
@@ -49,7 +49,7 @@ def execute(
         except jax.errors.JaxRuntimeError as error:
             if not plans.out_of_memory(error):
                 raise
-            holds_members = run is not None and run.holds_members()
+            holds_members = run is not None and run.has_members()
             smaller = attempt.reduced(width_is_free=width_is_free and not holds_members)
             layout = f"lanes of {attempt.plan.lane_width} on {attempt.plan.num_devices} device(s)"
             if not may_retry or smaller is None:
@@ -60,13 +60,13 @@ def execute(
                 ) from error
             warn(f"a device ran out of memory with {layout}; trying once more with {smaller.plan}")
             if run is not None and not holds_members:
-                run.stored = {}  # Lanes may have another width now.
+                run.description = {}  # Lanes may have another width now.
             attempt = smaller
     raise AssertionError("unreachable")
 
 
 def _execute_once(
-    workload: Any, grid: Grid, run: Run | None, *, unit: str, has_patience: bool, progress: bool
+    workload: Any, grid: Grid, run: RunDirectory | None, *, unit: str, has_patience: bool, progress: bool
 ) -> tuple[Any, bool]:
     done = 0
     if run is not None:

@@ -9,21 +9,27 @@ from typing import Any
 
 import jax
 
+from weightdecay.core.names import suggest_keywords
 from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar
 from weightdecay.core.warn import warn
 from weightdecay.data import Data
 from weightdecay.decay import Rule, masks, optimizers
 from weightdecay.decay.schedules import Parametric
-from weightdecay.engine import outcome, preparation
+from weightdecay.engine import devices, outcome, plans, preparation
 from weightdecay.engine.execution import execute
+from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.plans import Plan
 from weightdecay.engine.training_workload import TrainingWorkload
 from weightdecay.results.grid_result import GridResult
 from weightdecay.search.grid import Grid
 from weightdecay.storage import run_directory
-from weightdecay.storage.records import Records
+from weightdecay.storage.training_records import TrainingRecords
+from weightdecay.training import gradients
+from weightdecay.training.task import LAYER_METRICS
 
 
+@suggest_keywords
+@devices.outside_mesh
 def fit_grid(
     model: Any,
     data: Data,
@@ -104,7 +110,7 @@ def fit_grid(
       (4, 20)
     """
     run_directory.check_save_every(save_every)
-    before = {} if directory is None else run_directory.stored(directory)
+    before = {} if directory is None else run_directory.read_description(directory)
     settings: dict[str, Any] = {
         "optimizer": optimizer,
         "loss": loss,
@@ -126,16 +132,29 @@ def fit_grid(
         "optimizer": _name(optimizer),
         "loss": task.loss.name,
         "metrics": [metric.name for metric in task.metrics],
-        "mask": _name(mask) if callable(mask) else "a tree of its own",
+        "mask": _name(mask) if masks.is_function(mask) else "a tree of its own",
         "patience": None if patience is None else int(patience),
         "stopping_metric": stopping_metric,
         "dtype": task.dtype,
     }
     layers = dict.fromkeys(layer for group in prepared.groups for layer in group.layers())
-    records = Records(len(grid), len(prepared.steps), list(layers))
+    gradients.warn_of_decay_without_gradient(_without_gradient(prepared.groups))
+    records = TrainingRecords(
+        len(grid),
+        len(prepared.steps),
+        list(layers),
+        metrics=task.metric_names(),
+        layer_metrics=LAYER_METRICS,
+        weights_bytes=sum(
+            len(group.indices) * plans.bytes_of((group.state.params, group.state.model_state))
+            for group in prepared.groups
+        ),
+    )
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        run = None if directory is None else stack.enter_context(run_directory.opened(directory, save_every=save_every))
+        run = (
+            None if directory is None else stack.enter_context(run_directory.open_run(directory, save_every=save_every))
+        )
         workload, interrupted = execute(
             TrainingWorkload(prepared, records, names),
             grid,
@@ -188,7 +207,7 @@ def fit_grid(
             ),
         )
         if run is not None and not interrupted:
-            run.finish(lambda path: result.save(path, overwrite=True))
+            run.write_result(lambda path: result.save(path, overwrite=True))
     return result
 
 
@@ -298,6 +317,15 @@ def fit(
         dtype=dtype,
         progress=progress,
     )
+
+
+def _without_gradient(groups: Sequence[TrainingGroup]) -> list[str]:
+    """Names of the arrays that decay and have no gradient, from the first group of each model in which a rule decays."""
+    of_model: dict[Any, list[str]] = {}
+    for group in groups:
+        if group.model_options not in of_model and group.has_decay():
+            of_model[group.model_options] = group.without_gradient()
+    return [name for names in of_model.values() for name in names]
 
 
 def _name(function: Any) -> str:

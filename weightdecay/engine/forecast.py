@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from weightdecay.core.names import suggest_keywords
 from weightdecay.core.types import Integer, LossFn, Mask, MaskFn
 from weightdecay.data import Data
 from weightdecay.decay import masks, optimizers
@@ -16,6 +17,8 @@ from weightdecay.search.grid import Grid
 from weightdecay.training.task import LAYER_METRICS
 
 
+@suggest_keywords
+@devices.outside_mesh
 def plan(
     model: Any,
     data: Data,

@@ -19,8 +19,7 @@ import numpy as np
 from jax.core import eval_jaxpr
 from jax.extend.core import subjaxprs
 
-from weightdecay.core import jax_settings
-from weightdecay.engine import hoisting, lane_programs, plans, routing
+from weightdecay.engine import devices, hoisting, lane_programs, plans, routing
 from weightdecay.engine.groups import Group, Lane
 from weightdecay.engine.plans import Plan
 from weightdecay.search.grid import Grid
@@ -115,9 +114,7 @@ class FunctionWorkload:
         return {
             "kind": "map_grid",
             "lane_widths": {group.name: group.lane_width for group in self.groups},
-            "float64": jax_settings.setting("enable_x64"),
-            "matmul_precision": jax_settings.setting("default_matmul_precision"),
-            "device": f"{jax.default_backend()} {jax.local_devices()[0].device_kind}",
+            **devices.arithmetic(jax.local_devices()[0]),
             "closed_over": {group.name: fingerprints.of_arrays(group.traced.consts) for group in self.groups},
             "versions": result_folder.versions(),
         }

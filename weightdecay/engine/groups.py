@@ -22,7 +22,7 @@ from weightdecay.decay.transformation import UnsupportedRuleError, declaration
 from weightdecay.engine import routing
 from weightdecay.engine.routing import RoutedMember
 from weightdecay.search.grid import Grid
-from weightdecay.training import step
+from weightdecay.training import evaluation, gradients, step
 from weightdecay.training.task import Hyperparameters, State, Task
 
 
@@ -117,6 +117,16 @@ class TrainingGroup(Group):
         """Return the names of the arrays of weights that decay."""
         return self.task.layers(self.state.params)
 
+    def has_decay(self) -> bool:
+        """Return whether any member has a coefficient other than 0."""
+        return any(np.any(coefficient) for coefficient in jax.tree.leaves(self.hyperparameters.decay))
+
+    def without_gradient(self) -> list[str]:
+        """Return the names of the arrays that decay and in which the loss has no gradient."""
+        rows = self.task.batch_size or len(self.splits["train"].inputs)
+        batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), self.splits["train"])
+        return gradients.without_gradient(self.task, self.one(), self.state, batch)
+
     def streams(self, members: Any) -> np.ndarray:
         """Return what the batches of some members follow from, shape ``(members, 2)``: seed, and fold or -1."""
         seeds, folds = self.hyperparameters.seed[members], self.hyperparameters.fold
@@ -132,6 +142,21 @@ class TrainingGroup(Group):
         rows = self.task.batch_size or len(self.splits["train"].inputs)
         batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), self.splits["train"])
         return hashlib.sha256(jax.jit(one_step).lower(self.one(), batch).as_text().encode()).hexdigest()
+
+    def evaluation(self) -> str:
+        """Return the digest of the program that evaluates one member."""
+
+        def evaluate(hyperparameters: Hyperparameters, state: State, train: Batch, validation: Batch) -> Any:
+            weights = state.params, state.model_state
+            on_train = evaluation.score(self.task, hyperparameters, *weights, train, validation=False)
+            return evaluation.evaluate(self.task, hyperparameters, state, state.params, on_train, validation)
+
+        train, validation = (
+            jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)), split)
+            for split in (self.splits["train"], self.splits["validation"])
+        )
+        lowered = jax.jit(evaluate).lower(self.one(), self.state, train, validation)
+        return hashlib.sha256(lowered.as_text().encode()).hexdigest()
 
 
 def divide(

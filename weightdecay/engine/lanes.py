@@ -14,12 +14,12 @@ from typing import Any
 from weightdecay.engine import devices, workers
 from weightdecay.engine.groups import Lane
 from weightdecay.engine.workload import OnDevice, Workload
-from weightdecay.storage.run_directory import Run
+from weightdecay.storage.run_directory import RunDirectory
 
 Advanced = Callable[[int], Any]
 
 
-def run(workload: Workload, advanced: Advanced, saved: Run | None = None) -> None:
+def run(workload: Workload, advanced: Advanced, saved: RunDirectory | None = None) -> None:
     """Compute every member that is not finished, lane by lane.
 
     Args:
@@ -71,7 +71,12 @@ class DeviceWorker:
     """A device that computes one lane after the other."""
 
     def __init__(
-        self, workload: Workload, on_device: OnDevice, advanced: Advanced, stop: threading.Event, saved: Run | None
+        self,
+        workload: Workload,
+        on_device: OnDevice,
+        advanced: Advanced,
+        stop: threading.Event,
+        saved: RunDirectory | None,
     ) -> None:
         """Take what `run` has, and the device with what all lanes share."""
         self._workload, self._on_device = workload, on_device

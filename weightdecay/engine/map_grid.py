@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
+from weightdecay.core.names import suggest_keywords
 from weightdecay.core.warn import warn
 from weightdecay.engine import devices, plans
 from weightdecay.engine.execution import execute
@@ -15,6 +16,8 @@ from weightdecay.search.grid import Grid
 from weightdecay.storage import run_directory
 
 
+@suggest_keywords
+@devices.outside_mesh
 def map_grid(
     train_fn: TrainFn,
     grid: Grid,
@@ -97,8 +100,10 @@ def map_grid(
     if plan is not None:
         plans.check(plan, batch_size=None)
     with contextlib.ExitStack() as stack:
-        run = None if directory is None else stack.enter_context(run_directory.opened(directory, save_every=save_every))
-        before = {} if run is None else run.stored.get("depends_on", {})
+        run = (
+            None if directory is None else stack.enter_context(run_directory.open_run(directory, save_every=save_every))
+        )
+        before = {} if run is None else run.description.get("depends_on", {})
         workload = prepare_function(train_fn, grid, frozenset(static), plan, before)
         workload, interrupted = execute(
             workload, grid, run, unit="members", width_is_free=plan is None, progress=progress

@@ -10,10 +10,11 @@ import numpy as np
 
 from weightdecay.data import Scaling
 from weightdecay.decay import masks, theory
+from weightdecay.engine import devices
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.preparation import TrainingRun
 from weightdecay.search.grid import Grid
-from weightdecay.storage.records import Records
+from weightdecay.storage.training_records import TrainingRecords
 from weightdecay.training import evaluation
 
 
@@ -62,7 +63,7 @@ def predict_function(run: TrainingRun) -> Callable[[int, Any, Any, Any], np.ndar
     return predict
 
 
-def record_theory(run: TrainingRun, grid: Grid, records: Records) -> None:
+def record_theory(run: TrainingRun, grid: Grid, records: TrainingRecords) -> None:
     """Record what `weightdecay.decay.theory` predicts for every member, next to what was measured.
 
     Args:
@@ -130,6 +131,7 @@ def _function_of_member(run: TrainingRun, function: Callable[..., Any]) -> Calla
         for position, index in enumerate(group.indices)
     }
 
+    @devices.outside_mesh
     def of_member(member: int, *others: Any) -> Any:
         group_number, position = positions[member]
         numbers = jax.tree.map(lambda leaf: leaf[position], run.groups[group_number].hyperparameters)

@@ -8,12 +8,12 @@ import numpy as np
 from weightdecay.engine.workload import Workload
 from weightdecay.search.grid import Grid
 from weightdecay.storage import fingerprints
-from weightdecay.storage.run_directory import Run
+from weightdecay.storage.run_directory import RunDirectory
 
 _READ_AT_ONCE = 256  # saved members
 
 
-def resume(workload: Any, grid: Grid, run: Run, *, has_patience: bool = False) -> Workload:
+def resume(workload: Any, grid: Grid, run: RunDirectory, *, has_patience: bool = False) -> Workload:
     """Check that a run directory belongs to a workload, and restore the members that it holds.
 
     Args:
@@ -34,11 +34,11 @@ def resume(workload: Any, grid: Grid, run: Run, *, has_patience: bool = False) -
     for group in workload.groups:
         keys = tuple(fingerprints.of_member(grid[int(index)], programs[group.name]) for index in group.indices)
         groups.append(dataclasses.replace(group, keys=keys))
-    run.settle(depends_on, workload.num_steps, patient=has_patience)
+    run.record_dependencies(depends_on, workload.num_steps, patient=has_patience)
     resumed = []
     for group in groups:
-        started = np.array([run.found(key, workload.num_steps) for key in group.keys], np.int32)
-        order = run.in_order(group.keys)
+        started = np.array([run.saved_steps(key, workload.num_steps) for key in group.keys], np.int32)
+        order = run.in_disk_order(group.keys)
         for step in np.unique(started[order]):
             members = [member for member in order if started[member] == step]
             for first in range(0, len(members), _READ_AT_ONCE):

@@ -13,14 +13,14 @@ import numpy as np
 
 from weightdecay.core import jax_settings
 from weightdecay.core.types import Device
-from weightdecay.engine import lane_programs, plans
+from weightdecay.engine import devices, lane_programs, plans
 from weightdecay.engine.groups import Lane, TrainingGroup
 from weightdecay.engine.lane_programs import Programs
 from weightdecay.engine.plans import Plan
 from weightdecay.engine.preparation import TrainingRun
 from weightdecay.storage import fingerprints, result_folder
 from weightdecay.storage.checkpoints import Snapshot
-from weightdecay.storage.records import Records
+from weightdecay.storage.training_records import TrainingRecords
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class TrainingWorkload:
     """
 
     run: TrainingRun
-    records: Records
+    records: TrainingRecords
     names: Mapping[str, Any] = field(default_factory=dict)
     programs_key: ClassVar[str] = "programs"
 
@@ -101,10 +101,9 @@ class TrainingWorkload:
             "eval_every": run.steps[0],
             "lane_width": run.plan.lane_width,
             "lowering": run.plan.convolutions,  # the key's name is part of the format
-            "float64": jax_settings.setting("enable_x64"),
-            "matmul_precision": jax_settings.setting("default_matmul_precision"),
-            "device": f"{jax.default_backend()} {run.devices[0].device_kind}",
+            **devices.arithmetic(run.devices[0]),
             "data": fingerprints.of_data(run.splits),
+            "evaluations": {group.name: group.evaluation() for group in run.groups},
             "versions": result_folder.versions(),
         }
 
@@ -118,7 +117,9 @@ class TrainingWorkload:
 class TrainingDevice:
     """A device with the examples that all lanes share."""
 
-    def __init__(self, run: TrainingRun, records: Records, device: Device, prefetch: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, run: TrainingRun, records: TrainingRecords, device: Device, prefetch: ThreadPoolExecutor
+    ) -> None:
         """Put the examples on the device; ``prefetch`` prepares the next batches while it computes."""
         self.run, self.records, self.device, self.prefetch = run, records, device, prefetch
         self.examples = jax.device_put(run.source.shared(), device)
@@ -249,7 +250,7 @@ def measure(run: TrainingRun, seconds: float = 0.5) -> tuple[float, float]:
       Seconds a training step, and seconds an evaluation.
     """
     group = run.groups[0]
-    workload = TrainingWorkload(run, Records(0, len(run.steps)))
+    workload = TrainingWorkload(run, TrainingRecords(0, len(run.steps)))
     programs = [future.result() for future in workload.compile(group)]
     lane = next(group.lanes(run.steps[-1], run.plan.lane_width))
     x64 = jax_settings.setting("enable_x64")

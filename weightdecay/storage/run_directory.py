@@ -455,10 +455,3 @@ def _owner(path: Path) -> str:
         return f"process {owner['process']} on {owner['host']} (since {owner['since']})"
     except (OSError, ValueError, LookupError):
         return "another process"
-
-
-# Earlier names, until every caller has the new ones.
-Run, opened, stored = RunDirectory, open_run, read_description
-Run.settle, Run.found, Run.in_order = Run.record_dependencies, Run.saved_steps, Run.in_disk_order  # pyright: ignore
-Run.holds_members, Run.finish = Run.has_members, Run.write_result  # pyright: ignore
-Run.stored = property(lambda run: run.description, lambda run, value: setattr(run, "description", value))  # pyright: ignore

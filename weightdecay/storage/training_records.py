@@ -1,8 +1,8 @@
 """Metrics and weights of the members of a grid, in temporary files, so that memory does not grow with the grid.
 
-`Records` takes them while the members train. The files have no names: they vanish with the result, or with the process.
-Their space on the disk is allocated before training, so that a full disk is reported then, and not by a crash in the
-middle (a write to a memory-mapped file on a full disk ends the process).
+`TrainingRecords` takes them while the members train. The files have no names: they vanish with the result, or with the
+process. Their space on the disk is allocated before training, so that a full disk is reported then, and not by a crash
+in the middle (a write to a memory-mapped file on a full disk ends the process).
 """
 
 import math
@@ -23,7 +23,7 @@ _MARKS = ("diverged_at", "stopped_at", "best_step")
 _CHUNK = 2**24  # bytes written at once, where the system cannot allocate
 
 
-class Weights(Sequence[Any]):
+class RecordedWeights(Sequence[Any]):
     """Trees of arrays by index, in one temporary file; a tree is read when it is accessed.
 
     Reads are positional (`os.pread`), so that threads and forked processes may read at the same time. A pickled copy
@@ -111,7 +111,7 @@ class Weights(Sequence[Any]):
         return _unpickled, (content,)
 
 
-class Records:
+class TrainingRecords:
     """Metrics and weights of the members of a grid.
 
     Attributes:
@@ -150,7 +150,7 @@ class Records:
         self.layers = list(layers)
         self._lock = threading.Lock()
         self.marks = {name: np.full(num_members, -1, np.int32) for name in _MARKS}
-        self.weights = Weights(num_members, weights_bytes)
+        self.weights = RecordedWeights(num_members, weights_bytes)
         self.metrics: dict[str, np.ndarray] = {name: _on_disk(self._shape) for name in metrics}
         self.metrics |= {name: _on_disk((*self._shape, len(self.layers))) for name in layer_metrics}
 
@@ -225,7 +225,7 @@ class Records:
 
 
 class _UnpickledWeights(Sequence[Any]):
-    """Trees of a pickled `Weights`, in memory."""
+    """Trees of a pickled `RecordedWeights`, in memory."""
 
     def __init__(self, trees: Sequence[Any]) -> None:
         self._trees = trees
