@@ -320,7 +320,7 @@ def fit(
 
 
 def _without_gradient(groups: Sequence[TrainingGroup]) -> list[str]:
-    """Names of the arrays that decay and have no gradient, from the first group of each model in which a rule decays."""
+    """Names of the arrays that decay and have no gradient; of each model, the first group in which a rule decays."""
     of_model: dict[Any, list[str]] = {}
     for group in groups:
         if group.model_options not in of_model and group.has_decay():

@@ -58,7 +58,7 @@ def compiled(run: TrainingRun, group: TrainingGroup, source: OnDevice | FromHost
     """
     arguments = _arguments(run, group, source)
     leaves, structure = jax.tree.flatten(arguments)
-    settings = jax_settings.setting("enable_x64"), jax_settings.setting("default_matmul_precision")
+    settings = tuple(jax_settings.numeric().values())
     key = group.task, structure, tuple(leaves), run.devices
     try:
         programs = _compiled(*key, settings)
