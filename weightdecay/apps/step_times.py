@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Float
 
+from weightdecay.core import random_streams
 from weightdecay.core.types import Batch, Integer, Params, Scalar
 from weightdecay.data import Data
 from weightdecay.decay import Rule, masks, optimizers
@@ -118,7 +119,7 @@ def _programs(
     task: Task, hyperparameters: Hyperparameters, batch: Batch
 ) -> tuple[dict[str, Callable[[], Any]], Params, Params]:
     """Each part as a function that calls its compiled program; and the weights before and after the step."""
-    network, key = task.network(), jax.random.key(0)
+    network, key = task.network(), random_streams.constant_key()
 
     @jax.jit
     def initialize(hyperparameters: Hyperparameters, batch: Batch) -> State:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from typing_extensions import override
 
-from weightdecay.core import checks, tree
+from weightdecay.core import checks, random_streams, tree
 from weightdecay.core.types import Coefficient, Params, PyTree, Scalar
 from weightdecay.decay import penalties
 from weightdecay.decay.base import (
@@ -219,7 +219,7 @@ class Spectral(Rule):
         if weight.ndim < 2:
             return None
         # The same random vector for every member: almost surely it is not orthogonal to v1.
-        start = jax.random.normal(jax.random.key(0), weight.shape[-1:], jnp.promote_types(jnp.float32, weight.dtype))
+        start = jax.random.normal(random_streams.constant_key(), weight.shape[-1:], jnp.promote_types(jnp.float32, weight.dtype))
         return start / tree.norm(start)
 
     @override

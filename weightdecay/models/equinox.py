@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from weightdecay.core import tree
+from weightdecay.core import random_streams, tree
 from weightdecay.core.types import Key, ModelState, Params
 from weightdecay.models import adapters, dropout
 from weightdecay.models.adapters import Functions
@@ -133,7 +133,7 @@ def _kept_skeleton(factory: Callable[..., Any]) -> _Skeleton:
     """Skeleton of what a factory makes: one for all its modules, so that their tree structures are equal."""
     import equinox as eqx
 
-    module, state = eqx.filter_eval_shape(lambda key: _make(factory, key), jax.random.key(0))
+    module, state = eqx.filter_eval_shape(lambda key: _make(factory, key), random_streams.constant_key())
     return _Skeleton(*jax.tree.flatten(module), state)
 
 

@@ -113,7 +113,7 @@ def forward(task: Task, hyperparameters: Hyperparameters, params: Params, model_
       The outputs, ``(examples, ...)``.
     """
     outputs, _ = task.network().apply(
-        params, model_state, inputs, key=jax.random.key(0), train=False, hyperparameters=hyperparameters.network
+        params, model_state, inputs, key=random_streams.constant_key(), train=False, hyperparameters=hyperparameters.network
     )
     return outputs
 
@@ -151,7 +151,7 @@ def sizes(task: Task, hyperparameters: Mapping[str, Any], batch: Batch) -> tuple
       The two numbers of bytes.
     """
     network = task.network()
-    key = jax.random.key(0)
+    key = random_streams.constant_key()
     params, model_state = jax.eval_shape(network.init, key, batch.inputs)
 
     def forward(params: Params, model_state: ModelState, inputs: Any, hyperparameters: Mapping[str, Any]) -> Any:
