@@ -612,6 +612,18 @@ def test_every_plot_takes_every_result(small):
         check_looks(ax)
 
 
+def test_title_that_the_user_sets_is_above_the_legend(result, rates):
+    for ax in (result.plot_path(), result.plot_weights(), rates.plot_heatmap(), rates.plot_path()):
+        ax.set_title("A title")
+        check_looks(ax)
+        title = ax.title.get_window_extent()
+        assert title.y0 > ax.get_legend().get_window_extent().y1
+        assert ax.figure.bbox.padded(1).containsy(title.y1)
+        ax.get_legend().remove()
+        ax.figure.canvas.draw()
+        assert ax.title.get_window_extent().y0 - ax.bbox.y1 < title.height
+
+
 def test_plots_make_new_axes(rates):
     axes = [method() for method in methods(rates)]
     assert len({ax.figure.number for ax in axes}) == len(axes) == 9
