@@ -90,3 +90,24 @@ def as_closed(value: Any) -> ClosedJaxpr | None:
     inputs = [*value.constvars, *value.invars]
     debug_info = value.debug_info.with_unknown_names() if value.constvars else value.debug_info
     return ClosedJaxpr(Jaxpr((), inputs, value.outvars, value.eqns, value.effects, debug_info), ())
+
+
+def depend_on_inputs(jaxpr: Jaxpr) -> list[bool]:
+    """Whether each output of a traced function depends on any of its inputs.
+
+    Args:
+      jaxpr: The traced function.
+
+    Returns:
+      One bool per output. False = the output is a constant, such as the gradient of what is under
+      `jax.lax.stop_gradient`. An output of an inner function counts as dependent if any input of that function does.
+
+    Examples:
+      >>> depend_on_inputs(jax.make_jaxpr(lambda x: (2.0 * x, jax.numpy.zeros(3)))(1.0).jaxpr)
+      [True, False]
+    """
+    dependent = set(jaxpr.invars)
+    for equation in jaxpr.eqns:
+        if any(not isinstance(variable, Literal) and variable in dependent for variable in equation.invars):
+            dependent.update(equation.outvars)
+    return [not isinstance(output, Literal) and output in dependent for output in jaxpr.outvars]

@@ -39,7 +39,8 @@ def dataclass(cls: Any) -> Any:
     keys = tuple(map(jax.tree_util.GetAttrKey, traced))
 
     def flatten(instance: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        return tuple(getattr(instance, name) for name in traced), tuple(getattr(instance, name) for name in static)
+        children = tuple(getattr(instance, name) for name in traced)
+        return children, tuple(hashable(getattr(instance, name)) for name in static)
 
     def flatten_with_keys(instance: Any) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
         values, rest = flatten(instance)
@@ -50,6 +51,18 @@ def dataclass(cls: Any) -> Any:
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
+
+
+class _HashableDict(dict[Any, Any]):
+    """A dictionary that can be part of the structure of a tree."""
+
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return hash(frozenset(self.items()))
+
+
+def hashable(value: Any) -> Any:
+    """Return a static value that JAX can hash: a dictionary as an equal one with a hash, anything else as it is."""
+    return _HashableDict(value) if isinstance(value, dict) else value
 
 
 def name(path: tuple[Any, ...]) -> str:

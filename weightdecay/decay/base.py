@@ -30,6 +30,9 @@ PER_STEP = "1 / step"
 PER_STEP_AND_RATE = "1 / (step · learning rate)"
 NO_UNIT = "no unit"
 
+WEIGHTS, MATRICES, ARRAYS = "weights", "matrices", "arrays"
+"""Values of `Rule.acts_on`."""
+
 
 def with_unit(unit: str, *, positive: bool = False, default: Any = MISSING) -> Any:
     """Declare a coefficient of a rule together with its unit.
@@ -111,6 +114,11 @@ class Rule:
     search_range: ClassVar[tuple[float, float] | None] = None
     """Coefficients that the command line tries: from where the rule does nothing to where it removes everything, under
     Adam at a learning rate of 0.001. None = the command line does not offer the rule."""
+    acts_on: ClassVar[str] = WEIGHTS
+    """What the hooks are written for. `WEIGHTS`: every weight on its own, an array of any layout. `MATRICES`: the hooks
+    get a matrix of shape ``(inputs, outputs)``, or ``(..., inputs, outputs)`` for a convolution, whatever the layout of
+    the array (`weightdecay.decay.layout`). `ARRAYS`: the array of one layer, in any layout. Of an array that stacks
+    layers, `MATRICES` and `ARRAYS` get one layer at a time."""
 
     def __new__(cls: type[_AnyRule], *args: Any, **kwargs: Any) -> _AnyRule:
         """Refuse a subclass that is not a dataclass yet, whose constructor would take no coefficient."""

@@ -13,16 +13,19 @@ from typing_extensions import override
 
 from weightdecay.core import checks, random_streams, tree
 from weightdecay.core.types import Coefficient, Params, PyTree, Scalar
+from weightdecay.decay import layout as layouts
 from weightdecay.decay import penalties
 from weightdecay.decay.base import (
     LOSS_PER_SQUARED_WEIGHT,
     LOSS_PER_WEIGHT,
+    MATRICES,
     PER_STEP_AND_RATE,
     Rule,
     Step,
     with_unit,
 )
 from weightdecay.decay.elementwise import ElementwiseRule, Terms
+from weightdecay.decay.layout import Layout
 
 
 @tree.dataclass
@@ -163,6 +166,8 @@ class Orthogonal(Rule):
 
     Args:
       coefficient: c >= 0, loss.
+      layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known; see
+        `weightdecay.decay.masks.describe`. A static dictionary.
 
     References:
       Bansal, Chen & Wang, Can We Gain More from Orthogonality Regularizations in Training Deep CNNs?, 2018,
@@ -171,8 +176,10 @@ class Orthogonal(Rule):
 
     equals = "the gradient of c |WᵀW - I|²"
     search_range = (1e-5, 1e0)
+    acts_on = MATRICES
 
     coefficient: Coefficient = with_unit("loss")
+    layout: Layout | None = field(default=None, metadata={"static": True})
 
     @override
     def couple(self, weight: Array, state: PyTree) -> tuple[Array | None, PyTree]:
@@ -186,6 +193,10 @@ class Orthogonal(Rule):
     def penalty(self, weight: Array, state: PyTree) -> Scalar:
         return self.coefficient * penalties.orthogonal(weight)
 
+    @override
+    def check(self) -> None:
+        layouts.check(self.layout)
+
 
 @tree.dataclass
 class Spectral(Rule):
@@ -198,6 +209,8 @@ class Spectral(Rule):
     Args:
       coefficient: c >= 0, loss / weight².
       num_iterations: Power iterations per step, a Python int >= 1.
+      layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known; see
+        `weightdecay.decay.masks.describe`. A static dictionary.
 
     Numerics:
       The first steps have an error until the iteration has converged to u1; after n iterations it is about
@@ -211,8 +224,11 @@ class Spectral(Rule):
     equals = "the gradient of c σ1²/2"  # noqa: RUF001 (a sigma is meant)
     search_range = (1e-5, 1e0)
 
+    acts_on = MATRICES
+
     coefficient: Coefficient = with_unit(LOSS_PER_SQUARED_WEIGHT)
     num_iterations: int = field(default=1, metadata={"static": True})
+    layout: Layout | None = field(default=None, metadata={"static": True})
 
     @override
     def initial(self, weight: Array) -> PyTree:
@@ -248,6 +264,7 @@ class Spectral(Rule):
     @override
     def check(self) -> None:
         checks.integer(self.num_iterations, "num_iterations", at_least=1)
+        layouts.check(self.layout)
 
 
 @tree.dataclass

@@ -1,12 +1,15 @@
 """Which weights decay: ``masks.<name>(params) -> mask``, True = decays, and the table that shows it.
 
-A mask is decided by the structure of the weights, so that a renamed layer does not slip out of it; `matching` goes by
-names, and raises when a pattern of it matches nothing.
+A mask depends on what an array is (`weightdecay.decay.layout`) and on the structure of the weights, not on the names
+that a user gives to layers. `matching` goes by names, and raises an error when a pattern matches nothing.
+
+A new mask is one function with the decorator `_named`; the table of masks, what can be stored, and error messages
+derive from it.
 """
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,23 +20,47 @@ from typing_extensions import override
 
 from weightdecay.core import html, tree
 from weightdecay.core.types import Mask, MaskFn, Params
-from weightdecay.decay import layer_order
+from weightdecay.decay import layer_order, layout
 from weightdecay.decay.base import Rule
+from weightdecay.decay.layout import Layout
 from weightdecay.decay.placement import Combined, Masked, PerLayer
 
+NAMED: dict[str, MaskFn] = {}
+"""Every mask of this file by its name: these can be an axis of a grid and can be saved."""
+_MEANINGS: dict[MaskFn, str] = {}
 
+
+def _named(meaning: str) -> Callable[[MaskFn], MaskFn]:
+    """Register a mask with what it selects, for error messages."""
+
+    def register(mask: MaskFn) -> MaskFn:
+        NAMED[mask.__name__] = mask
+        _MEANINGS[mask] = meaning
+        return mask
+
+    return register
+
+
+@_named("only kernels: no biases, scales, embeddings, position tables or tokens")
 def kernels(params: Params) -> Mask:
-    """Kernels alone: no biases, no scales of normalization layers, no embeddings.
+    """Only kernels: no biases, no scales of normalization layers, no embeddings.
 
-    A kernel has at least two dimensions. An array whose name is ``bias``, ``scale`` or ``embedding``, or ends in
-    ``_bias``, ``_scale`` or ``_embedding``, is none, whatever its shape (attention has two-dimensional biases). A bare
-    array in place of a tree has no biases beside it and is a kernel at any shape.
+    A kernel has at least two dimensions, in addition to axes that stack layers. These arrays are not kernels:
+
+    - the biases, scales and tables of the layers of flax and equinox;
+    - in any tree, arrays named ``bias``, ``scale`` or ``embedding``, or whose name ends in ``_bias``, ``_scale`` or
+      ``_embedding``, whatever their shape (attention has two-dimensional biases);
+    - class tokens and position tables (``cls``, ``mask_token``, ``pos_embed`` ...), layer scales (``gamma``), slopes of
+      activation functions, and the parameters of state-space models (``A_log``, ``dt_bias``, and ``D`` next to them);
+    - arrays that are not weights: integers, batch statistics and other variables.
+
+    A bare array in place of a tree is a kernel of any shape. `describe` shows what the mask selects.
 
     Args:
       params: Weights, any pytree of arrays.
 
     Returns:
-      A bool a leaf, in the structure of ``params``.
+      A bool per leaf, in the structure of ``params``.
 
     Examples:
       >>> kernels({"Dense_0": {"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}})
@@ -42,33 +69,35 @@ def kernels(params: Params) -> Mask:
     return _structure(params).unflatten(_kernels(params))
 
 
+@_named("every array")
 def everything(params: Params) -> Mask:
-    """Every weight, biases and scales included.
+    """Every weight, including biases and scales.
 
     Args:
       params: Weights, any pytree of arrays.
 
     Returns:
-      True a leaf, in the structure of ``params``.
+      True per leaf, in the structure of ``params``.
     """
     structure = _structure(params)
     return structure.unflatten([True] * structure.num_leaves)
 
 
+@_named("the kernels of the first layer, or the embeddings")
 def first(params: Params) -> Mask:
-    """Kernels of the first layer, or the tables of a network with embeddings.
+    """Kernels of the first layer, or the embeddings if the network has any.
 
-    A layer is the arrays of one container. What comes first is told by numbers in names and places in lists, and where
-    these do not tell, by the shapes: each kernel, ``(..., inputs, outputs)``, takes what one before it gives.
+    A layer is the arrays of one container. The order of layers is read from numbers in names and positions in lists. If
+    these do not decide it, the shapes do: the inputs of each kernel are the outputs of an earlier one.
 
     Args:
       params: Weights, any pytree of arrays.
 
     Returns:
-      A bool a leaf, in the structure of ``params``.
+      A bool per leaf, in the structure of ``params``.
 
     Raises:
-      ValueError: The structure leaves several answers.
+      ValueError: The structure allows several answers.
 
     Examples:
       >>> first([np.zeros((3, 4)), np.zeros((4, 4)), np.zeros((4, 2))])
@@ -78,17 +107,18 @@ def first(params: Params) -> Mask:
     return _structure(params).unflatten(tables if any(tables) else _end(params, "first"))
 
 
+@_named("the kernels of the last layer")
 def last(params: Params) -> Mask:
-    """Kernels of the last layer; which one that is, is told as for `first`.
+    """Kernels of the last layer, which is found in the same way as for `first`.
 
     Args:
       params: Weights, any pytree of arrays.
 
     Returns:
-      A bool a leaf, in the structure of ``params``.
+      A bool per leaf, in the structure of ``params``.
 
     Raises:
-      ValueError: The structure leaves several answers.
+      ValueError: The structure allows several answers.
 
     Examples:
       >>> last([np.zeros((3, 4)), np.zeros((4, 4)), np.zeros((4, 2))])
@@ -97,6 +127,7 @@ def last(params: Params) -> Mask:
     return _structure(params).unflatten(_end(params, "last"))
 
 
+@_named("the kernels of neither the first nor the last layer")
 def hidden(params: Params) -> Mask:
     """Kernels of neither the first nor the last layer.
 
@@ -104,10 +135,10 @@ def hidden(params: Params) -> Mask:
       params: Weights, any pytree of arrays.
 
     Returns:
-      A bool a leaf, in the structure of ``params``.
+      A bool per leaf, in the structure of ``params``.
 
     Raises:
-      ValueError: The structure leaves several answers to what comes first or last.
+      ValueError: The structure allows several answers to which layer is first or last.
 
     Examples:
       >>> hidden([np.zeros((3, 4)), np.zeros((4, 4)), np.zeros((4, 2))])
@@ -120,12 +151,12 @@ def hidden(params: Params) -> Mask:
 
 @dataclass(frozen=True)
 class Matching:
-    """What `matching` gives: a function from weights to a mask, equal to another with the same patterns."""
+    """What `matching` returns: a function from weights to a mask, equal to another one with the same patterns."""
 
     patterns: tuple[str, ...]
 
     def __call__(self, params: Params) -> Mask:
-        """Return a bool a leaf, in the structure of ``params``."""
+        """Return a bool per leaf, in the structure of ``params``."""
         names = [leaf_name for leaf_name, _ in tree.named_leaves(params)]
         return _structure(params).unflatten(tree.matches(self.patterns, names, argument=str(self)))
 
@@ -135,18 +166,18 @@ class Matching:
 
 
 def matching(*patterns: str) -> Matching:
-    """Weights by name: every array, biases included, that one of the patterns matches.
+    """Weights by name: every array, including biases, that one of the patterns matches.
 
     Args:
       *patterns: Regular expressions for a run of whole parts of a name such as ``"Dense_1/kernel"``: ``"Dense_1"``
         matches it, and does not match ``"Dense_10/kernel"``.
 
     Returns:
-      ``mask_fn(params) -> mask``, hashable. It raises a ValueError for a pattern that matches no weight, which lists
-      the names that there are.
+      ``mask_fn(params) -> mask``, hashable. It raises a ValueError for a pattern that matches no weight; the message
+      lists the names.
 
     Raises:
-      TypeError: No pattern, or one that is no string.
+      TypeError: No pattern, or one that is not a string.
 
     Examples:
       >>> mask = matching("Dense_0/.*", "bias")
@@ -160,50 +191,57 @@ def matching(*patterns: str) -> Matching:
     return Matching(patterns)
 
 
-_SELECTED: dict[Any, str] = {
-    kernels: "kernels alone, arrays of two dimensions or more that are no bias, scale or embedding",
-    first: "the kernels of the first layer, or the embeddings",
-    last: "the kernels of the last layer",
-    hidden: "the kernels of neither the first nor the last layer",
-}
+def is_function(mask: Mask | MaskFn) -> bool:
+    """Whether a mask is a function of the weights; a tree of bools is not one, even if it can be called.
+
+    Args:
+      mask: A mask. ``jax.tree.map`` over an equinox module makes a module of bools, which has a ``__call__``.
+
+    Returns:
+      Whether it must be called with the weights.
+    """
+    if not callable(mask):
+        return False
+    leaves = jax.tree.leaves(mask)
+    return not leaves or any(not isinstance(leaf, bool | np.bool_) for leaf in leaves)
 
 
 def resolve(mask: Mask | MaskFn, params: Params) -> list[bool]:
-    """Whether each leaf decays, from a mask or the function that makes one.
+    """Whether each leaf decays, from a mask or from the function that makes one.
 
     Args:
-      mask: A bool, a pytree prefix of ``params`` with a bool a leaf, or a function from weights to one of these.
+      mask: A bool, a pytree prefix of ``params`` with a bool per leaf, or a function from weights to one of these.
       params: Weights.
 
     Returns:
-      One bool a leaf of ``params``, in the order of `jax.tree.leaves`.
+      One bool per leaf of ``params``, in the order of `jax.tree.leaves`.
 
     Raises:
-      TypeError: A leaf of the mask is no bool.
+      TypeError: A leaf of the mask is not a bool.
       ValueError: The mask does not fit the weights, or selects none of them.
     """
-    decays = tree.spread(mask(params) if callable(mask) else mask, params, argument="mask")
+    decays = tree.spread(mask(params) if is_function(mask) else mask, params, argument="mask")
     wrong = next((leaf for leaf in decays if not isinstance(leaf, bool | np.bool_)), None)
     if wrong is not None:
         raise TypeError(
             f"mask has a leaf {wrong!r} of type {type(wrong).__name__}; a mask holds True (decays) or False."
         )
     if decays and not any(decays):
-        chosen = getattr(mask, "__name__", "given")
-        meant = next((f" (it selects {text})" for function, text in _SELECTED.items() if mask is function), "")
+        name = getattr(mask, "__name__", "given")
+        meaning = next((f" (it selects {text})" for function, text in _MEANINGS.items() if mask is function), "")
         leaves = ", ".join(f"{leaf_name} {np.shape(leaf)}" for leaf_name, leaf in tree.named_leaves(params))
         raise ValueError(
-            f"mask {chosen!r} selects no weight{meant}, so nothing would decay. The weights are: {leaves}. "
+            f"mask {name!r} selects no weight{meaning}, so nothing would decay. The weights are: {leaves}. "
             "Pass mask=wd.masks.everything, or a tree of True and False in the structure of the weights."
         )
     return [bool(leaf) for leaf in decays]
 
 
 class Description(str):
-    """The table that `describe` gives: a string, which a notebook shows as a table.
+    """The table that `describe` returns: a string, which a notebook shows as a table.
 
     Attributes:
-      rows: The cells of each line, the titles first.
+      rows: The cells of each line, beginning with the titles.
       total: The last line.
     """
 
@@ -212,26 +250,36 @@ class Description(str):
 
     def _repr_html_(self) -> str:
         titles, *rows = self.rows
-        columns = {title: [row[place] for row in rows] for place, title in enumerate(titles)}
-        words = [title for title in titles if title != "weights"]
-        return f"{html.table(columns, words=words)}\n{html.paragraph(self.total)}"
+        columns = {title: [row[index] for row in rows] for index, title in enumerate(titles)}
+        text_columns = [title for title in titles if title != "weights"]
+        return f"{html.table(columns, text_columns=text_columns)}\n{html.paragraph(self.total)}"
 
 
-def describe(params: Params, mask: Mask | MaskFn = kernels, decay: Rule | Sequence[Rule] | None = None) -> Description:
-    """Table of every weight array: name, shape, whether it decays, and what share of all weights decays.
+def describe(
+    params: Params,
+    mask: Mask | MaskFn = kernels,
+    decay: Rule | Sequence[Rule] | None = None,
+    layout: Layout | None = None,
+) -> Description:
+    """Table of every weight array: name, shape, whether it decays, and the fraction of all weights that decays.
+
+    A column ``layout`` says which axes are inputs, outputs, or stacked layers. It is shown where an array has another
+    layout than inputs before outputs, where the layout of an array with more than two axes is assumed, not known (then
+    with a question mark), and where ``layout`` is passed.
 
     Args:
-      params: Weights, any pytree of arrays, or a flax nnx module.
+      params: Weights, any pytree of arrays, or a module of flax nnx or equinox.
       mask: True = decays; a pytree prefix of ``params``, or a function that makes one.
-      decay: A rule, or several in a tuple; adds each array's coefficients to the table. A rule with a mask of its own
-        acts there.
+      decay: A rule, or several in a tuple; adds the coefficients of each array to the table. A rule with a mask of its
+        own acts where this mask says.
+      layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known.
 
     Returns:
-      The table, a line an array and a last line with the totals; a string, which a notebook shows as a table.
+      The table, one line per array and a last line with the totals; a string, which a notebook shows as a table.
 
     Raises:
-      TypeError: ``decay`` is no rule; a coefficient is no number; ``params`` holds no arrays.
-      ValueError: A mask does not fit the weights, or selects none of them; a coefficient does not fit them.
+      TypeError: ``decay`` is not a rule; a coefficient is not a number; ``params`` holds no arrays.
+      ValueError: A mask does not fit the weights, or selects none of them; a coefficient or a layout does not fit them.
 
     Examples:
       >>> print(describe({"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}))
@@ -245,6 +293,11 @@ def describe(params: Params, mask: Mask | MaskFn = kernels, decay: Rule | Sequen
       bias    (2,)          2  no      -
       kernel  (3, 2)        6  yes     0.01
       6 of 8 weights decay (75.0 %)
+      >>> print(describe({"query": {"kernel": np.zeros((4, 2, 3)), "bias": np.zeros((2, 3))}}))
+      name          shape      layout      weights  decays
+      query/bias    (2, 3)     -                 6  no
+      query/kernel  (4, 2, 3)  in out out       24  yes
+      24 of 30 weights decay (80.0 %)
     """
     params = _params(params)
     if decay is None:
@@ -253,16 +306,20 @@ def describe(params: Params, mask: Mask | MaskFn = kernels, decay: Rule | Sequen
         rows = [("no", "-") if text is None else ("yes", text) for text in _coefficients(decay, mask, params)]
     named = tree.named_leaves(params)
     sizes = [int(np.size(leaf)) for _, leaf in named]
-    table = [("name", "shape", "weights", "decays", *([] if decay is None else ["coefficient"]))]
+    layouts = _layouts(params, layout)
+    titles = ("name", "shape", *(["layout"] if layouts else []), "weights", "decays")
+    table = [(*titles, *([] if decay is None else ["coefficient"]))]
     table += [
-        (leaf_name or "(array)", str(np.shape(leaf)), str(size), *row)
-        for (leaf_name, leaf), size, row in zip(named, sizes, rows, strict=True)
+        (leaf_name or "(array)", str(np.shape(leaf)), *layouts[index : index + 1], str(size), *row)
+        for index, ((leaf_name, leaf), size, row) in enumerate(zip(named, sizes, rows, strict=True))
     ]
-    names, shapes = (max(map(len, column)) for column in list(zip(*table, strict=True))[:2])
-    lines = [
-        f"{leaf_name:<{names}}  {shape:<{shapes}}  {size:>7}  {'  '.join([f'{decayed:<6}', *rest])}".rstrip()
-        for leaf_name, shape, size, decayed, *rest in table
-    ]
+    num_left = titles.index("weights")
+    widths = [max(map(len, column)) for column in list(zip(*table, strict=True))[:num_left]]
+    lines = []
+    for row in table:
+        left = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
+        size, decayed, *rest = row[num_left:]
+        lines.append(f"{left}  {size:>7}  {'  '.join([f'{decayed:<6}', *rest])}".rstrip())
     total = sum(sizes)
     chosen = sum(size for size, row in zip(sizes, rows, strict=True) if row[0] == "yes")
     last = f"{chosen:,} of {total:,} weights decay ({100 * chosen / max(total, 1):.1f} %)"
@@ -271,15 +328,20 @@ def describe(params: Params, mask: Mask | MaskFn = kernels, decay: Rule | Sequen
     return described
 
 
-_NO_KERNEL = re.compile(r"(?:^|[/_])(?:bias|scale|embedding)$")
+def _layouts(params: Params, given: Layout | None) -> list[str]:
+    """Layout of each array, as text; empty where every array has its inputs before its outputs and this is known."""
+    arrays = layout.describe_arrays(params, given)
+    if given is None and all(not array.is_matrix or (array.is_known and array.is_default) for array in arrays):
+        return []
+    return [f"{array}{'' if array.is_known else ' ?'}" if array.is_matrix else "-" for array in arrays]
 
 
 def _structure(params: Params) -> Any:
-    """Structure of weights; a step count is none, and comes where a mask is taken for a schedule."""
+    """Structure of the weights; an error where a mask is called with a step count, as a schedule is."""
     if getattr(params, "shape", None) == () and np.issubdtype(params.dtype, np.integer):
         raise TypeError(
-            "params is a whole number rather than weights: a mask was called like a schedule, as "
-            "optax.inject_hyperparams calls every function; pass it static_args='mask'."
+            "params is an integer, not weights: a mask was called like a schedule, as optax.inject_hyperparams calls "
+            "every function; pass it static_args='mask'."
         )
     for leaf in jax.tree.leaves(params):
         if not hasattr(leaf, "shape") and not isinstance(leaf, int | float | complex):
@@ -288,9 +350,10 @@ def _structure(params: Params) -> Any:
 
 
 def _kernels(params: Params) -> list[bool]:
+    arrays = layout.describe_arrays(params)
+    is_bare = [not leaf_name for leaf_name, _ in tree.named_leaves(params)]
     return [
-        not leaf_name or (np.ndim(leaf) >= 2 and not _NO_KERNEL.search(leaf_name))
-        for leaf_name, leaf in tree.named_leaves(params)
+        array.kind == layout.KERNEL and (bare or array.is_matrix) for array, bare in zip(arrays, is_bare, strict=True)
     ]
 
 
@@ -302,33 +365,35 @@ def _end(params: Params, end: Literal["first", "last"]) -> list[bool]:
             f"masks.{end}: the structure of the weights does not tell which layer comes {end}: "
             f"{', '.join(names[:-1])} or {names[-1]}. Name it, such as wd.masks.matching({re.escape(names[-1])!r})."
         )
-    places = {place for layer in candidates for place in layer.places}
-    return [place in places for place in range(len(jax.tree.leaves(params)))]
+    leaves = {leaf for layer in candidates for leaf in layer.leaves}
+    return [leaf in leaves for leaf in range(len(jax.tree.leaves(params)))]
 
 
 def _tables(params: Params) -> list[bool]:
-    return [
-        leaf_name.rpartition("/")[2] == "embedding" and np.ndim(leaf) >= 2
-        for leaf_name, leaf in tree.named_leaves(params)
-    ]
+    return [array.kind == layout.EMBEDDING and array.is_matrix for array in layout.describe_arrays(params)]
 
 
 def _params(params: Params) -> Params:
-    nnx = sys.modules.get("flax.nnx")
-    return nnx.state(params, nnx.Param) if nnx is not None and isinstance(params, nnx.Module) else params
+    """Weights of a module of flax nnx or equinox."""
+    nnx, equinox = sys.modules.get("flax.nnx"), sys.modules.get("equinox")
+    if nnx is not None and isinstance(params, nnx.Module):
+        return nnx.state(params, nnx.Param)
+    if equinox is not None and isinstance(params, equinox.Module):
+        return equinox.filter(params, lambda leaf: hasattr(leaf, "shape"))
+    return params
 
 
 def _coefficients(decay: Rule | Sequence[Rule], mask: Mask | MaskFn, params: Params) -> list[str | None]:
-    """What acts on each array, in words; None = nothing."""
+    """What acts on each array, as text; None = nothing."""
     rules = decay.rules if isinstance(decay, Combined) else decay if isinstance(decay, Sequence) else (decay,)
     columns: list[list[str | None]] = []
     for rule in rules:
         if not isinstance(rule, Rule):
             raise TypeError(f"decay is {rule!r}, of type {type(rule).__name__}; give a rule, such as wd.L2(0.01).")
-        rule, where = (rule.rule, rule.mask) if isinstance(rule, Masked) else (rule, mask)
+        rule, rule_mask = (rule.rule, rule.mask) if isinstance(rule, Masked) else (rule, mask)
         if not rule.coefficients():
-            continue  # it does nothing
-        decays = resolve(where, params)
+            continue  # the rule does nothing
+        decays = resolve(rule_mask, params)
         texts = [
             _spread(jax.tree.map(_text, value, is_leaf=callable), params, decays, argument=f"{name} of {rule}")
             for name, value in rule.coefficients().items()

@@ -17,8 +17,10 @@ import optax
 from weightdecay.core import tree
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Mask, MaskFn, Params, PyTree, Scalar, Schedule
+from weightdecay.decay import layout as layouts
 from weightdecay.decay import masks, preconditioners
 from weightdecay.decay.base import Rule
+from weightdecay.decay.layout import ArrayLayout, Layout
 from weightdecay.decay.transformation import AppliedRule, Base, Rate, applied, join
 
 _NO_MOMENTS = "does not keep second moments of the gradients. Use wd.adam, wd.rmsprop or wd.lamb, or wd.Decoupled here."
@@ -353,12 +355,14 @@ def muon(
     mask: Mask | MaskFn = masks.kernels,
     peak_learning_rate: Scalar | None = None,
     adam_peak_learning_rate: Scalar | None = None,
+    layout: Layout | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Muon for the matrices and Adam for all other weights, each with a decay rule.
 
     The direction for a matrix is its orthogonalized momentum: ``m <- momentum m + g``, ``u = √max(1, outputs / inputs)
     NewtonSchulz(g + momentum m)``, as in torch and in the author's code; `optax.contrib.muon` corrects the bias of m,
-    so its first steps differ. A kernel of more than two dimensions is flattened to inputs × outputs.
+    so its first steps differ. A kernel is taken as the matrix inputs × outputs that the layer multiplies by, whatever
+    the layout of its array; of an array that stacks layers, each layer is a matrix of its own.
 
     Args:
       learning_rate: η >= 0 for the matrices, shape ``()``, weight; or a schedule.
@@ -375,6 +379,8 @@ def muon(
       mask: Which weights decay, among the matrices and among the others.
       peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it.
       adam_peak_learning_rate: Largest η of ``adam_learning_rate``.
+      layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known; see
+        `weightdecay.decay.masks.describe`.
 
     Returns:
       An optax transformation.
@@ -419,17 +425,24 @@ def muon(
     def adam_state(state: Any) -> Any:
         return state.inner_states["adam"].inner_state
 
+    layouts.check(layout)
+
+    def partition(arrays: Sequence[ArrayLayout]) -> optax.GradientTransformationExtraArgs:
+        parts = {
+            "muon": optax.chain(
+                optax.trace(decay=momentum, nesterov=nesterov),  # pyright: ignore[reportArgumentType]
+                optax.stateless(lambda updates, _: preconditioners.orthogonalize(updates, arrays)),
+            ),
+            "adam": preconditioners.scale_by_adam(b1, b2, eps),
+        }
+        return optax.with_extra_args_support(optax.partition(parts, labels))
+
+    def update(updates: PyTree, state: Any, params: Params | None = None, **extra: Any) -> tuple[PyTree, Any]:
+        described = zip(layouts.describe_arrays(params, layout), is_matrix(params), strict=True)
+        return partition([array for array, chosen in described if chosen]).update(updates, state, params, **extra)
+
     base = Base(
-        optax.partition(
-            {
-                "muon": optax.chain(
-                    optax.trace(decay=momentum, nesterov=nesterov),  # pyright: ignore[reportArgumentType]
-                    optax.stateless(lambda updates, _: preconditioners.orthogonalize(updates)),
-                ),
-                "adam": preconditioners.scale_by_adam(b1, b2, eps),
-            },
-            labels,
-        ),
+        optax.GradientTransformationExtraArgs(partition([]).init, update),  # pyright: ignore[reportArgumentType]
         preconditioner_diagonal=lambda state: preconditioners.adam_diagonal(adam_state(state), b2, eps),
         second_moments=lambda state: optax.tree.bias_correction(adam_state(state).nu, b2, adam_state(state).count),
         name="muon",

@@ -1,11 +1,12 @@
-"""What a decay rule adds to the loss: functions of the weights alone, without a coefficient.
+"""Penalties that a decay rule adds to the loss: functions of the weights, without a coefficient.
 
-The L2 penalty carries 1/2, so that its gradient is the weights themselves. `penalized` joins a penalty and its
-coefficient to a data loss.
+The L2 penalty includes the factor 1/2, so that its gradient is the weights themselves. `penalized` adds a penalty with
+its coefficient to a data loss.
 """
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,9 @@ import numpy as np
 from jax import Array
 
 from weightdecay.core import tree
+from weightdecay.core.checks import ArgumentTypeError
 from weightdecay.core.types import Mask, Params, Scalar
+from weightdecay.decay.layout import ArrayLayout, Layout, describe_arrays
 
 
 def l1(params: Params, mask: Mask | None = None) -> Scalar:
@@ -22,7 +25,7 @@ def l1(params: Params, mask: Mask | None = None) -> Scalar:
 
     Args:
       params: Weights, any pytree of float arrays.
-      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+      mask: True = included; a pytree prefix of ``params``. None = every weight is included.
 
     Returns:
       The penalty, shape ``()``, unit weight.
@@ -43,7 +46,7 @@ def l2(params: Params, mask: Mask | None = None) -> Scalar:
 
     Args:
       params: Weights, any pytree of float arrays.
-      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+      mask: True = included; a pytree prefix of ``params``. None = every weight is included.
 
     Returns:
       The penalty, shape ``()``, unit weight².
@@ -65,7 +68,7 @@ def elastic_net(
 
     Args:
       params: Weights, any pytree of float arrays.
-      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+      mask: True = included; a pytree prefix of ``params``. None = every weight is included.
       l1_coefficient: Multiplies ``|w|₁``; >= 0, shape ``()``. May be traced.
       l2_coefficient: Multiplies ``|w|²/2``; >= 0, shape ``()``. May be traced.
 
@@ -85,14 +88,15 @@ def elastic_net(
 
 
 def huber(params: Params, mask: Mask | None = None, *, delta: Scalar = 1.0) -> Scalar:
-    """Half the square of small weights, linear in large ones: the gradient is ``clip(w, -delta, delta)``.
+    """Huber penalty, quadratic in small weights and linear in large ones: the gradient is ``clip(w, -delta, delta)``.
 
-    Sum over the weights of ``w²/2`` where ``|w| <= delta``, and of ``delta (|w| - delta/2)`` beyond.
+    Sum over the weights of ``w²/2`` where ``|w| <= delta``, and of ``delta (|w| - delta/2)`` elsewhere.
 
     Args:
       params: Weights, any pytree of float arrays.
-      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
-      delta: Where the square ends; >= 0, shape ``()``, unit weight. May be traced, and infinite: then this is `l2`.
+      mask: True = included; a pytree prefix of ``params``. None = every weight is included.
+      delta: Absolute value above which the penalty is linear; >= 0, shape ``()``, unit weight. May be traced. If it is
+        infinite, this is `l2`.
 
     Returns:
       The penalty, shape ``()``, unit weight².
@@ -106,33 +110,33 @@ def huber(params: Params, mask: Mask | None = None, *, delta: Scalar = 1.0) -> S
     """
     tree.check_number(delta, "delta")
 
-    def one(weight: Array) -> Array:
+    def of_array(weight: Array) -> Array:
         size = jnp.abs(weight)
         small = size <= delta
-        # Each branch gets 0 where the other one holds, so that neither makes a nan of an infinite number.
+        # Each branch gets 0 where the other one applies, so that an infinite number makes no nan.
         inside, size, bound = jnp.where(small, weight, 0), jnp.where(small, 0, size), jnp.where(small, 0, delta)
         return jnp.sum(inside * (inside / 2) + bound * (size - bound / 2))
 
-    return _total(one, params, mask)
+    return _total(of_array, params, mask)
 
 
 def elimination(params: Params, mask: Mask | None = None, *, scale: Scalar = 1.0) -> Scalar:
-    """Weight elimination: about a square below the scale, and at most 1 a weight above it.
+    """Weight elimination: approximately quadratic below the scale, and at most 1 per weight above it.
 
     Sum over the weights of ``(w/scale)² / (1 + (w/scale)²)``, with the gradient ``(2 w/scale²) / (1 + w²/scale²)²``:
-    small weights decay, large ones are left alone.
+    small weights decay, large ones hardly.
 
     Args:
       params: Weights, any pytree of float arrays.
-      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
-      scale: The size of a weight that counts 1/2; > 0, shape ``()``, unit weight. May be traced.
+      mask: True = included; a pytree prefix of ``params``. None = every weight is included.
+      scale: Absolute value at which a weight contributes 1/2; > 0, shape ``()``, unit weight. May be traced.
 
     Returns:
       The penalty, shape ``()``: a number of weights, without a unit.
 
     Numerics:
-      Value and gradient are finite for weights of any size: no power of a weight is taken before it is divided by the
-      larger of itself and the scale.
+      Value and gradient are finite for weights of any size: a weight is divided by the larger of itself and the scale
+      before it is squared.
 
     References:
       Weigend, Rumelhart & Huberman, Generalization by Weight-Elimination with Application to Forecasting, 1991.
@@ -143,29 +147,32 @@ def elimination(params: Params, mask: Mask | None = None, *, scale: Scalar = 1.0
     """
     tree.check_number(scale, "scale", "number > 0", lambda number: number > 0)
 
-    def one(weight: Array) -> Array:
+    def of_array(weight: Array) -> Array:
         weight = jnp.clip(weight, -jnp.finfo(weight.dtype).max, jnp.finfo(weight.dtype).max)
-        # A common factor of weight and scale does not change the ratio, and so has no part in the gradient.
+        # A common factor of weight and scale does not change the ratio, so it has no gradient.
         larger = jax.lax.stop_gradient(jnp.maximum(jnp.abs(weight), scale))
         weight_square, scale_square = jnp.square(weight / larger), jnp.square(scale / larger)
         return jnp.sum(weight_square / (weight_square + scale_square))
 
-    return _total(one, params, mask)
+    return _total(of_array, params, mask)
 
 
-def orthogonal(params: Params, mask: Mask | None = None) -> Scalar:
-    """How far the units of a layer are from orthonormal, ``|Wᵀ W - I|²`` in the Frobenius norm.
+def orthogonal(params: Params, mask: Mask | None = None, *, layout: Layout | None = None) -> Scalar:
+    """Distance of the units of a layer from an orthonormal system, ``|Wᵀ W - I|²`` in the Frobenius norm.
 
-    ``W`` is the array as a matrix, rows = inputs, columns = output units: ``w.reshape(-1, w.shape[-1])``. The gradient
-    is ``4 W (Wᵀ W - I)``. Arrays of fewer than two dimensions, and empty ones, count 0.
+    ``W`` is the matrix that the layer multiplies by, rows = inputs, columns = output units. The gradient is
+    ``4 W (Wᵀ W - I)``. Arrays that are not matrices (biases, scales), and empty ones, contribute 0. Of an array that
+    stacks layers, each layer is a matrix.
 
     Args:
       params: Weights, any pytree of float arrays.
-      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+      mask: True = included; a pytree prefix of ``params``. None = every weight is included.
+      layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known; see
+        `weightdecay.decay.masks.describe`.
 
     Returns:
-      The penalty, shape ``()``, without a unit: orthonormal units have it 0. More units than inputs cannot be
-      orthonormal; each unit too many adds at least 1.
+      The penalty, shape ``()``, without a unit: 0 for orthonormal units. More units than inputs cannot be
+      orthonormal; each unit in excess adds at least 1.
 
     References:
       Bansal, Chen & Wang, Can We Gain More from Orthogonality Regularizations in Training Deep CNNs?, 2018,
@@ -176,29 +183,32 @@ def orthogonal(params: Params, mask: Mask | None = None) -> Scalar:
       9.0
     """
 
-    def one(matrix: Array) -> Array:
+    def of_matrix(matrix: Array) -> Array:
         gram = jnp.matmul(matrix.T, matrix, precision="highest")
         return jnp.sum(jnp.square(gram - jnp.eye(matrix.shape[1], dtype=matrix.dtype)))
 
-    return _total(lambda w: _of_matrix(one, w), params, mask)
+    return _matrix_total(lambda w: _of_matrix(of_matrix, w), params, mask, layout)
 
 
-def spectral(params: Params, mask: Mask | None = None) -> Scalar:
-    """Half the square of each matrix's largest singular value, ``σ₁(W)²/2``, summed over the matrices.
+def spectral(params: Params, mask: Mask | None = None, *, layout: Layout | None = None) -> Scalar:
+    """Half the square of the largest singular value of each matrix, ``σ₁(W)²/2``, summed over the matrices.
 
-    ``W`` is the array as a matrix, rows = inputs, columns = output units: ``w.reshape(-1, w.shape[-1])``. The gradient
-    is ``σ₁ u₁ v₁ᵀ``. Arrays of fewer than two dimensions, and empty ones, count 0.
+    ``W`` is the matrix that the layer multiplies by, rows = inputs, columns = output units. The gradient is
+    ``σ₁ u₁ v₁ᵀ``. Arrays that are not matrices (biases, scales), and empty ones, contribute 0. Of an array that stacks
+    layers, each layer is a matrix.
 
     Args:
       params: Weights, any pytree of float arrays.
-      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+      mask: True = included; a pytree prefix of ``params``. None = every weight is included.
+      layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known; see
+        `weightdecay.decay.masks.describe`.
 
     Returns:
       The penalty, shape ``()``, unit weight².
 
     Numerics:
-      By a singular value decomposition, not by power iteration: exact, at a cost that grows with the cube of the
-      smaller side. Where the largest singular value is there more than once the gradient is that of one of them; at
+      Computed by a singular value decomposition, not by power iteration: exact, at a cost that grows with the cube of
+      the smaller side. If the largest singular value is multiple, the gradient is that of one of its vectors; at
       ``W = 0`` it is 0.
 
     References:
@@ -210,28 +220,30 @@ def spectral(params: Params, mask: Mask | None = None) -> Scalar:
       8.0
     """
 
-    def one(matrix: Array) -> Array:
+    def of_matrix(matrix: Array) -> Array:
         return jnp.square(jnp.linalg.svd(matrix, compute_uv=False)[0]) / 2
 
-    return _total(lambda w: _of_matrix(one, w), params, mask)
+    return _matrix_total(lambda w: _of_matrix(of_matrix, w), params, mask, layout)
 
 
-def group_lasso(params: Params, mask: Mask | None = None) -> Scalar:
-    """Sum of the groups' norms, ``√(group size) |w_group|₂``: whole groups go to zero together.
+def group_lasso(params: Params, mask: Mask | None = None, *, layout: Layout | None = None) -> Scalar:
+    """Sum of the norms of groups, ``√(group size) |w_group|₂``: all weights of a group become zero together.
 
-    A group is what comes into one output unit or filter: in an array of shape ``(..., units)`` all axes but the last.
-    In a one-dimensional array each number is a group of its own, and a bare number is one.
+    A group is the incoming weights of one output unit or filter: a column of the matrix that the layer multiplies by.
+    In an array that is not a matrix (biases, scales) each number is a group.
 
     Args:
       params: Weights, any pytree of float arrays.
-      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+      mask: True = included; a pytree prefix of ``params``. None = every weight is included.
+      layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known; see
+        `weightdecay.decay.masks.describe`.
 
     Returns:
       The penalty, shape ``()``, unit weight.
 
     Numerics:
-      The gradient at a group of zeros is 0. Norms are taken of weights over the group's largest, so that their squares
-      neither overflow nor vanish.
+      The gradient at a group of zeros is 0. Weights are divided by the largest of their group before they are squared,
+      so that the squares neither overflow nor underflow.
 
     References:
       Yuan & Lin, Model Selection and Estimation in Regression with Grouped Variables, 2006; Wen et al., Learning
@@ -242,7 +254,7 @@ def group_lasso(params: Params, mask: Mask | None = None) -> Scalar:
       10.0
     """
 
-    def one(weight: Array) -> Array:
+    def of_matrix(weight: Array) -> Array:
         axes = tuple(range(weight.ndim - 1))
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(weight), axis=axes, keepdims=True, initial=0))
         # A compiler may multiply by the reciprocal, which is flushed to 0 for the very largest numbers.
@@ -251,23 +263,23 @@ def group_lasso(params: Params, mask: Mask | None = None) -> Scalar:
         norms = jnp.where(square == 0, 0, unit * jnp.sqrt(jnp.where(square == 0, 1, square)))
         return math.sqrt(math.prod(weight.shape[:-1])) * jnp.sum(norms)
 
-    return _total(one, params, mask)
+    return _matrix_total(of_matrix, params, mask, layout)
 
 
 def lp(params: Params, mask: Mask | None = None, *, p: Scalar) -> Scalar:
-    """Sum of the p-th powers of the sizes, ``|w|ᵖ``.
+    """Sum of the p-th powers of the absolute values, ``|w|ᵖ``.
 
     Args:
       params: Weights, any pytree of float arrays.
-      mask: True = counts; a pytree prefix of ``params``. None counts every weight.
+      mask: True = included; a pytree prefix of ``params``. None = every weight is included.
       p: The power; > 0, shape ``()``. May be traced. 2 is twice `l2`, 1 is `l1`; below 1 it is not convex.
 
     Returns:
       The penalty, shape ``()``, unit weightᵖ.
 
     Numerics:
-      The gradient at 0 is 0 by convention, also for ``p < 1``, where ``p |w|ᵖ⁻¹`` grows without bound towards 0. A
-      weight below the smallest normal number counts as 0, so that the gradient is finite everywhere near 0.
+      The gradient at 0 is 0 by convention, also for ``p < 1``, where ``p |w|ᵖ⁻¹`` grows without bound towards 0.
+      Weights below the smallest normal number are treated as 0, so that the gradient is finite everywhere near 0.
 
     References:
       Outmezguine & Levi, Decoupled Weight Decay for Any p Norm, 2024, arXiv 2404.10824.
@@ -278,20 +290,20 @@ def lp(params: Params, mask: Mask | None = None, *, p: Scalar) -> Scalar:
     """
     tree.check_number(p, "p", "number > 0", lambda number: number > 0)
 
-    def one(weight: Array) -> Array:
+    def of_array(weight: Array) -> Array:
         size = jnp.abs(weight)
         zero = size < jnp.finfo(weight.dtype).tiny
         return jnp.sum(jnp.where(zero, 0, jnp.where(zero, 1, size) ** p))
 
-    return _total(one, params, mask)
+    return _total(of_array, params, mask)
 
 
 def penalized(
     loss_fn: Callable[[Params, Any], Scalar], penalty_fn: Callable[[Params], Scalar]
 ) -> Callable[[Params, Any, Scalar], tuple[Scalar, dict[str, Scalar]]]:
-    """Join a penalty to a data loss: ``total = loss + coefficient * penalty``.
+    """Add a penalty to a data loss: ``total = loss + coefficient * penalty``.
 
-    The result fits `jax.value_and_grad` with ``has_aux=True``.
+    The result works with `jax.value_and_grad` and ``has_aux=True``.
 
     Args:
       loss_fn: ``loss_fn(params, batch) -> loss``, the mean data loss, shape ``()``.
@@ -299,11 +311,11 @@ def penalized(
 
     Returns:
       ``penalized_loss(params, batch, coefficient) -> (total, {"loss": ..., "penalty": ...})``. Both parts have the unit
-      of the loss and add up to ``total``: ``"penalty"`` has the coefficient in it. The coefficient may be traced.
+      of the loss and add up to ``total``: ``"penalty"`` includes the coefficient. The coefficient may be traced.
 
     Raises:
-      TypeError: A function that is none; later a coefficient that is no number.
-      ValueError: Later, a loss or penalty that is not one number, or a negative coefficient.
+      TypeError: An argument is not a function; when called, a coefficient that is not a number.
+      ValueError: When called, a loss or penalty that is not one number, or a negative coefficient.
 
     Examples:
       >>> loss = penalized(lambda w, x: jnp.mean((x - w) ** 2), l2)
@@ -313,8 +325,8 @@ def penalized(
     """
     for name, function in {"loss_fn": loss_fn, "penalty_fn": penalty_fn}.items():
         if not callable(function):
-            raise TypeError(
-                f"{name} is {function!r}, of type {type(function).__name__}; give a function of the weights."
+            raise ArgumentTypeError(
+                name, f"{name} is {function!r}, of type {type(function).__name__}; give a function of the weights."
             )
 
     def penalized_loss(params: Params, batch: Any, coefficient: Scalar) -> tuple[Scalar, dict[str, Scalar]]:
@@ -323,7 +335,7 @@ def penalized(
         for name, value in {"loss_fn": loss, "penalty_fn": penalty}.items():
             if np.ndim(value) > 0:
                 raise ValueError(
-                    f"{name} gives an array of shape {np.shape(value)}; it must give one number: a mean loss."
+                    f"{name} returns an array of shape {np.shape(value)}; it must return one number: a mean loss."
                 )
         penalty = coefficient * penalty
         return loss + penalty, {"loss": loss, "penalty": penalty}
@@ -332,16 +344,34 @@ def penalized(
 
 
 def _total(penalty: Callable[[Any], Any], params: Params, mask: Mask | None) -> Scalar:
+    return _sum_over_arrays([penalty] * len(jax.tree.leaves(params)), params, mask)
+
+
+def _matrix_total(penalty: Callable[[Any], Any], params: Params, mask: Mask | None, layout: Layout | None) -> Scalar:
+    """Sum of the penalties of all matrices; the penalty also gets arrays of one axis."""
+
+    def in_layout(array: ArrayLayout, weight: Array) -> Array:
+        if (array.is_matrix and array.is_default) or weight.ndim < 2:
+            return penalty(weight)
+        matrices = array.to_matrices(weight)
+        return jnp.sum(jax.vmap(penalty)(matrices if array.is_matrix else matrices[:, 0]))
+
+    arrays = describe_arrays(params, layout)
+    return _sum_over_arrays([functools.partial(in_layout, array) for array in arrays], params, mask)
+
+
+def _sum_over_arrays(penalties: Sequence[Callable[[Any], Any]], params: Params, mask: Mask | None) -> Scalar:
     tree.check_weights(params, integers=True)
-    counts = tree.spread(True if mask is None else mask, params, argument="mask")
-    wrong = next((m for m in counts if not isinstance(m, bool) and not _is_flag(m)), None)
+    included = tree.spread(True if mask is None else mask, params, argument="mask")
+    wrong = next((m for m in included if not isinstance(m, bool) and not _is_flag(m)), None)
     if wrong is not None:
         hint = ": call the function, as in mask=wd.masks.kernels(params)" if callable(wrong) else ""
-        raise TypeError(
-            f"mask has a leaf {wrong!r} of type {type(wrong).__name__}; a mask holds True (counts) or False{hint}."
+        raise ArgumentTypeError(
+            "mask",
+            f"mask has a leaf {wrong!r} of type {type(wrong).__name__}; a mask holds True (included) or False{hint}.",
         )
-    leaves = jax.tree.leaves(params)
-    return sum((jnp.where(m, penalty(_wide(w)), 0) for w, m in zip(leaves, counts, strict=True)), start=jnp.zeros(()))
+    terms = zip(penalties, jax.tree.leaves(params), included, strict=True)
+    return sum((jnp.where(m, penalty(_wide(w)), 0) for penalty, w, m in terms), start=jnp.zeros(()))
 
 
 def _is_flag(leaf: Any) -> bool:

@@ -17,8 +17,10 @@ from weightdecay.core import tree
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.text import short
 from weightdecay.core.types import Coefficient, Mask, MaskFn, Params
-from weightdecay.decay.base import Rule
+from weightdecay.decay.base import WEIGHTS, Rule
 from weightdecay.decay.elementwise import ElementwiseRule, Terms
+from weightdecay.decay.laid_out import laid_out
+from weightdecay.decay.layout import describe_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,10 +233,13 @@ def leafwise(rule: Rule, params: Params, decays: Sequence[bool]) -> list[Any]:
                 None if number is None or not decayed else jnp.asarray(number, dtype)
                 for number, dtype, decayed in zip(spread, precise, decays, strict=True)
             ]
-    return [
-        type(rule)(**{name: column[index] for name, column in columns.items()}) if decayed else None
-        for index, decayed in enumerate(decays)
-    ]
+    arrays = describe_arrays(params, getattr(rule, "layout", None)) if rule.acts_on != WEIGHTS else [None] * len(named)
+    rules: list[Any] = [None] * len(named)
+    for index, array in enumerate(arrays):
+        if decays[index]:
+            leaf_rule = type(rule)(**{name: column[index] for name, column in columns.items()})
+            rules[index] = leaf_rule if array is None else laid_out(leaf_rule, array)
+    return rules
 
 
 def _spread_anchor(anchor: Params, named: list[tuple[str, Any]], *, argument: str) -> list[Any]:

@@ -3,6 +3,8 @@
 A preconditioner turns gradients g into a direction u; if it is diagonal, u = g / D under a steady gradient.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ from jax import Array
 from optax import contrib
 
 from weightdecay.core.types import Params, PyTree, Scalar
+from weightdecay.decay.layout import ArrayLayout, apply_to_matrices, describe_arrays
 
 
 def scale_by_adam(b1: Scalar, b2: Scalar, eps: Scalar) -> optax.GradientTransformation:
@@ -77,32 +80,62 @@ def scale_by_trust_ratio() -> optax.GradientTransformation:
     """
 
     def init(params: Params) -> PyTree:
-        return jax.tree.map(lambda w: jnp.ones((), jnp.result_type(w)), params)
+        arrays = describe_arrays(params)
+        shapes = [_stack_shape(w, array) for w, array in zip(jax.tree.leaves(params), arrays, strict=True)]
+        ones = [jnp.ones(shape, jnp.result_type(w)) for shape, w in zip(shapes, jax.tree.leaves(params), strict=True)]
+        return jax.tree.structure(params).unflatten(ones)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        def ratio(direction: Any, weight: Any) -> Any:
+        def ratio(direction: Any, weight: Any, array: ArrayLayout) -> Any:
+            if array.stack:
+                return per_layer(direction, weight, array)
             direction_norm, weight_norm = optax.safe_norm(direction, 0.0), optax.safe_norm(weight, 0.0)
             defined = (direction_norm > 0) & (weight_norm > 0)
             quotient = weight_norm / jnp.where(defined, direction_norm, 1)
             return jnp.where(defined, quotient, 1).astype(direction.dtype)
 
-        ratios = jax.tree.map(ratio, updates, params)
+        def per_layer(direction: Any, weight: Any, array: ArrayLayout) -> Any:
+            """Ratios of the layers that an array stacks, of a shape that broadcasts against the array."""
+            of_layer = functools.partial(ratio, array=array._replace(stack=()))
+            ratios = jax.vmap(of_layer)(array.to_stacked(direction), array.to_stacked(weight))
+            return ratios.reshape(_stack_shape(weight, array))
+
+        structure = jax.tree.structure(params)
+        arrays = structure.unflatten(describe_arrays(params))
+        ratios = jax.tree.map(ratio, updates, params, arrays)
         return jax.tree.map(jnp.multiply, updates, ratios), ratios
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def orthogonalize(updates: Any) -> Any:
+def _stack_shape(weight: Any, array: ArrayLayout) -> tuple[int, ...]:
+    """Shape of one number per stacked layer, which broadcasts against the weights; ``()`` without a stack."""
+    sizes = [size if axis in array.stack else 1 for axis, size in enumerate(jnp.shape(weight))]
+    return tuple(sizes) if array.stack else ()
+
+
+def orthogonalize(updates: Any, arrays: Sequence[ArrayLayout] | None = None) -> Any:
     """Replace matrices by nearly orthogonal ones with optax's Newton-Schulz iteration, scaled for their shape.
 
     Args:
-      updates: Arrays of at least two dimensions; the last axis of an array are the outputs of the matrix, all other
-        axes its inputs.
+      updates: Arrays of at least two dimensions.
+      arrays: Their layouts; None = as `describe_arrays` finds them. Of an array that stacks layers, each layer is a
+        matrix of its own.
 
     Returns:
       The same shapes; all singular values are near ``sqrt(max(1, outputs / inputs))``.
     """
-    return jax.tree.map(_orthogonal, updates)
+
+    def orthogonal(update: Array, array: ArrayLayout) -> Array:
+        if array.is_default or not array.is_matrix or update.size == 0:
+            return _orthogonal(update)
+        if array.stack:
+            return apply_to_matrices(_orthogonal, array, update)
+        return array.from_matrices(_orthogonal(array.to_matrices(update)[0]), update.shape)
+
+    arrays = describe_arrays(updates) if arrays is None else arrays
+    leaves, structure = jax.tree.flatten(updates)
+    return structure.unflatten([orthogonal(update, array) for update, array in zip(leaves, arrays, strict=True)])
 
 
 @jax.jit  # optax's loop is a new function at each call: outside a compiled step it would be compiled in every step

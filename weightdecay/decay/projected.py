@@ -8,10 +8,13 @@ from typing_extensions import override
 
 from weightdecay.core import tree
 from weightdecay.core.types import Coefficient, Params, PyTree, Scalar
+from weightdecay.decay import layout as layouts
 from weightdecay.decay import penalties, proximal
 from weightdecay.decay.base import (
+    ARRAYS,
     LOSS_PER_SQUARED_WEIGHT,
     LOSS_PER_WEIGHT,
+    MATRICES,
     NO_UNIT,
     PER_STEP,
     Rule,
@@ -20,6 +23,7 @@ from weightdecay.decay.base import (
     with_unit,
 )
 from weightdecay.decay.elementwise import ElementwiseRule, Terms
+from weightdecay.decay.layout import Layout
 
 
 @tree.dataclass
@@ -103,11 +107,12 @@ class ProximalGroupLasso(Rule):
     """Group lasso by its proximal map: whole output units or filters become exactly zero.
 
     ``w <- z max(0, 1 - η c √n / |z|)`` for each group, with z = w - η u and n weights in the group; under a
-    preconditioner the map is scaled by its diagonal D. A group is the incoming weights of one output unit: all axes of
-    an array but the last.
+    preconditioner the map is scaled by its diagonal D. A group is the incoming weights of one output unit.
 
     Args:
       coefficient: c >= 0, loss / weight.
+      layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known; see
+        `weightdecay.decay.masks.describe`. A static dictionary.
 
     References:
       Yuan & Lin, Model Selection and Estimation in Regression with Grouped Variables, 2006; Wen et al., Learning
@@ -116,8 +121,10 @@ class ProximalGroupLasso(Rule):
 
     equals = "minimizes loss + c √n Σ |w_unit|"
     search_range = (1e-7, 1e-2)
+    acts_on = MATRICES
 
     coefficient: Coefficient = with_unit(LOSS_PER_WEIGHT)
+    layout: Layout | None = field(default=None, metadata={"static": True})
 
     @property
     @override
@@ -131,6 +138,10 @@ class ProximalGroupLasso(Rule):
     @override
     def penalty(self, weight: Array, state: PyTree) -> Scalar:
         return self.coefficient * penalties.group_lasso(weight)
+
+    @override
+    def check(self) -> None:
+        layouts.check(self.layout)
 
 
 @tree.dataclass
@@ -167,11 +178,12 @@ class Lp(Rule):
 class MaxNorm(Rule):
     """Max-norm constraint: the norm of the incoming weights of each output unit is at most a bound.
 
-    ``w <- w̃ min(1, c / |w̃|)`` for each unit, the projection after the step; the incoming weights of a unit are all axes
-    of an array but the last.
+    ``w <- w̃ min(1, c / |w̃|)`` for each unit, the projection after the step; w̃ are the incoming weights of the unit.
 
     Args:
       bound: c > 0, weight. Equals Keras ``MaxNorm`` up to its epsilon.
+      layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known; see
+        `weightdecay.decay.masks.describe`. A static dictionary.
 
     References:
       Srebro, Rennie & Jaakkola, Maximum-Margin Matrix Factorization, 2005.
@@ -179,12 +191,18 @@ class MaxNorm(Rule):
 
     equals = "Keras `MaxNorm`, but for its epsilon"
     search_range = (1e-1, 1e1)
+    acts_on = MATRICES
 
     bound: Coefficient = with_unit("weight", positive=True)
+    layout: Layout | None = field(default=None, metadata={"static": True})
 
     @override
     def move(self, stepped: Array, step: Step, state: PyTree) -> tuple[Array, PyTree]:
         return proximal.max_norm(stepped, self.bound), state
+
+    @override
+    def check(self) -> None:
+        layouts.check(self.layout)
 
 
 @tree.dataclass
@@ -202,6 +220,7 @@ class NormControl(Rule):
     """
 
     equals = "k = 1 holds the norm; r = 0 is decay by the fraction k"
+    acts_on = ARRAYS
 
     coefficient: Coefficient = with_unit(PER_STEP)
     ratio: Coefficient = with_unit(NO_UNIT, default=1.0)
@@ -241,6 +260,7 @@ class Constrained(Rule):
     """
 
     equals = "AdamCPR with R = |w|²"
+    acts_on = ARRAYS
 
     bound: Coefficient = with_unit("weight²", positive=True)
     update_rate: Coefficient = with_unit("1 / weight²", default=1.0)
@@ -284,6 +304,7 @@ class SelectiveProjection(Rule):
 
     equals = "SPD of Tian et al."
     search_range = (1e-2, 1e0)
+    acts_on = ARRAYS
 
     coefficient: Coefficient = with_unit(NO_UNIT)
     anchor: Params = field(default=None, metadata={"anchor": True})

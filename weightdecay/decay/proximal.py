@@ -1,11 +1,13 @@
-"""Proximal maps: the exact minimizer of a penalty beside a squared distance, under the penalty's name.
+"""Proximal maps: the exact minimizer of a squared distance plus a penalty, with the name of the penalty.
 
-``prox(z) = argmin_y |y - z|²/2 + step_size * coefficient * penalty(y)``. Taken after a gradient step, it makes exact
-zeros where a gradient of the penalty only makes small numbers. ``step_size`` is the learning rate for plain SGD; where
-the step was preconditioned by a diagonal ``D``, it is ``learning_rate / D``, a number a weight.
+``prox(z) = argmin_y |y - z|²/2 + step_size * coefficient * penalty(y)``. Applied after a gradient step, it makes
+weights exactly zero, while the gradient of the penalty only makes them small. ``step_size`` is the learning rate for
+plain SGD; after a step with a diagonal preconditioner ``D`` it is ``learning_rate / D``, one number per weight.
 """
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +16,9 @@ import numpy as np
 from jax import Array
 
 from weightdecay.core import tree
+from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Params, PyTree, Scalar
+from weightdecay.decay.layout import ArrayLayout, Layout, describe_arrays
 
 _NEWTON_STEPS = 24
 
@@ -49,7 +53,7 @@ def l1(params: Params, coefficient: Scalar, step_size: Scalar | PyTree) -> Param
 
 
 def l2(params: Params, coefficient: Scalar, step_size: Scalar | PyTree) -> Params:
-    """Proximal map of the L2 penalty: shrinkage by a factor.
+    """Proximal map of the L2 penalty: multiplication by a factor.
 
     Minimizes ``|y - params|²/2 + step_size * coefficient * |y|²/2`` over ``y``: ``w / (1 + step_size * coefficient)``,
     the implicit step, stable for any coefficient. The scalars may be traced.
@@ -75,7 +79,7 @@ def l2(params: Params, coefficient: Scalar, step_size: Scalar | PyTree) -> Param
 
 
 def elastic_net(params: Params, l1_coefficient: Scalar, l2_coefficient: Scalar, step_size: Scalar | PyTree) -> Params:
-    """Proximal map of the elastic net: soft-threshold, then shrink.
+    """Proximal map of the elastic net: soft thresholding, then multiplication by a factor.
 
     Minimizes ``|y - params|²/2 + step_size * (l1 |y|₁ + l2 |y|²/2)`` over ``y``. The scalars may be traced.
 
@@ -105,7 +109,7 @@ def elastic_net(params: Params, l1_coefficient: Scalar, l2_coefficient: Scalar, 
 
 
 def huber(params: Params, coefficient: Scalar, step_size: Scalar | PyTree, *, delta: Scalar = 1.0) -> Params:
-    """Proximal map of the Huber penalty: small weights shrink by a factor, large ones by a length.
+    """Proximal map of the Huber penalty: small weights shrink by a factor, large ones by a constant amount.
 
     Minimizes ``|y - params|²/2 + step_size * coefficient * huber(y)`` over ``y``. With ``k = step_size * coefficient``:
     ``w / (1 + k)`` where ``|w| <= delta (1 + k)``, else ``w - k delta sign(w)``. The scalars may be traced.
@@ -115,7 +119,8 @@ def huber(params: Params, coefficient: Scalar, step_size: Scalar | PyTree, *, de
       coefficient: Multiplies the penalty; >= 0, shape ``()``, loss / weight².
       step_size: >= 0, weight² / loss; shape ``()``, or a pytree prefix of ``params`` with arrays that broadcast against
         the weights.
-      delta: Where the penalty's square ends; >= 0, shape ``()``, unit weight. Infinite, this is `l2`.
+      delta: Absolute value above which the penalty is linear; >= 0, shape ``()``, unit weight. If it is infinite, this
+        is `l2`.
 
     Returns:
       The minimizer, with the structure, shapes and dtypes of ``params``.
@@ -135,31 +140,35 @@ def huber(params: Params, coefficient: Scalar, step_size: Scalar | PyTree, *, de
     return _map(lambda w, s: _huber(w, s * coefficient, delta), params, step_size)
 
 
-def group_lasso(params: Params, coefficient: Scalar, step_size: Scalar | PyTree) -> Params:
-    """Proximal map of the group lasso: each group's norm is soft-thresholded, so that whole groups become zero.
+def group_lasso(
+    params: Params, coefficient: Scalar, step_size: Scalar | PyTree, *, layout: Layout | None = None
+) -> Params:
+    """Proximal map of the group lasso: the norm of each group is soft-thresholded, so that whole groups become zero.
 
     Minimizes ``sum_i (y_i - w_i)² / (2 step_size_i) + coefficient * √size |y|₂`` over ``y`` for each group ``w`` of
-    ``size`` weights. A group is what comes into one output unit or filter: in an array of shape ``(..., units)`` all
-    axes but the last; in a one-dimensional array each number is a group of its own, and a bare number is one.
+    ``size`` weights. A group is the incoming weights of one output unit or filter: a column of the matrix that the
+    layer multiplies by. In an array that is not a matrix (biases, scales) each number is a group.
 
-    With one step size in the group this is ``w max(0, 1 - t / |w|)``, ``t = step_size * coefficient * √size``. With a
-    step size a weight it is the exact map in that metric: 0 where ``|w / t|₂ <= 1``, else ``w_i r / (r + t_i)`` with
-    ``r = |y|₂`` the root of ``|w / (r + t)|₂ = 1``. The scalars may be traced.
+    With one step size for the group this is ``w max(0, 1 - t / |w|)``, ``t = step_size * coefficient * √size``. With
+    one step size per weight it is the exact map in that metric: 0 where ``|w / t|₂ <= 1``, else ``w_i r / (r + t_i)``
+    with ``r = |y|₂`` the root of ``|w / (r + t)|₂ = 1``. The scalars may be traced.
 
     Args:
       params: Weights, any pytree of float arrays.
       coefficient: Multiplies the penalty; >= 0, shape ``()``, loss / weight.
       step_size: >= 0, weight² / loss; shape ``()``, or a pytree prefix of ``params`` with arrays that broadcast against
         the weights.
+      layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known; see
+        `weightdecay.decay.masks.describe`.
 
     Returns:
       The minimizer, with the structure, shapes and dtypes of ``params``.
 
     Numerics:
       At ``coefficient = 0``, and where a step size is 0, the identity bit for bit; at infinity 0; finite gradients at
-      0. The root is found in units of the group's largest weight, in 24 steps of Newton's method from below, where it
-      cannot overshoot: in a search for the worst case, 1e-12 of the root took 14 steps with step sizes spread over 1e6,
-      and 22 with 1e12. Derivatives are those of the equation, not of the steps.
+      0. The root is found in units of the largest weight of the group, in 24 steps of Newton's method from below, where
+      it cannot overshoot. In a search for the worst case, 1e-12 of the root took 14 steps with step sizes spread over
+      1e6, and 22 with 1e12. Derivatives are those of the equation, not of the steps.
 
     References:
       Yuan & Lin, Model Selection and Estimation in Regression with Grouped Variables, 2006; Wen et al., Learning
@@ -171,26 +180,28 @@ def group_lasso(params: Params, coefficient: Scalar, step_size: Scalar | PyTree)
       [[1.5, 0.0], [2.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     """
     tree.check_number(coefficient, "coefficient")
-    return _map(lambda w, s: _group_lasso(w, s, coefficient), params, step_size)
+    return _matrix_map(lambda w, s: _group_lasso(w, s, coefficient), params, step_size, layout)
 
 
-def max_norm(params: Params, bound: Scalar | PyTree) -> Params:
-    """Projection on a ball: each group that is longer than the bound is scaled back to it.
+def max_norm(params: Params, bound: Scalar | PyTree, *, layout: Layout | None = None) -> Params:
+    """Projection on a ball: each group whose norm exceeds the bound is scaled back to it.
 
     Minimizes ``|y - params|²`` over ``y`` with ``|y_group|₂ <= bound`` for each group: ``w min(1, bound / |w|₂)``. A
-    group is what comes into one output unit or filter, as in `group_lasso`. The bound may be traced.
+    group is the incoming weights of one output unit or filter, as in `group_lasso`. The bound may be traced.
 
     Args:
       params: Weights, any pytree of float arrays.
       bound: Largest norm of a group; >= 0, unit weight; shape ``()``, or a pytree prefix of ``params``.
+      layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known; see
+        `weightdecay.decay.masks.describe`.
 
     Returns:
       The projection, with the structure, shapes and dtypes of ``params``.
 
     Numerics:
-      A group within the bound is returned bit for bit. The norm of the others is the bound to rounding in the weights'
-      dtype, and a second projection moves them by no more. At ``bound = 0`` exactly 0; finite gradients at 0. Keras
-      ``MaxNorm`` divides by ``1e-7 + |w|₂``, and so also moves the groups within the bound, by that little.
+      A group within the bound is returned bit for bit. The norm of the others is the bound up to rounding in the dtype
+      of the weights, and a second projection changes them by no more. At ``bound = 0`` exactly 0; finite gradients at
+      0. Keras ``MaxNorm`` divides by ``1e-7 + |w|₂``, and therefore slightly changes the groups within the bound too.
 
     References:
       Srebro, Rennie & Jaakkola, Maximum-Margin Matrix Factorization, 2005.
@@ -199,11 +210,11 @@ def max_norm(params: Params, bound: Scalar | PyTree) -> Params:
       >>> max_norm(jnp.array([[0.0, 0.5], [4.0, 0.25]]), bound=1.0).tolist()
       [[0.0, 0.5], [1.0, 0.25]]
     """
-    return _map(_max_norm, params, bound, argument="bound")
+    return _matrix_map(_max_norm, params, bound, layout, argument="bound")
 
 
 def _soft_threshold(weight: Any, threshold: Any) -> Any:
-    # Rather than max(|w| - t, 0): this stays finite where weight and threshold are both infinite.
+    # In place of max(|w| - t, 0): this stays finite where weight and threshold are both infinite.
     return jnp.where(jnp.abs(weight) <= threshold, 0, weight - jnp.sign(weight) * threshold)
 
 
@@ -211,7 +222,7 @@ def _huber(weight: Array, strength: Any, delta: Any) -> Array:
     weight = _wide(weight, strength, delta)
     size = jnp.abs(weight)
     beyond = size > delta * (1 + strength)
-    # Each branch gets 0 where the other one holds, so that neither makes a nan of an infinite number.
+    # Each branch gets 0 where the other one applies, so that an infinite number makes no nan.
     length = jnp.where(beyond, strength, 0) * jnp.where(beyond, delta, 0)
     return jnp.where(beyond, weight - length * jnp.sign(weight), jnp.where(beyond, 0, weight) / (1 + strength))
 
@@ -227,7 +238,7 @@ def _group_lasso(weight: Array, step_size: Any, coefficient: Any) -> Array:
     if weight.size == 0:
         return weight
     weight = _wide(weight, step_size, coefficient)
-    # Neither factor infinite: 0 times the other one is 0, and so is 0 times the other one's derivative.
+    # Both factors stay finite, so that 0 times the other one, and 0 times its derivative, are 0.
     limit = float(jnp.finfo(weight.dtype).max) / 1e6
     total = jnp.minimum(coefficient * math.sqrt(math.prod(weight.shape[:-1])), limit)
     endless = (jnp.isinf(coefficient) & (step_size > 0)) | (jnp.isinf(step_size) & (coefficient > 0))
@@ -242,7 +253,7 @@ def _shrunk(weight: Array, thresholds: Array) -> Array:
 
 @_shrunk.defjvp
 def _shrunk_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    # From y = w r / (r + t) and |q| = 1, with q = w / (r + t): the two differentials, dr eliminated.
+    # The differentials of y = w r / (r + t) and |q| = 1, with q = w / (r + t), after eliminating dr.
     weight, thresholds = primals
     weight_tangent, threshold_tangent = tangents
     kept, ratio, inverse = _root(weight, thresholds)
@@ -255,10 +266,10 @@ def _shrunk_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> 
 
 
 def _root(weight: Array, thresholds: Array) -> tuple[Array, Array, Array]:
-    """Solve ``|w / (r + t)| = 1`` for r, in units of each group's largest weight.
+    """Solve ``|w / (r + t)| = 1`` for r, in units of the largest weight of each group.
 
-    Returns ``r / (r + t)``, ``w / (r + t)``, and ``1 / (r + t)`` in those units; where the group vanishes, 0 for each
-    of them, but 1 for the first where t is 0.
+    Returns ``r / (r + t)``, ``w / (r + t)``, and ``1 / (r + t)`` in those units. Where the group vanishes, all of them
+    are 0, except that the first is 1 where t is 0.
     """
     unit, scale = _unit(weight)
     tiny, huge = jnp.finfo(weight.dtype).tiny, jnp.finfo(weight.dtype).max
@@ -267,9 +278,9 @@ def _root(weight: Array, thresholds: Array) -> tuple[Array, Array, Array]:
         radius = _norm(unit) - thresholds
         vanishes = radius <= 0
     else:
-        t = jnp.where(unit == 0, 1, thresholds)  # a weight of 0 has no part in the root
+        t = jnp.where(unit == 0, 1, thresholds)  # a weight of 0 does not change the root
         square = _sum(jnp.square(unit))
-        # Two bounds from below: of all the weights, by Jensen's inequality, and of each alone.
+        # Two lower bounds: from all weights together, by Jensen's inequality, and from each weight alone.
         start = jnp.sqrt(square) - _sum(jnp.square(unit) * t) / jnp.where(square == 0, 1, square)
         start = jnp.maximum(start, jnp.max(jnp.abs(unit) - t, axis=_axes(unit), keepdims=True))
         start = jnp.maximum(start, 0)
@@ -277,7 +288,7 @@ def _root(weight: Array, thresholds: Array) -> tuple[Array, Array, Array]:
         t = jnp.where(vanishes, 1, t)
 
         def newton(_: Any, radius: Array) -> Array:
-            # On 1 / |w / (r + t)|, which is concave in r, and linear where all t are one.
+            # Applied to 1 / |w / (r + t)|, which is concave in r, and linear where all t are equal.
             inverse = 1 / (radius + t)
             norm = _norm(unit * inverse)
             slope = _sum(jnp.square(unit * inverse / jnp.where(norm == 0, 1, norm)) * inverse)
@@ -292,9 +303,9 @@ def _root(weight: Array, thresholds: Array) -> tuple[Array, Array, Array]:
 
 
 def _unit(weight: Array) -> tuple[Array, Array]:
-    """Each group over its largest weight, and that weight; squares of the first neither overflow nor vanish."""
+    """Each group divided by its largest weight, and that weight; the squares neither overflow nor underflow."""
     largest = jnp.max(jnp.abs(weight), axis=_axes(weight), keepdims=True, initial=0)
-    # Whatever is made of the two is multiplied back, so that the scale has no part in a gradient.
+    # Results are multiplied by the scale again, so that it has no gradient.
     scale = jax.lax.stop_gradient(jnp.where(largest == 0, 1, largest))
     # A compiler may multiply by the reciprocal, which is flushed to 0 for the very largest numbers.
     scale = jnp.where(jnp.isinf(scale), scale, jnp.minimum(scale, jnp.finfo(weight.dtype).max / 8))
@@ -319,22 +330,54 @@ def _wide(weight: Array, *numbers: Any) -> Array:
 
 def _map(function: Any, params: Params, prefix: Scalar | PyTree, argument: str = "step_size") -> Params:
     tree.check_weights(params)
+    return _map_arrays([function] * len(jax.tree.leaves(params)), params, prefix, argument)
+
+
+def _matrix_map(
+    function: Any, params: Params, prefix: Scalar | PyTree, layout: Layout | None, argument: str = "step_size"
+) -> Params:
+    """Apply a function of matrices, or of arrays of one axis, and of a number or an array that broadcasts to it."""
+    tree.check_weights(params)
+
+    def in_layout(array: ArrayLayout, weight: Array, number: Any) -> Array:
+        if (array.is_matrix and array.is_default) or weight.ndim < 2:
+            return function(weight, number)
+
+        def split(values: Any) -> Array:
+            matrices = array.to_matrices(values)
+            return matrices if array.is_matrix else matrices[:, 0]
+
+        if np.ndim(number):
+            moved = jax.vmap(function)(split(weight), split(jnp.broadcast_to(number, weight.shape)))
+        else:
+            moved = jax.vmap(lambda matrix: function(matrix, number))(split(weight))
+        return array.from_matrices(moved, weight.shape)
+
+    arrays = describe_arrays(params, layout)
+    return _map_arrays([functools.partial(in_layout, array) for array in arrays], params, prefix, argument)
+
+
+def _map_arrays(functions: Sequence[Any], params: Params, prefix: Scalar | PyTree, argument: str) -> Params:
     leaves, structure = jax.tree.flatten(params)
     numbers = tree.spread(prefix, params, argument=argument)
-    for place, (weight, number) in enumerate(zip(leaves, numbers, strict=True)):
+    for index, (weight, number) in enumerate(zip(leaves, numbers, strict=True)):
         if not np.ndim(number):
             tree.check_number(number, argument)
         elif not _fits(np.shape(number), np.shape(weight)):
-            raise ValueError(
-                f"{argument} has shape {np.shape(number)} for {tree.named_leaves(params)[place][0] or 'an array'} of "
-                f"shape {np.shape(weight)}; give one number, or an array that broadcasts to the weights' shape."
+            raise ArgumentError(
+                argument,
+                f"{argument} has shape {np.shape(number)} for {tree.named_leaves(params)[index][0] or 'an array'} of "
+                f"shape {np.shape(weight)}; give one number, or an array that broadcasts to the shape of the weights.",
             )
-    moved = (function(jnp.asarray(w), n).astype(jnp.result_type(w)) for w, n in zip(leaves, numbers, strict=True))
+    moved = (
+        function(jnp.asarray(w), n).astype(jnp.result_type(w))
+        for function, w, n in zip(functions, leaves, numbers, strict=True)
+    )
     return structure.unflatten(moved)
 
 
 def _fits(shape: tuple[int, ...], onto: tuple[int, ...]) -> bool:
     """Whether an array of one shape broadcasts to the other."""
     return len(shape) <= len(onto) and all(
-        one in (1, other) for one, other in zip(shape[::-1], onto[::-1], strict=False)
+        size in (1, other) for size, other in zip(shape[::-1], onto[::-1], strict=False)
     )

@@ -304,7 +304,7 @@ def _without_anchors(rule: Rule) -> Rule:
 
 def _returned(rule: Rule, hook: str, returned: Any, weight: Array) -> tuple[Any, Any]:
     """What a hook returned, once it is known to be a pair whose first part fits the weights."""
-    name = f"{type(rule).__name__}.{hook}"
+    name = f"{rule.name}.{hook}"
     if not isinstance(returned, tuple) or len(returned) != 2:
         raise TypeError(f"{name} returned {_kind_of(returned)}; return a pair of an array, or None, and the state.")
     value, state = returned

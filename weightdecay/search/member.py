@@ -16,7 +16,7 @@ from weightdecay.decay.registry import UnknownRuleError, named
 
 REPLICATES = ("seed", "fold")
 """Axes that make no candidates of their own: members that differ in these alone share one."""
-MASKS = {mask.__name__: mask for mask in (masks.kernels, masks.everything, masks.hidden, masks.first, masks.last)}
+MASKS = masks.NAMED
 """Masks that have a name, by it."""
 
 
