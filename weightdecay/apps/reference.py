@@ -1,14 +1,12 @@
-"""Build the reference: one page per room, with its guides, and a page per public module.
+"""Build the reference: one page per room, with its guides, and one page per public module.
 
-    python docs/build.py FOLDER
+    python -m weightdecay.apps.reference FOLDER
 
-The guides are the Markdown files next to the code; a room's docstring includes them.
+The guides are the Markdown files next to the code; the docstring of a room includes them. Needs the extra ``docs``.
 """
 
 import sys
 from pathlib import Path
-
-import pdoc
 
 import weightdecay
 
@@ -20,12 +18,14 @@ def main(folder: str) -> None:
     """Write the reference as HTML.
 
     Args:
-      folder: Where to write it; begin with ``index.html``.
+      folder: Folder to write; the first page is ``index.html``.
     """
+    import pdoc
+
     pdoc.render.configure(docformat="google")
     internal = [room for room in ROOMS if room not in weightdecay.__all__]
     pages = [f"weightdecay.{room}" for room in internal]
-    files = rf"!weightdecay\.(?:{'|'.join(internal)})\..*"  # of a room that users do not import, its page is enough
+    files = rf"!weightdecay\.(?:{'|'.join(internal)})\..*"  # For a room that users do not import, its page is enough.
     pdoc.pdoc("weightdecay", *pages, files, output_directory=Path(folder))
 
 
