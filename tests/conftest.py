@@ -29,6 +29,17 @@ def without_beartype():
     config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _drop_programs():
+    """Drop the compiled programs of a test file at its end; hundreds of them are what fills a worker's memory."""
+    yield
+    import sys
+
+    if "weightdecay.engine.lane_programs" in sys.modules:
+        sys.modules["weightdecay.engine.lane_programs"].clear()
+    jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield

@@ -24,7 +24,7 @@ from weightdecay.training import early_stopping, evaluation, step
 from weightdecay.training.evaluation import Sums
 from weightdecay.training.task import Task
 
-_KEPT_GROUPS = 32  # groups whose programs are kept in memory
+_KEPT_GROUPS = 16  # groups whose programs are kept in memory; those of a small network take some 15 MB a device
 
 
 class Programs(NamedTuple):
@@ -158,6 +158,11 @@ def compiled_function(
         return program.compile(), constants
 
     return [_compilers().submit(finish, *lowered(device)) for device in targets]
+
+
+def clear() -> None:
+    """Drop all compiled programs that are kept in memory."""
+    _compiled.cache_clear()
 
 
 @functools.lru_cache(maxsize=_KEPT_GROUPS)
