@@ -125,33 +125,6 @@ def test_regularizers_are_what_the_model_and_the_data_take(data):
 # The noise of a ranking.
 
 
-def test_standard_error_of_one_seed_is_that_of_its_examples():
-    right = (np.arange(100) < 80).astype(float)[None]
-    mean, error, degrees = comparing.mean_and_error(right)
-    assert (mean, degrees) == (0.8, 99)
-    np.testing.assert_allclose(error, stats.sem(right[0]), rtol=1e-12)
-
-
-def test_standard_error_adds_the_noise_of_seeds_and_of_examples():
-    random = np.random.default_rng(0)
-    draws = []
-    for _ in range(2000):
-        seeds, examples = random.normal(0, 0.3, (4, 1)), random.normal(0, 1.0, (1, 50))
-        draws.append(comparing.mean_and_error(seeds + examples)[:2])
-    means, errors = np.array(draws).T
-    # The means vary by 0.3²/4 + 1/50; the estimates are unbiased (2,000 draws: 3 %).
-    np.testing.assert_allclose(means.var(), 0.3**2 / 4 + 1 / 50, rtol=0.1)
-    np.testing.assert_allclose((errors**2).mean(), 0.3**2 / 4 + 1 / 50, rtol=0.03)
-
-
-def test_degrees_of_freedom_are_welchs():
-    # With two values a row and a column the formula is that of a two-sample test of unequal variances.
-    values = np.random.default_rng(1).normal(size=(5, 8))
-    over_seeds, over_examples = values.mean(axis=1), values.mean(axis=0)
-    welch = stats.ttest_ind(over_seeds, over_examples, equal_var=False)
-    np.testing.assert_allclose(comparing.mean_and_error(values)[2], welch.df, rtol=1e-12)
-
-
 def test_differences_of_one_seed_are_a_paired_test():
     random = np.random.default_rng(2)
     first, second = (random.random((1, 200)) < share for share in (0.8, 0.7))

@@ -170,3 +170,30 @@ def test_text_estimate_keeps_the_digits_that_the_error_allows(mean, error, told)
 def test_estimate_refuses(settings, message, without_beartype):
     with pytest.raises(ValueError, match=message):
         statistics.estimate([1.0, 2.0], **settings)
+
+
+def test_standard_error_of_one_seed_is_that_of_its_examples():
+    right = (np.arange(100) < 80).astype(float)[None]
+    mean, error, degrees = statistics.mean_over_seeds_and_examples(right)
+    assert (mean, degrees) == (0.8, 99)
+    np.testing.assert_allclose(error, stats.sem(right[0]), rtol=1e-12)
+
+
+def test_standard_error_adds_the_noise_of_seeds_and_of_examples():
+    random = np.random.default_rng(0)
+    draws = []
+    for _ in range(2000):
+        seeds, examples = random.normal(0, 0.3, (4, 1)), random.normal(0, 1.0, (1, 50))
+        draws.append(statistics.mean_over_seeds_and_examples(seeds + examples)[:2])
+    means, errors = np.array(draws).T
+    # The means vary by 0.3²/4 + 1/50; the estimates are unbiased (2,000 draws: 3 %).
+    np.testing.assert_allclose(means.var(), 0.3**2 / 4 + 1 / 50, rtol=0.1)
+    np.testing.assert_allclose((errors**2).mean(), 0.3**2 / 4 + 1 / 50, rtol=0.03)
+
+
+def test_degrees_of_freedom_are_welchs():
+    # With two values a row and a column the formula is that of a two-sample test of unequal variances.
+    values = np.random.default_rng(1).normal(size=(5, 8))
+    over_seeds, over_examples = values.mean(axis=1), values.mean(axis=0)
+    welch = stats.ttest_ind(over_seeds, over_examples, equal_var=False)
+    np.testing.assert_allclose(statistics.mean_over_seeds_and_examples(values)[2], welch.df, rtol=1e-12)

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from weightdecay.apps import comparison
 from weightdecay.core import text
-from weightdecay.core.statistics import Estimate
+from weightdecay.core.statistics import Estimate, mean_over_seeds_and_examples
 
 RULES = (
     "A check holds if the 95 % interval of the difference lies on the claimed side of 0. If the interval lies on the "
@@ -166,6 +165,6 @@ def crossed(values: Any, *, confidence: float = 0.95) -> Estimate:
     values = np.asarray(values, np.float64)
     if not np.isfinite(values).all():
         return Estimate(math.nan, math.nan, math.nan, math.nan, len(values))
-    mean, error, degrees = comparison.mean_and_error(values)
+    mean, error, degrees = mean_over_seeds_and_examples(values)
     half = error * float(special.stdtrit(degrees, (1 + confidence) / 2)) if error > 0 else 0.0
     return Estimate(mean, error, mean - half, mean + half, len(values))

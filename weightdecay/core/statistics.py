@@ -87,6 +87,28 @@ def mean_and_error(
     return float(units.mean()), float(units.std(ddof=1) * math.sqrt(ratio))
 
 
+def mean_over_seeds_and_examples(values: Float[np.ndarray, "seeds examples"]) -> tuple[float, float, float]:
+    """Compute the mean over seeds and examples, with a standard error that includes the variation of both.
+
+    Args:
+      values: Shape ``(seeds, examples)``.
+
+    Returns:
+      The mean; its standard error, ``√(s²_seeds / seeds + s²_examples / examples)``; and the degrees of freedom of
+      Welch and Satterthwaite.
+    """
+    parts = []
+    for axis in (1, 0):  # over examples, one mean per seed; over seeds, one mean per example
+        means = values.mean(axis=axis)
+        if len(means) > 1:
+            parts.append((means.var(ddof=1) / len(means), len(means) - 1))
+    variance = sum(part for part, _ in parts)
+    if not parts or variance == 0:
+        return float(values.mean()), 0.0 if parts else np.nan, np.inf
+    degrees = variance**2 / sum(part**2 / freedom for part, freedom in parts)
+    return float(values.mean()), float(np.sqrt(variance)), float(degrees)
+
+
 def estimate(
     values: Any,
     *,

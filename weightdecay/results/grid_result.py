@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from weightdecay.core import checks, statistics
+from weightdecay.core import checks, metrics, statistics
 from weightdecay.core.checks import ArgumentError
-from weightdecay.core.metrics import lower_is_better
 from weightdecay.core.statistics import Optimism
 from weightdecay.core.types import Integer
 from weightdecay.results import dataset as datasets
@@ -147,9 +146,11 @@ class GridResult(PlotMethods):
         """
         if interval is not None:
             statistics.check_interval(interval, confidence)
-        return tables.means(
+        table = tables.means(
             self.dataset, self.candidates(), num_folds=self._num_folds, interval=interval, confidence=confidence
         )
+        table.attrs["lower_is_better"] = dict(self._directions or {})
+        return table
 
     def differences(
         self,
@@ -218,13 +219,17 @@ class GridResult(PlotMethods):
         ]
         values = np.array([[candidate.values[replicate] for replicate in shared] for candidate in candidates])
         units = statistics.fold_means(values, [replicate.fold for replicate in shared])
-        return statistics.optimism(units, lower_is_better=lower_is_better(metric))
+        return statistics.optimism(units, lower_is_better=self.lower_is_better(metric))
 
     def candidates(self, metric: str = "validation_loss") -> list[Candidate]:
         """Return the candidates with a validation metric at the last step, averaged over seeds and folds."""
         selection.check_metric(metric, self.validation_metrics())
         last = self.dataset.isel(step=-1)
         return gather(self.members, last[metric].values, last["weight_norm"].values, num_folds=self._num_folds)
+
+    def lower_is_better(self, metric: str) -> bool:
+        """Return whether lower values of a metric are better, by its name or as it was stated in `fit_grid`."""
+        return metrics.lower_is_better(metric, self._directions)
 
     def validation_metrics(self) -> tuple[str, ...]:
         """Return the names of the metrics that a candidate can be chosen by."""
@@ -277,6 +282,7 @@ class GridResult(PlotMethods):
             confidence=confidence,
             margin=margin,
             optimism=self.optimism(metric=metric) if optimism else None,
+            lower_is_better=self._directions,
         )
         if self._extend is None or selected.extension is None:
             return selected
@@ -292,9 +298,9 @@ class GridResult(PlotMethods):
           The best of them on validation data; None if no candidate without decay is finite.
         """
         candidates = [candidate for candidate in self.candidates(metric) if candidate.is_without_decay]
-        if selection.without_decay(candidates, metric) is None:
+        if selection.without_decay(candidates, metric, self._directions) is None:
             return None
-        return selection.choose(candidates, metric=metric, num_folds=self._num_folds)
+        return selection.choose(candidates, metric=metric, num_folds=self._num_folds, lower_is_better=self._directions)
 
     def extend(self, grid: Grid | None = None, *, num_steps: Integer | None = None, seeds: Any = None) -> "GridResult":
         """Train more of the same, and join it to this result.
@@ -522,7 +528,9 @@ class GridResult(PlotMethods):
         except ValueError as error:
             sentences = [f"No choice: {error}"]
         head = [*filter(None, sentences), self._size()]
-        return tables.as_html(self.table(), self.candidates(metric), metric, head=head)
+        return tables.as_html(
+            self.table(), self.candidates(metric), metric, head=head, lower_is_better=self.lower_is_better(metric)
+        )
 
     @property
     def _num_folds(self) -> int | None:
@@ -534,11 +542,15 @@ class GridResult(PlotMethods):
         diverged = f", {everyone} of them diverged" if num_diverged else ""
         return f"GridResult of {len(self)} members{diverged}, {self.dataset.sizes['step']} evaluations"
 
+    @property
+    def _directions(self) -> Mapping[str, bool] | None:
+        return self.settings.get("lower_is_better")
+
     def _reference(self, reference: Any, candidates: Sequence[Candidate], metric: str) -> Candidate:
         if reference == "best":
             return self.best(metric=metric)
         if reference == "no decay":
-            without_decay = selection.without_decay(candidates, metric)
+            without_decay = selection.without_decay(candidates, metric, self._directions)
             if without_decay is None:
                 raise ArgumentError(
                     "reference",

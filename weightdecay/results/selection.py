@@ -5,12 +5,11 @@ any replicate that is nan or infinite is never chosen.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from weightdecay.core import checks
+from weightdecay.core import checks, metrics
 from weightdecay.core.checks import ArgumentError
-from weightdecay.core.metrics import lower_is_better
 from weightdecay.core.statistics import Estimate, Optimism, check_interval
 from weightdecay.core.text import suggestion
 from weightdecay.results import edges
@@ -18,7 +17,7 @@ from weightdecay.results.candidates import Candidate, coefficient, difference, r
 from weightdecay.results.selected import Selected
 
 CRITERIA = ("best_mean", "one_standard_error", "one_standard_error_paired")
-METRICS = ("validation_loss", "validation_accuracy")
+METRICS = tuple(f"validation_{name}" for name in reversed(metrics.names("examples")))
 DEFAULT_MARGIN = 0.005
 """Default margin within which two candidates count as equally good, as a fraction of the metric without decay.
 
@@ -68,9 +67,21 @@ def finite(candidates: Sequence[Candidate], metric: str) -> list[Candidate]:
     return eligible
 
 
-def without_decay(candidates: Sequence[Candidate], metric: str) -> Candidate | None:
-    """Return the candidate without decay that has the best mean; None if no candidate without decay is finite."""
-    return _best([candidate for candidate in candidates if candidate.is_without_decay], metric)
+def without_decay(
+    candidates: Sequence[Candidate], metric: str, lower_is_better: Mapping[str, bool] | None = None
+) -> Candidate | None:
+    """Return the candidate without decay that has the best mean.
+
+    Args:
+      candidates: All candidates.
+      metric: Metric of the candidates.
+      lower_is_better: As in `choose`.
+
+    Returns:
+      The candidate; None if no candidate without decay is finite.
+    """
+    sign = 1 if metrics.lower_is_better(metric, lower_is_better) else -1
+    return _best([candidate for candidate in candidates if candidate.is_without_decay], sign)
 
 
 def choose(
@@ -82,6 +93,7 @@ def choose(
     confidence: float = 0.95,
     margin: float | None = None,
     optimism: Optimism | None = None,
+    lower_is_better: Mapping[str, bool] | None = None,
 ) -> Selected:
     """Choose a candidate, and judge whether decay is worth it.
 
@@ -111,6 +123,8 @@ def choose(
       margin: Differences up to the margin count as equally good, in the unit of the metric; None = `DEFAULT_MARGIN`
         times the absolute metric without decay.
       optimism: Optimism of the choice, which is reported with it.
+      lower_is_better: Whether lower values of a metric are better, by its name, as the user stated it; well-known names
+        need no entry.
 
     Returns:
       The chosen candidate. ``beats_no_decay`` uses Student's t of the paired differences at a level that is divided by
@@ -133,7 +147,7 @@ def choose(
         )
     check_interval("t", confidence)
     eligible = finite(candidates, metric)
-    sign = _sign(metric)
+    sign = 1 if metrics.lower_is_better(metric, lower_is_better) else -1
     best = min(eligible, key=lambda candidate: sign * candidate.mean)
     chosen = best
     if criterion != "best_mean":
@@ -160,22 +174,23 @@ def choose(
         extension=edge.extension,
         confidence=float(confidence),
         optimism=optimism,
-        **_comparison(chosen, candidates, metric, num_folds, confidence, margin),
+        **_comparison(chosen, candidates, sign, num_folds, confidence, margin),
     )
 
 
 def _comparison(
     chosen: Candidate,
     candidates: Sequence[Candidate],
-    metric: str,
+    sign: int,
     num_folds: int | None,
     confidence: float,
     margin: float | None,
 ) -> dict[str, Any]:
     """Compare the chosen candidate with no decay, or, if it has no decay, the best candidate with decay with it."""
     with_decay = [candidate for candidate in candidates if not candidate.is_without_decay]
-    reference = chosen if chosen.is_without_decay else without_decay(candidates, metric)
-    compared = _best(with_decay, metric) if chosen.is_without_decay else chosen
+    no_decay = [candidate for candidate in candidates if candidate.is_without_decay]
+    reference = chosen if chosen.is_without_decay else _best(no_decay, sign)
+    compared = _best(with_decay, sign) if chosen.is_without_decay else chosen
     allowed = "a number of at least 0 in the unit of the metric, or None for the default"
     if margin is not None:
         margin = checks.number(margin, "margin", at_least=0, allowed=allowed)
@@ -199,29 +214,29 @@ def _comparison(
     fields["difference_with_decay" if chosen.is_without_decay else "difference"] = estimated
     if math.isnan(estimated.standard_error):
         return fields
-    if _is_below_0(estimated, metric):
+    if _is_better(estimated, sign):
         of_many = difference(
             compared, reference, num_folds=num_folds, confidence=1 - (1 - confidence) / len(with_decay)
         )
         return fields | {
             "no_decay_is_as_good": False,
-            "beats_no_decay": True if _is_below_0(of_many, metric) else None,
+            "beats_no_decay": True if _is_better(of_many, sign) else None,
         }
-    is_worse = estimated.lower > 0 if lower_is_better(metric) else estimated.upper < 0
+    is_worse = estimated.lower > 0 if sign > 0 else estimated.upper < 0
     if is_worse or max(abs(estimated.lower), abs(estimated.upper)) <= fields["margin"]:
         return fields | {"no_decay_is_as_good": True, "beats_no_decay": False}
     return fields
 
 
-def _is_below_0(estimated: Estimate, metric: str) -> bool:
+def _is_better(estimated: Estimate, sign: int) -> bool:
     """Whether an interval is completely on the better side of 0."""
-    return estimated.upper < 0 if lower_is_better(metric) else estimated.lower > 0
+    return estimated.upper < 0 if sign > 0 else estimated.lower > 0
 
 
-def _best(candidates: Sequence[Candidate], metric: str) -> Candidate | None:
-    """Return the candidate with the best finite mean; None if there is none."""
+def _best(candidates: Sequence[Candidate], sign: int) -> Candidate | None:
+    """Return the candidate with the best finite mean; None if there is none. ``sign`` is -1 if higher is better."""
     eligible = [candidate for candidate in candidates if math.isfinite(candidate.mean)]
-    return min(eligible, key=lambda candidate: _sign(metric) * candidate.mean, default=None)
+    return min(eligible, key=lambda candidate: sign * candidate.mean, default=None)
 
 
 def _most_decayed(best: Candidate, within: Sequence[Candidate]) -> Candidate:
@@ -232,10 +247,6 @@ def _most_decayed(best: Candidate, within: Sequence[Candidate]) -> Candidate:
         if all(coefficient(c.decay) is not None and "coefficient" in c.decay.coefficients() for c in eligible):
             return max(eligible, key=lambda c: coefficient(c.decay) or 0.0)
     return min(eligible, key=lambda c: c.weight_norm)
-
-
-def _sign(metric: str) -> int:
-    return 1 if lower_is_better(metric) else -1
 
 
 def _metric_suggestion(metric: str, known: Iterable[str]) -> str:

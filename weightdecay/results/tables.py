@@ -9,20 +9,11 @@ import pandas as pd
 import xarray
 
 from weightdecay.core import text
-from weightdecay.core.metrics import lower_is_better
+from weightdecay.core.metrics import recorded
 from weightdecay.core.statistics import estimate, mean_and_error
 from weightdecay.results.candidates import Candidate, difference
 from weightdecay.search import member
 
-_AVERAGED = (
-    "validation_accuracy",
-    "validation_loss",
-    "train_accuracy",
-    "train_loss",
-    "penalty",
-    "weight_norm",
-    "zero_fraction",
-)
 _MAX_ROWS = 10  # in a notebook
 
 
@@ -50,7 +41,7 @@ def means(
     labels = [name for name, values in dataset.coords.items() if values.dims == ("member",)]
     hyperparameters = [name for name in labels if name not in ("member", "candidate", *member.REPLICATES)]
     others = [str(name) for name in dataset.data_vars if dataset[name].dims == ("member", "step")]
-    averaged = dict.fromkeys([*_AVERAGED, *others])
+    averaged = dict.fromkeys([name for name in (*recorded(), *others) if name in dataset])
     columns = {name: last[name].values for name in (*hyperparameters, *averaged, "diverged_at")}
     has_accuracy = not np.isnan(columns["validation_accuracy"]).all()
     rows = []
@@ -114,7 +105,9 @@ def differences(
     return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
 
 
-def as_html(table: pd.DataFrame, candidates: Sequence[Candidate], metric: str, *, head: Sequence[str]) -> str:
+def as_html(
+    table: pd.DataFrame, candidates: Sequence[Candidate], metric: str, *, head: Sequence[str], lower_is_better: bool
+) -> str:
     """Return the best rows of a table as HTML, under some sentences.
 
     Args:
@@ -122,12 +115,13 @@ def as_html(table: pd.DataFrame, candidates: Sequence[Candidate], metric: str, *
       candidates: Candidates of the result.
       metric: The metric by which rows are sorted, the best first; candidates that are not finite come last.
       head: Sentences, one paragraph each.
+      lower_is_better: Whether lower values of the metric are better.
 
     Returns:
       HTML that loads nothing from elsewhere.
     """
     rows = table.to_dict("records")
-    sign = 1 if lower_is_better(metric) else -1
+    sign = 1 if lower_is_better else -1
     order = sorted(range(len(rows)), key=lambda number: _last_if_not_finite(sign * rows[number][metric]))
     shown = order[:_MAX_ROWS]
     names = dict.fromkeys(name for candidate in candidates for name in candidate.others)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from weightdecay.core import html, text, tree
-from weightdecay.core.metrics import lower_is_better
 from weightdecay.results import held_out
 from weightdecay.results.candidates import Candidate
 from weightdecay.results.report import cells, figures
@@ -94,14 +93,16 @@ class Report:
         estimate = text.estimate(self.chosen.mean, self.chosen.standard_error)
         decay = "no decay" if self.chosen.is_without_decay else str(self.chosen.decay)
         cards = [("Chosen", decay, others), (self.metric_name.capitalize(), estimate, remark)]
-        difference = self.chosen.difference
+        title, difference = "Minus no decay", self.chosen.difference
+        if self.chosen.is_without_decay:
+            title, difference = "Best with decay, minus no decay", self.chosen.difference_with_decay
         if difference is not None:
             digits = cells.digits([difference.standard_error / 10])
             interval = cells.interval(difference.lower, difference.upper, digits)
             remark = f"{100 * self.chosen.confidence:g} % interval {interval}"
             if interval == text.NOTHING:
                 remark = "one replicate"
-            cards.append(("Minus no decay", str(difference), remark))
+            cards.append((title, str(difference), remark))
         return [*cards, self._test_card()]
 
     def _test_card(self) -> tuple[str, str, str]:
@@ -177,7 +178,7 @@ class Report:
         return "\n".join([cells.scrolled(table), *map(html.paragraph, remarks)])
 
     def _candidates(self) -> str:
-        sign = 1 if lower_is_better(self.metric) else -1
+        sign = 1 if self.result.lower_is_better(self.metric) else -1
         means = {candidate.number: sign * candidate.mean for candidate in self.candidates}
         order = sorted(means, key=lambda number: means[number] if math.isfinite(means[number]) else math.inf)
         classes = {} if self.without_decay is None else {self.without_decay.number: "none"}
