@@ -99,3 +99,17 @@ def test_spectral_finds_the_largest_singular_value_along_training():
     for _ in range(200):
         _, state = transform.update(jnp.zeros_like(params), state, params)
     np.testing.assert_allclose(np.abs(state.decay[0]), np.abs(np.linalg.svd(params)[2][0]), rtol=1e-9)  # (σ2/σ1)^400
+
+
+def test_spectral_is_right_where_a_square_overflows():
+    kernel = jnp.array([[3e30, 0.0], [0.0, 1e30]])
+    transform = wd.sgd(1.0, wd.Spectral(0.5, 60))
+    updates, _ = transform.update(jnp.zeros((2, 2)), transform.init(kernel), kernel)
+    np.testing.assert_allclose(updates, [[-1.5e30, 0.0], [0.0, 0.0]], rtol=1e-5, atol=1e25)
+
+
+def test_orthogonal_is_right_where_the_gram_matrix_overflows_in_float16():
+    kernel = jnp.full((2, 1), 300.0, jnp.float16)
+    transform = wd.sgd(1.0, wd.Orthogonal(1e-6))
+    updates, _ = transform.update(jnp.zeros_like(kernel), transform.init(kernel), kernel)
+    np.testing.assert_allclose(updates, -4e-6 * 300 * (2 * 300**2 - 1), rtol=1e-3)  # the precision of float16

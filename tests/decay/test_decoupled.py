@@ -1,5 +1,6 @@
 """Decoupled rules: exact shrinkage, schedules, and identities with other rules."""
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -70,3 +71,28 @@ def test_corrected_with_a_schedule_is_decoupled_scaled_by_it():
     scheduled = wd.Decoupled(lambda count: 0.3 * rate(count) / 0.1)
     compare.close(corrected, cases.train(wd.adam(rate, scheduled)), rtol=1e-13, atol=1e-15)  # roundings
     assert cases.largest_difference(corrected, cases.train(wd.adam(rate, wd.Decoupled(0.3)))) > 1e-3
+
+
+def test_adaptive_is_right_where_a_square_overflows():
+    kernel = jnp.full((2, 2), 1e30)
+    transform = wd.sgd(0.5, wd.Adaptive(0.2))
+    updates, _ = transform.update(kernel, transform.init(kernel), kernel)
+    np.testing.assert_allclose(updates, -0.5 * (1 + 0.9 * 0.2) * 1e30, rtol=1e-6)  # g = w: their ratio is 1
+
+
+def test_stable_is_right_where_the_sum_of_second_moments_overflows_in_float16():
+    kernel = jnp.ones((400, 400), jnp.float16)
+    transform = wd.adam(0.5, wd.Stable(0.2), b1=0.0, b2=0.5, eps=1.0)
+    updates, _ = transform.update(kernel, transform.init(kernel), kernel)
+    np.testing.assert_allclose(updates, -0.5 * (0.5 + 0.2), rtol=1e-3)  # v̂ = 1, of which there are 160,000
+
+
+def test_count_of_steps_stays_at_its_largest_value():
+    params = jnp.ones(2)
+    last = 2**31 - 1
+    for rule in (wd.Decoupled(wd.schedules.Linear(1.0, 0.25, 100)), wd.Constrained(9.0, warm_start=5)):
+        transform = wd.sgd(1.0, rule, mask=True)
+        state = transform.init(params)._replace(step=jnp.array(last, jnp.int32))
+        updates, state = transform.update(jnp.zeros(2), state, params)
+        assert int(state.step) == last
+        np.testing.assert_allclose(updates, -0.25 if isinstance(rule, wd.Decoupled) else 0)

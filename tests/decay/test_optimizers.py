@@ -1,4 +1,4 @@
-"""Optimizers step for step beside torch and optax, and what is refused."""
+"""Optimizers against torch and optax step for step, and what they refuse."""
 
 import functools
 
@@ -376,10 +376,12 @@ def test_optimizer_reads_a_schedule_once_a_step():
         params = optax.apply_updates(params, updates)
 
 
-def test_independent_beside_a_schedule_needs_its_peak():
+def test_independent_with_a_schedule_needs_its_peak():
     rate = optax.linear_schedule(0.1, 0.0, 10)
     for make in (wd.sgd, wd.adam):
-        with pytest.raises(ValueError, match=r"Independent\(0\.1\) beside a schedule .* pass peak_learning_rate"):
+        with pytest.raises(
+            ValueError, match=r"Independent\(0\.1\) together with a schedule .* pass peak_learning_rate"
+        ):
             make(rate, wd.Independent(0.1))
         make(rate, wd.Independent(0.1), peak_learning_rate=0.1)
         make(rate, wd.Decoupled(0.1))
@@ -420,7 +422,7 @@ def test_optimizer_refuses_a_proximal_rule_with_a_memory_without_its_diagonal(ba
 
 
 @pytest.mark.parametrize("base", [optax.identity(), optax.clip(1.0)])
-def test_optimizer_takes_a_proximal_rule_beside_a_base_without_memory(base):
+def test_optimizer_takes_a_proximal_rule_on_a_base_without_memory(base):
     wd.optimizer(base, 0.1, wd.ProximalL1(0.1)).init(_params())
 
 
@@ -461,17 +463,17 @@ EXAMPLES = {
     "Elimination": (0.1, 0.5),
     "Lp": (0.1, 1.5),
 }
-METRIC = {"ProximalL1", "ProximalL2", "ProximalElasticNet", "ProximalGroupLasso"}
-SENSELESS = {
-    "sgd": {"Stable": r"Stable\(0\.1\) makes no sense here: SGD keeps no second moments.*wd\.Decoupled"},
+PROXIMAL = {"ProximalL1", "ProximalL2", "ProximalElasticNet", "ProximalGroupLasso"}
+REFUSED = {
+    "sgd": {"Stable": r"Stable\(0\.1\) does not work here: SGD does not keep second moments.*wd\.Decoupled"},
     "adam": {},
     "lion": {
-        "Stable": r"Stable\(0\.1\) makes no sense here: Lion keeps no second moments.*wd\.Decoupled",
-        **dict.fromkeys(METRIC, r"Proximal.*makes no sense here: Lion's step is a sign.*Take wd\.sgd"),
+        "Stable": r"Stable\(0\.1\) does not work here: Lion does not keep second moments.*wd\.Decoupled",
+        **dict.fromkeys(PROXIMAL, r"Proximal.*does not work here: the step of Lion is a sign.*Use wd\.sgd"),
     },
     "rmsprop": {},
     "lamb": {},
-    "muon": dict.fromkeys(METRIC, r"Proximal.*no diagonal D for kernel; take another rule there, in wd\.Masked"),
+    "muon": dict.fromkeys(PROXIMAL, r"Proximal.*no diagonal D for kernel; use another rule there, in wd\.Masked"),
 }
 
 
@@ -479,33 +481,33 @@ def _example(name):
     return rules.KINDS[name](*EXAMPLES.get(name, (0.1,)))
 
 
-@pytest.mark.parametrize("base", SENSELESS)
+@pytest.mark.parametrize("base", REFUSED)
 @pytest.mark.parametrize("name", rules.KINDS)
-def test_optimizer_refuses_exactly_the_senseless_pairs(name, base):
+def test_optimizer_refuses_exactly_the_rules_that_a_base_cannot_apply(name, base):
     make = lambda: getattr(wd, base)(0.1, _example(name)).init(_params())  # noqa: E731
-    if name not in SENSELESS[base]:
+    if name not in REFUSED[base]:
         make()
         return
-    with pytest.raises(ValueError, match=SENSELESS[base][name]):
+    with pytest.raises(ValueError, match=REFUSED[base][name]):
         make()
 
 
-@pytest.mark.parametrize("base", SENSELESS)
+@pytest.mark.parametrize("base", REFUSED)
 @pytest.mark.parametrize("name", rules.KINDS)
 def test_optimizer_refuses_exactly_the_rules_that_need_the_peak_of_a_schedule(name, base):
     rate = optax.linear_schedule(0.1, 0.0, 10)
-    if name in SENSELESS[base]:
+    if name in REFUSED[base]:
         return
     if name not in {"Independent", "Corrected"}:
         getattr(wd, base)(rate, _example(name))
         return
-    with pytest.raises(ValueError, match=rf"{name}\(0\.1\) beside a schedule .* pass peak_learning_rate"):
+    with pytest.raises(ValueError, match=rf"{name}\(0\.1\) together with a schedule .* pass peak_learning_rate"):
         getattr(wd, base)(rate, _example(name))
     getattr(wd, base)(rate, _example(name), peak_learning_rate=0.1)
 
 
-def test_stable_beside_muon_needs_weights_that_adam_moves():
-    with pytest.raises(ValueError, match=r"Stable needs the second moments.*for none of the weights"):
+def test_stable_with_muon_needs_weights_that_adam_trains():
+    with pytest.raises(ValueError, match=r"Stable needs the second moments.*does not keep them for any of the weights"):
         wd.muon(0.1, wd.Stable(0.1)).init({"kernel": jnp.ones((3, 2))})
     params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
     transform = wd.muon(0.1, wd.Stable(0.5))
@@ -521,7 +523,7 @@ def test_optimizer_of_muon_takes_a_proximal_rule_where_adam_moves_the_weights():
 
 def test_muon_refuses_matrices_of_one_dimension():
     with pytest.raises(
-        ValueError, match=r"matrices selects an array of shape \(2,\); Muon moves arrays of at least two"
+        ValueError, match=r"matrices selects an array of shape \(2,\); Muon trains arrays of at least two"
     ):
         wd.muon(0.1, wd.L2(0.1), matrices=wd.masks.everything).init(_params())
 
@@ -559,9 +561,9 @@ def test_optimizer_refuses_a_learning_rate(make, learning_rate, error, message):
 @pytest.mark.parametrize("make", [wd.sgd, wd.adam, functools.partial(wd.optimizer, optax.identity())])
 @pytest.mark.usefixtures("no_type_checks")
 def test_optimizer_refuses_what_is_no_rule_and_a_bad_coefficient(make):
-    with pytest.raises(TypeError, match=r"decay is the kind L2 without its coefficient; write wd\.L2\(0\.01\)"):
+    with pytest.raises(TypeError, match=r"decay is the class L2 without a coefficient; write wd\.L2\(0\.01\)"):
         make(0.1, wd.L2)
-    with pytest.raises(TypeError, match=r"decay is 0\.01, of type float, which is no decay rule"):
+    with pytest.raises(TypeError, match=r"decay is 0\.01, of type float, which is not a decay rule"):
         make(0.1, 0.01)
     with pytest.raises(ValueError, match=r"decay = L2\(-1\): coefficient is -1\.0; a coefficient is a finite number"):
         make(0.1, wd.L2(-1.0))

@@ -84,3 +84,52 @@ def test_proximal_l1_makes_exact_zeros_that_l1_does_not(make):
     proximal, coupled = (cases.train(make(0.1, rule(0.6)), num_steps=100) for rule in (wd.ProximalL1, wd.L1))
     assert np.sum(proximal["Dense_0"]["kernel"] == 0) > 3
     assert np.all(coupled["Dense_0"]["kernel"] != 0)
+
+
+HUGE = np.array([[1e30, -1e30], [5e29, 0.0]], np.float32)  # the square of 1e30 is not a float32
+zeros_like = lambda params: jax.tree.map(jnp.zeros_like, params)  # noqa: E731
+
+
+@pytest.mark.parametrize(("ratio", "factor"), [(1.0, 1.0), (0.5, 0.5)])
+def test_norm_control_is_right_where_a_square_overflows(ratio, factor):
+    trained = cases.train(wd.sgd(0.1, wd.NormControl(1.0, ratio)), jnp.asarray(HUGE), 2, zeros_like)
+    np.testing.assert_allclose(trained, factor * HUGE, rtol=1e-6)
+
+
+def test_constrained_is_right_where_a_square_overflows():
+    within = cases.train(wd.sgd(0.1, wd.Constrained(1.0, warm_start=0)), jnp.asarray(HUGE), 3, zeros_like)
+    np.testing.assert_array_equal(within, HUGE)  # at its bound
+    beyond = wd.sgd(0.1, wd.Constrained(1e30))
+    updates, state = beyond.update(jnp.zeros((2, 2)), beyond.init(jnp.asarray(HUGE)), jnp.asarray(HUGE))
+    assert np.isfinite(updates).all()
+    assert state.decay[0]["multiplier"] == 1
+
+
+@pytest.mark.usefixtures("float64")
+def test_constrained_projects_onto_the_bound_where_the_formula_would_overshoot():
+    start = jnp.array([[3.0, 4.0]])
+    trained = cases.train(wd.sgd(0.1, wd.Constrained(4.0, 1.0)), start, 1, zeros_like)  # λ = 21 by the formula
+    np.testing.assert_allclose(trained, start * 2 / 5, rtol=1e-13)
+    by_formula = cases.train(wd.sgd(0.1, wd.Constrained(4.0, 0.04)), start, 1, zeros_like)  # λ = 0.84
+    np.testing.assert_allclose(by_formula, start * (1 - 2 * 0.84), rtol=1e-13)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(jnp.float32, 1e30), (jnp.float16, 3e4)])
+def test_selective_projection_sees_the_direction_of_large_gradients(dtype, size):
+    """⟨g, w - a⟩ > 0 although both products are infinite, with opposite signs."""
+    start = jnp.array([[1.0, 0.5]], dtype) * size
+    transform = wd.sgd(1.0, wd.SelectiveProjection(1.0, jnp.zeros((1, 2))), 0.9)
+    gradient = jnp.array([[1.0, -1.0]], dtype) * size * dtype(1e-3)
+    momentum = -start * dtype(0.5)
+    moving = transform.init(start)._replace(base=optax.TraceState(momentum / dtype(0.9)))
+    updates, _ = transform.update(gradient, moving, start)
+    lengths = [np.linalg.norm(np.asarray(array, np.float64)) for array in (start, start + updates)]
+    np.testing.assert_allclose(lengths[1], lengths[0], rtol=5e-3)  # float16 has three digits
+
+
+@pytest.mark.parametrize("rule", [wd.ProximalL1(0.3), wd.ProximalL2(0.3), wd.ProximalElasticNet(0.3, 0.3)])
+def test_proximal_rule_leaves_weights_where_the_diagonal_is_infinite(rule):
+    """Adam's second moment overflows: D is infinite, the map η c / D is the identity."""
+    kernel = jnp.asarray(HUGE)
+    updates, _ = (step := wd.adam(0.1, rule)).update(kernel, step.init(kernel), kernel)
+    np.testing.assert_array_equal(updates, 0)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import weightdecay as wd
 from weightdecay.decay import schedules
 
 KINDS = {
@@ -226,9 +227,9 @@ def test_traced_schedule_passes_the_check_and_is_written(name):
 @pytest.mark.parametrize(
     ("schedule", "error", "message"),
     [
-        (0.1, TypeError, r"^coefficient is 0\.1, of type float, which is no schedule; give one of: Constant, Linear,"),
-        (schedules.Cosine, TypeError, r"of type type, which is no schedule; .*Cosine\(0\.1, 1000\)"),
-        (schedules.Parametric(), TypeError, r"of type Parametric, which is no schedule"),
+        (0.1, TypeError, r"^coefficient is 0\.1, of type float, which is not a schedule; give one of: Constant, Li"),
+        (schedules.Cosine, TypeError, r"of type type, which is not a schedule; .*Cosine\(0\.1, 1000\)"),
+        (schedules.Parametric(), TypeError, r"of type Parametric, which is not a schedule"),
         (
             schedules.Constant(-0.1),
             ValueError,
@@ -251,5 +252,64 @@ def test_check_refuses_what_no_schedule_allows(schedule, error, message):
 
 
 def test_parametric_has_no_values():
-    with pytest.raises(NotImplementedError, match="Parametric has no values"):
+    with pytest.raises(NotImplementedError, match="Parametric does not define its values"):
         schedules.Parametric()(0)
+
+
+@every_kind
+def test_peak_is_the_largest_value(name):
+    schedule = example(name)
+    values = [float(schedule(count)) for count in range(2000)]
+    np.testing.assert_allclose(float(schedule.peak()), max(values), rtol=1e-6)
+    traced = jax.jit(lambda one: one.peak())(schedule)
+    np.testing.assert_allclose(float(traced), max(values), rtol=1e-6)
+
+
+def test_peak_of_rising_growing_and_empty_schedules():
+    assert float(schedules.Linear(0.1, 0.4, 10).peak()) == np.float32(0.4)
+    assert float(schedules.Cosine(0.1, 10, 0.4).peak()) == np.float32(0.4)
+    assert float(schedules.Cosine(0.4, 0, 0.1).peak()) == np.float32(0.1)  # it is 0.1 from the start
+    assert schedules.Exponential(0.1, 1.1, 10).peak() is None
+    with pytest.raises(ValueError, match=r"Independent\(0\.1\) together with a schedule needs the peak"):
+        wd.adam(schedules.Exponential(0.1, 1.1, 10), wd.Independent(0.1))
+
+
+@pytest.mark.parametrize("make", [wd.sgd, wd.adam, wd.muon])
+@pytest.mark.parametrize("kind", [wd.Independent, wd.Corrected])
+def test_rules_that_need_the_peak_find_it_in_the_schedule(make, kind):
+    rate, params = schedules.Cosine(0.1, 20), {"kernel": jnp.ones((2, 3))}
+    gradient = jnp.sin
+
+    def trained(transform):
+        weights, state = params, transform.init(params)
+        for _ in range(3):
+            updates, state = transform.update(jax.tree.map(gradient, weights), state, weights)
+            weights = jax.tree.map(jnp.add, weights, updates)
+        return weights["kernel"]
+
+    found = trained(make(rate, kind(0.3)))
+    np.testing.assert_array_equal(found, trained(make(rate, kind(0.3), peak_learning_rate=rate.peak())))
+    compiled = jax.jit(lambda rate: trained(make(rate, kind(0.3))))(rate)
+    np.testing.assert_allclose(compiled, found, rtol=1e-5)  # fused and not
+
+
+def test_fit_grid_trains_independent_decay_with_a_schedule_of_known_peak():
+    grid = wd.Grid(decay=[wd.Independent(0.02), wd.Corrected(0.2)], learning_rate=[schedules.Cosine(0.1, 20)])
+    settings = {"num_steps": 8, "batch_size": None, "progress": False}
+    result = wd.fit_grid(wd.models.MLP(()), wd.data.diabetes(), grid, **settings)
+    # s c = η c / peak, and η s c: decoupled decay with a coefficient that is a schedule, too.
+    equal = wd.Grid(
+        decay=[wd.Decoupled(0.2), wd.Decoupled(schedules.Cosine(0.2, 20))], learning_rate=[schedules.Cosine(0.1, 20)]
+    )
+    expected = wd.fit_grid(wd.models.MLP(()), wd.data.diabetes(), equal, **settings)
+    for member in range(2):
+        kernels = [np.asarray(one.params(member)["Dense_0"]["kernel"]) for one in (result, expected)]
+        np.testing.assert_allclose(*kernels, rtol=1e-4, atol=1e-6)  # float32 over 8 steps
+    assert np.isfinite(result.dataset["time_scale_epochs"].values).all()
+
+
+@pytest.mark.parametrize("num_steps", [2**31, 2**40])
+def test_schedule_of_more_steps_than_an_int32_is_right(num_steps):
+    for count in (0, 2**30, 2**31 - 1):
+        np.testing.assert_allclose(schedules.Linear(1.0, 0.0, num_steps)(count), 1 - count / num_steps, atol=1e-6)
+        assert float(schedules.EarlyOnly(0.5, num_steps)(jnp.int32(count))) == 0.5

@@ -1,6 +1,7 @@
 """Trees of weights: names of leaves, broadcasting, norms, checks of numbers, and dataclasses that are pytrees."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -248,11 +249,36 @@ def norm(tree: PyTree) -> Any:
 
     Returns:
       The norm, shape ``()``, of at least the precision of float32.
+
+    Numerics:
+      Leaves are divided by a power of two before they are squared, so that the norm is right up to the largest number
+      of its dtype; the square of 1e20 is infinite in float32.
     """
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    precise = (leaf.astype(jnp.promote_types(jnp.float32, leaf.dtype)) for leaf in leaves)
-    square = sum((jnp.sum(jnp.square(leaf)) for leaf in precise), start=jnp.zeros(()))
-    return jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
+    precise = [leaf.astype(jnp.promote_types(jnp.float32, leaf.dtype)) for leaf in leaves]
+    unit = power_of_two(precise)
+    square = sum((jnp.sum(jnp.square(leaf / unit)) for leaf in precise), start=jnp.zeros(()))
+    return jnp.where(square == 0, 0, unit * jnp.sqrt(jnp.where(square == 0, 1, square)))
+
+
+def power_of_two(leaves: Sequence[Any]) -> Any:
+    """Largest power of two that is not above the largest absolute value of some arrays.
+
+    Division by it is exact, so that a sum of squares can be computed without overflow and with the same bits.
+
+    Args:
+      leaves: Arrays of at least the precision of float32.
+
+    Returns:
+      The power, shape ``()``, without a derivative; 1 where all values are 0, or one is not finite.
+    """
+    largest = functools.reduce(
+        jnp.maximum, (jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves), jnp.zeros((), jnp.float32)
+    )
+    largest = jax.lax.stop_gradient(largest)
+    usable = (largest > 0) & jnp.isfinite(largest)
+    _, exponent = jnp.frexp(jnp.where(usable, largest, 1))
+    return jnp.ldexp(jnp.ones_like(largest), jnp.maximum(exponent - 1, jnp.finfo(largest.dtype).minexp))
 
 
 def _joined(path: tuple[Any, ...]) -> str:

@@ -69,7 +69,8 @@ class AllWeights:
     def mean_second_moment(self) -> Scalar:
         """Mean of v̂ over all weights for which the base optimizer keeps one, shape ``()``."""
         known = [v for v in self._second_moments if v is not None]
-        total = sum((jnp.sum(v) for v in known), start=jnp.zeros(()))
+        precise = (v.astype(jnp.promote_types(jnp.float32, v.dtype)) for v in known)
+        total = sum((jnp.sum(v) for v in precise), start=jnp.zeros(()))
         return total / max(sum(v.size for v in known), 1)
 
 

@@ -185,7 +185,8 @@ class Orthogonal(Rule):
     def couple(self, weight: Array, state: PyTree) -> tuple[Array | None, PyTree]:
         if weight.ndim < 2:
             return None, state
-        matrix = weight.reshape(-1, weight.shape[-1])
+        # At least in float32: W³ may be too large for float16 where its product with c is not.
+        matrix = weight.reshape(-1, weight.shape[-1]).astype(jnp.promote_types(jnp.float32, weight.dtype))
         pull = 4 * (matrix @ (matrix.T @ matrix - jnp.eye(matrix.shape[1], dtype=matrix.dtype)))
         return self.coefficient * pull.reshape(weight.shape), state
 
@@ -235,7 +236,9 @@ class Spectral(Rule):
         if weight.ndim < 2:
             return None
         # The same random vector for every member: almost surely it is not orthogonal to v1.
-        start = jax.random.normal(random_streams.constant_key(), weight.shape[-1:], jnp.promote_types(jnp.float32, weight.dtype))
+        start = jax.random.normal(
+            random_streams.constant_key(), weight.shape[-1:], jnp.promote_types(jnp.float32, weight.dtype)
+        )
         return start / tree.norm(start)
 
     @override

@@ -94,6 +94,10 @@ class Terms(Rule):
         scaled, denominator = diagonal * stepped, diagonal + shrinkage
         moved = jnp.sign(scaled) * jnp.maximum(jnp.abs(scaled) - threshold, 0)
         moved = moved / jnp.where(denominator == 0, 1, denominator)
+        # Where the product by D overflows, the threshold is negligible next to it.
+        overflows = jnp.isfinite(stepped) & ~jnp.isfinite(scaled)
+        beyond = 1 if self.proximal_l2 is None else 1 + shrinkage / jnp.where(overflows, diagonal, 1)
+        moved = jnp.where(overflows, stepped / beyond, moved)
         # Where both coefficients are 0, the multiplication by D must not leave a rounding behind.
         moved = preserve_bits((threshold == 0) & (shrinkage == 0), stepped, moved)
         return moved.astype(stepped.dtype), state

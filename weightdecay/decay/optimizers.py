@@ -54,7 +54,8 @@ def optimizer(
         structure of the weights, from the state after the step of ``base``: u = g / D under a steady gradient. Proximal
         rules need it if ``base`` has a memory (momentum, second moments). None: D = 1.
       second_moments: Function ``base_state -> tree`` that returns v̂, in the structure of the weights, for `Stable`.
-      peak_learning_rate: Largest η of a schedule, shape ``()``; `Independent` and `Corrected` need it.
+      peak_learning_rate: Largest η of a schedule, shape ``()``; `Independent` and `Corrected` need it unless the
+        schedule is one of `weightdecay.schedules`, which know it.
       metric: Old name of ``preconditioner_diagonal``.
 
     Returns:
@@ -120,7 +121,8 @@ def sgd(
       momentum: In [0, 1), shape ``()``; may be traced.
       nesterov: Whether to use Nesterov momentum.
       mask: Which weights decay.
-      peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it.
+      peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it unless the schedule is one of
+        `weightdecay.schedules`, which know it.
 
     Returns:
       An optax transformation.
@@ -166,7 +168,8 @@ def adam(
       b2: Decay of the second moment, in [0, 1), shape ``()``; may be traced.
       eps: > 0, shape ``()``, unit of the gradient; may be traced.
       mask: Which weights decay.
-      peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it.
+      peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it unless the schedule is one of
+        `weightdecay.schedules`, which know it.
 
     Returns:
       An optax transformation.
@@ -217,7 +220,8 @@ def lion(
       b1: Weight of the momentum in the step, in [0, 1), shape ``()``; may be traced.
       b2: Decay of the momentum, in [0, 1), shape ``()``; may be traced.
       mask: Which weights decay.
-      peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it.
+      peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it unless the schedule is one of
+        `weightdecay.schedules`, which know it.
 
     Returns:
       An optax transformation.
@@ -263,7 +267,8 @@ def rmsprop(
       eps: > 0, shape ``()``, unit of the gradient; may be traced.
       momentum: In [0, 1), shape ``()``; may be traced.
       mask: Which weights decay.
-      peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it.
+      peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it unless the schedule is one of
+        `weightdecay.schedules`, which know it.
 
     Returns:
       An optax transformation.
@@ -313,7 +318,8 @@ def lamb(
       b2: Decay of the second moment, in [0, 1), shape ``()``; may be traced.
       eps: > 0, shape ``()``, unit of the gradient; may be traced.
       mask: Which weights decay.
-      peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it.
+      peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it unless the schedule is one of
+        `weightdecay.schedules`, which know it.
 
     Returns:
       An optax transformation.
@@ -377,7 +383,8 @@ def muon(
       b2: Decay of Adam's second moment, in [0, 1).
       eps: Adam's epsilon, > 0.
       mask: Which weights decay, among the matrices and among the others.
-      peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it.
+      peak_learning_rate: Largest η of a schedule; `Independent` and `Corrected` need it unless the schedule is one of
+        `weightdecay.schedules`, which know it.
       adam_peak_learning_rate: Largest η of ``adam_learning_rate``.
       layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known; see
         `weightdecay.decay.masks.describe`.

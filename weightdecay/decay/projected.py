@@ -251,8 +251,9 @@ class Constrained(Rule):
         is the bound itself.
 
     Numerics:
-      λ must stay below 1; above it a step overshoots zero. If the initial weights are far outside the bound, choose μ
-      well below 1 / (|w|² - κ). After a warm start the weights begin at the bound, and μ = 1 works.
+      Where λ would exceed 1, the formula would make the weights longer. λ is then 1, and the step projects the array
+      onto the bound, ``w <- w̃ √κ / |w̃|``. If the initial weights are far outside the bound, choose μ well below
+      1 / (|w|² - κ), so that this does not happen. After a warm start the weights begin at the bound, and μ = 1 works.
 
     References:
       Franke et al., Improving Deep Learning Optimization through Constrained Parameter Regularization, 2024,
@@ -268,22 +269,27 @@ class Constrained(Rule):
 
     @override
     def initial(self, weight: Array) -> PyTree:
-        square = tree.norm(weight) ** 2
-        return {"multiplier": jnp.zeros_like(square), "reference": square}
+        norm = tree.norm(weight)
+        return {"multiplier": jnp.zeros_like(norm), "reference": norm}
 
     @override
     def move(self, stepped: Array, step: Step, state: PyTree) -> tuple[Array, PyTree]:
-        square = tree.norm(stepped) ** 2
+        norm = tree.norm(stepped)
         multiplier, reference = state["multiplier"], state["reference"]
-        steps_taken = step.count + 1
         if self.warm_start is None:
-            bound, acts = self.bound, True
+            bound_norm, acts = jnp.sqrt(self.bound), True
         else:
-            reference = jnp.where(steps_taken <= self.warm_start, square, reference)
-            bound, acts = self.bound * reference, steps_taken > self.warm_start
-        raised = jnp.maximum(0, multiplier + self.update_rate * (square - bound))
-        multiplier = jnp.where(acts, raised, 0).astype(square.dtype)
-        return stepped - 2 * multiplier * stepped, {"multiplier": multiplier, "reference": reference}
+            reference = jnp.where(step.count < self.warm_start, norm, reference)
+            bound_norm, acts = jnp.sqrt(self.bound) * reference, step.count >= self.warm_start
+        # |w̃|² - κ, whose terms may be too large for float32 where their difference is not.
+        largest = jnp.finfo(norm.dtype).max
+        excess = jnp.clip((norm - bound_norm) * (norm + bound_norm), -largest, largest)
+        raised = jnp.maximum(0, multiplier + self.update_rate * excess)
+        overshoots = acts & (raised > 1)
+        multiplier = jnp.where(acts, jnp.minimum(raised, 1), 0).astype(norm.dtype)
+        projected = stepped * (bound_norm / jnp.where(overshoots, norm, 1))
+        moved = jnp.where(overshoots, projected, stepped - 2 * multiplier * stepped)
+        return moved, {"multiplier": multiplier, "reference": reference}
 
 
 @tree.dataclass
@@ -317,7 +323,11 @@ class SelectiveProjection(Rule):
     def move(self, stepped: Array, step: Step, state: PyTree) -> tuple[Array, PyTree]:
         before, after = tree.norm(step.weight - state), tree.norm(stepped - state)
         added = jnp.where(after > 0, jnp.clip((after - before) / jnp.where(after > 0, after, 1), 0, 1), 0)
-        against = jnp.sum(step.gradient * (step.weight - state)) > 0
+        # Divided by powers of two, so that the products do not overflow; the sign of their sum is the same.
+        precise = jnp.promote_types(jnp.float32, stepped.dtype)
+        factors = [array.astype(precise) for array in (step.gradient, step.weight - state)]
+        gradient, distance = (array / tree.power_of_two([array]) for array in factors)
+        against = jnp.sum(gradient * distance) > 0
         return stepped - jnp.where(against, self.coefficient * added, 0) * (stepped - state), state
 
 

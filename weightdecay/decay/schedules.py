@@ -1,7 +1,7 @@
-"""A coefficient, or a learning rate, as a function of the step: ``schedule(count) -> scalar``.
+"""Schedules: a coefficient, or a learning rate, as a function of the step, ``schedule(count) -> scalar``.
 
-``count`` is the number of steps taken so far: 0 at the first step. A schedule is a frozen dataclass and a pytree, with
-its parameters as leaves. These may be traced, so that schedules of one kind differ in numbers alone and train in one
+``count`` is the number of steps taken so far, 0 at the first step. A schedule is a frozen dataclass and a pytree whose
+leaves are its parameters. They may be traced, so schedules of one kind differ in numbers alone and train in one
 compiled program. Constructors do not look at the parameters; `check` does.
 """
 
@@ -15,7 +15,10 @@ from jax.core import Tracer
 from typing_extensions import override
 
 from weightdecay.core import tree
+from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Scalar
+
+_LARGEST_COUNT = 2**31 - 1  # of the steps that an optimizer counts
 
 
 class Parametric:
@@ -25,19 +28,26 @@ class Parametric:
         """Return the value at a step.
 
         Args:
-          count: Steps taken so far, a whole number >= 0, shape ``()``; may be traced.
+          count: Number of steps taken so far, an integer >= 0, shape ``()``; may be traced.
 
         Returns:
-          The value, shape ``()``, in JAX's default float dtype (float32, or float64 where that is switched on).
+          The value, shape ``()``, in JAX's default float dtype (float32, or float64 if that is enabled).
         """
-        raise NotImplementedError(f"{type(self).__name__} has no values.")
+        raise NotImplementedError(f"{type(self).__name__} does not define its values.")
+
+    def peak(self) -> Any:
+        """Return the largest value over all steps, shape ``()``; None = it is not known.
+
+        `weightdecay.Independent` and `weightdecay.Corrected` decay in proportion to the learning rate over its peak.
+        """
+        return None
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters by name, in the order of the constructor."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # pyright: ignore[reportArgumentType]
 
     def __str__(self) -> str:
-        """Return the schedule as one writes it, without what it has by default: ``Cosine(0.1, 1000)``."""
+        """Return the schedule as a call, ``Cosine(0.1, 1000)``, without parameters that have their default value."""
         values = self.parameters()
         for field in reversed(fields(self)):  # pyright: ignore[reportArgumentType]
             value = values[field.name]
@@ -65,6 +75,10 @@ class Constant(Parametric):
     def __call__(self, count: Any) -> Scalar:
         return _real(self.value)
 
+    @override
+    def peak(self) -> Any:
+        return _real(self.value)
+
 
 @tree.dataclass
 class Linear(Parametric):
@@ -75,7 +89,7 @@ class Linear(Parametric):
     Args:
       start: Value at step 0; >= 0.
       stop: Value from step ``num_steps`` on; >= 0.
-      num_steps: How long it takes; >= 0. At 0 the value is ``stop`` from the start.
+      num_steps: Number of steps from one value to the other; >= 0. At 0 the value is ``stop`` from the start.
 
     Examples:
       >>> [float(Linear(1.0, 0.0, 4)(count)) for count in (0, 1, 4, 9)]
@@ -91,6 +105,10 @@ class Linear(Parametric):
         fraction = _fraction(count, self.num_steps)
         return _real(self.start) * (1 - fraction) + _real(self.stop) * fraction
 
+    @override
+    def peak(self) -> Any:
+        return _larger_end(self.start, self.stop, self.num_steps)
+
 
 @tree.dataclass
 class Cosine(Parametric):
@@ -101,7 +119,7 @@ class Cosine(Parametric):
 
     Args:
       start: Value at step 0; >= 0.
-      num_steps: How long it takes; >= 0. At 0 the value is ``stop`` from the start.
+      num_steps: Number of steps from one value to the other; >= 0. At 0 the value is ``stop`` from the start.
       stop: Value from step ``num_steps`` on; >= 0.
 
     References:
@@ -121,17 +139,22 @@ class Cosine(Parametric):
         height = (1 + jnp.cos(jnp.pi * _fraction(count, self.num_steps))) / 2
         return _real(self.start) * height + _real(self.stop) * (1 - height)
 
+    @override
+    def peak(self) -> Any:
+        return _larger_end(self.start, self.stop, self.num_steps)
+
 
 @tree.dataclass
 class Exponential(Parametric):
-    """Multiplied by the same factor every so many steps.
+    """A value that is multiplied by the same factor every ``num_steps`` steps.
 
     ``start * decay_rate ** (count / num_steps)``; as `optax.exponential_decay`.
 
     Args:
       start: Value at step 0; >= 0.
       decay_rate: The factor; >= 0, and at most 1 for a value that falls.
-      num_steps: In how many steps the factor is applied once; > 0. At 0 it is applied without end in the first step.
+      num_steps: Number of steps in which the factor is applied once; > 0. At 0 the factor is applied infinitely often
+        in the first step.
 
     Examples:
       >>> [float(Exponential(1.0, 0.5, 10)(count)) for count in (0, 10, 20)]
@@ -145,9 +168,16 @@ class Exponential(Parametric):
     @override
     def __call__(self, count: Any) -> Scalar:
         rate, power = _real(self.decay_rate), _elapsed(count, self.num_steps)
-        # Neither 0 is raised, nor to 0: the derivative there would be nan or infinite.
+        # 0 is not raised to a power, and nothing is raised to 0: the derivative would be nan or infinite.
         raised = jnp.where(rate == 0, 1, rate) ** jnp.where(power == 0, 1, power)
         return _real(self.start) * jnp.where(power == 0, 1, jnp.where(rate == 0, 0, raised))
+
+    @override
+    def peak(self) -> Any:
+        if isinstance(self.decay_rate, Tracer):
+            # A growing schedule has no peak; a nan is noticed, where a wrong peak is not.
+            return jnp.where(self.decay_rate <= 1, _real(self.start), jnp.nan)
+        return _real(self.start) if self.decay_rate <= 1 else None
 
 
 @tree.dataclass
@@ -158,7 +188,7 @@ class EarlyOnly(Parametric):
 
     Args:
       value: >= 0.
-      num_steps: For how many steps it is there; >= 0.
+      num_steps: Number of steps with this value; >= 0.
 
     References:
       Golatkar, Achille & Soatto, Time Matters in Regularizing Deep Networks, 2019, arXiv 1905.13277.
@@ -173,18 +203,24 @@ class EarlyOnly(Parametric):
 
     @override
     def __call__(self, count: Any) -> Scalar:
+        if isinstance(self.num_steps, int) and self.num_steps > _LARGEST_COUNT:
+            return _real(self.value)
         return jnp.where(jnp.asarray(count) < self.num_steps, _real(self.value), 0)
+
+    @override
+    def peak(self) -> Any:
+        return _real(self.value)
 
 
 @tree.dataclass
 class LogTime(Parametric):
-    """A value that falls as one over time, so that its sum grows as the logarithm of time.
+    """A value that falls in proportion to 1 / time, so that its sum grows as the logarithm of time.
 
     ``value / (1 + count / time_scale)``
 
     Args:
       value: Value at step 0; >= 0.
-      time_scale: After how many steps it has fallen to one half; > 0.
+      time_scale: Number of steps after which the value is half of the first; > 0.
 
     References:
       Ferbach et al., 2026, arXiv 2602.05298.
@@ -201,6 +237,10 @@ class LogTime(Parametric):
     def __call__(self, count: Any) -> Scalar:
         return _real(self.value) / (1 + _elapsed(count, self.time_scale))
 
+    @override
+    def peak(self) -> Any:
+        return _real(self.value)
+
 
 KINDS: dict[str, type[Parametric]] = {
     kind.__name__: kind for kind in (Constant, Linear, Cosine, Exponential, EarlyOnly, LogTime)
@@ -209,20 +249,21 @@ KINDS: dict[str, type[Parametric]] = {
 
 
 def check(schedule: Any, *, argument: str) -> None:
-    """Refuse what is no schedule of this module, and parameters that none allows; a traced one passes unseen.
+    """Validate a schedule of this module and its parameters; a traced parameter is not looked at.
 
     Args:
-      schedule: What a user gave.
-      argument: Where it was given, for the message.
+      schedule: What a user passes.
+      argument: Name of the argument, for the message.
 
     Raises:
-      TypeError: Not a schedule, or a parameter that is no number.
-      ValueError: A parameter that is negative, infinite or nan, or an array of many numbers.
+      ArgumentTypeError: Not a schedule, or a parameter is not a number.
+      ArgumentError: A parameter is negative, infinite or nan, or an array of several numbers.
     """
     if not isinstance(schedule, Parametric) or type(schedule) is Parametric:
-        raise TypeError(
-            f"{argument} is {schedule!r}, of type {type(schedule).__name__}, which is no schedule; give one of: "
-            f"{', '.join(KINDS)}, for example {Cosine(0.1, 1000)}."
+        raise ArgumentTypeError(
+            argument,
+            f"{argument} is {schedule!r}, of type {type(schedule).__name__}, which is not a schedule; give one of: "
+            f"{', '.join(KINDS)}, for example {Cosine(0.1, 1000)}.",
         )
     for name, value in schedule.parameters().items():
         if isinstance(value, Tracer):
@@ -231,17 +272,26 @@ def check(schedule: Any, *, argument: str) -> None:
         if isinstance(value, list | tuple):
             value = np.asarray(value)
         if not tree.is_real(value):
-            raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; give a number >= 0.")
+            raise ArgumentTypeError(
+                argument, f"{where} is {value!r}, of type {type(value).__name__}; give a number >= 0."
+            )
         if np.ndim(value) > 0:
-            raise ValueError(f"{where} is an array of shape {np.shape(value)}; give one number >= 0.")
+            raise ArgumentError(argument, f"{where} is an array of shape {np.shape(value)}; give one number >= 0.")
         if not 0 <= tree.plain(value) <= tree.LARGEST:
-            raise ValueError(f"{where} is {value}; give a finite number >= 0.")
+            raise ArgumentError(argument, f"{where} is {value}; give a finite number >= 0.")
 
 
 def _written(value: Any) -> str:
-    if isinstance(value, Tracer | int) or not tree.is_real(value) or np.ndim(value) > 0:
+    if isinstance(value, Tracer):
+        return "traced"
+    if isinstance(value, int) or not tree.is_real(value) or np.ndim(value) > 0:
         return str(value)
     return f"{float(value):.4g}"
+
+
+def _larger_end(start: Any, stop: Any, num_steps: Any) -> Array:
+    """Peak of a monotonic schedule, which begins at ``stop`` where it takes no steps."""
+    return jnp.where(jnp.asarray(_real(num_steps)) > 0, jnp.maximum(_real(start), _real(stop)), _real(stop))
 
 
 def _real(value: Any) -> Array:
@@ -249,10 +299,11 @@ def _real(value: Any) -> Array:
 
 
 def _fraction(count: Any, num_steps: Any) -> Array:
-    count, num_steps = jnp.asarray(count), jnp.asarray(num_steps)
-    return jnp.where(count < num_steps, _real(count) / jnp.maximum(_real(num_steps), 1e-12), 1)
+    # Compared as real numbers: an integer of 2^31 or more is not a number of JAX's default integers.
+    count, num_steps = _real(count), _real(num_steps)
+    return jnp.where(count < num_steps, count / jnp.maximum(num_steps, 1e-12), 1)
 
 
 def _elapsed(count: Any, num_steps: Any) -> Array:
-    # A time of 0 is a very short one: neither value nor gradient becomes nan.
+    # A time of 0 counts as a very short one, so that neither the value nor its gradient is nan.
     return _real(count) / jnp.maximum(_real(num_steps), 1e-12)

@@ -167,7 +167,8 @@ def _rates(rate: Rate, counts: np.ndarray) -> tuple[Steps, Steps] | None:
     values = _along(rate.learning_rate, counts)
     if values is None:
         return None
-    peak = values.max(initial=0.0) if rate.peak is None else rate.peak
+    known = rate.known_peak()
+    peak = values.max(initial=0.0) if known is None else float(known)
     return values, np.divide(values, peak, out=np.full(values.shape, math.nan), where=peak != 0)
 
 

@@ -33,7 +33,7 @@ class UnsupportedRuleError(ArgumentError):
 class DecayState(NamedTuple):
     """State of every optimizer of this library."""
 
-    step: Int[Array, ""]  # number of steps taken
+    step: Int[Array, ""]  # number of steps taken; from 2^31 - 1 on it stays there
     base: PyTree
     decay: tuple[PyTree, ...]  # state of each rule, in the structure of the weights; None = no state
 
@@ -55,7 +55,7 @@ class Rate(NamedTuple):
     """A learning rate with the peak of its schedule."""
 
     learning_rate: Scalar | Schedule
-    peak: Scalar | None
+    peak: Scalar | None  # as the user passes it; None = that of the schedule, if it knows its peak
     peak_argument: str = "peak_learning_rate"  # name of the argument in which a user passes the peak
 
     def at_step(self, count: Any) -> tuple[Any, Any]:
@@ -63,12 +63,22 @@ class Rate(NamedTuple):
         rate = self.learning_rate
         if callable(rate):
             rate = scheduled(rate, count, argument="learning_rate")
-        return rate, 1.0 if self.peak is None else rate / self.peak
+        peak = self.known_peak()
+        if peak is None:
+            return rate, 1.0
+        # A schedule that is 0 throughout has the peak 0.
+        return rate, rate / jnp.where(peak == 0, 1, peak) if self.peak is None else rate / peak
+
+    def known_peak(self) -> Any:
+        """Return the largest learning rate, as passed or as the schedule knows it; None = it is not known."""
+        if self.peak is None and isinstance(self.learning_rate, schedules.Parametric):
+            return self.learning_rate.peak()
+        return self.peak
 
     @property
     def lacks_peak(self) -> bool:
         """Whether the learning rate is a schedule whose peak is not known."""
-        return callable(self.learning_rate) and self.peak is None
+        return callable(self.learning_rate) and self.known_peak() is None
 
 
 class Base(NamedTuple):
@@ -290,7 +300,7 @@ def join(
             None if before is None else structure.unflatten(states)
             for before, states in zip(state.decay, decay_states, strict=True)
         )
-        return structure.unflatten(updates), DecayState(state.step + 1, base_state, after)
+        return structure.unflatten(updates), DecayState(optax.safe_increment(state.step), base_state, after)
 
     transformation = DecayTransformation(init, update)  # pyright: ignore[reportArgumentType]
     transformation.declaration = Declaration(base, tuple(rates), tuple(decay))
@@ -374,8 +384,8 @@ def _check_needs(rule: Rule, base: Base, rates: Sequence[Rate]) -> None:
         raise UnsupportedRuleError(
             without[0].peak_argument,
             f"decay = {rule} together with a schedule needs the peak of the schedule: pass {without[0].peak_argument}, "
-            "the largest learning rate of the schedule. A step decays in proportion to learning_rate / "
-            "peak_learning_rate.",
+            "the largest learning rate, or use a schedule of wd.schedules, which knows its peak. A step decays in "
+            "proportion to learning_rate / peak_learning_rate.",
         )
     for need in ("preconditioner_diagonal", "second_moments"):
         if need in needs and need in base.lacks:
