@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import weightdecay as wd
 from weightdecay.apps import cli
-from weightdecay.storage.records import Records
+from weightdecay.storage.training_records import TrainingRecords
 
 QUICK = ["--widths", "8", "--steps", "20", "--num-coefficients", "2", "--seeds", "2", "--train-size", "100"]
 
@@ -111,12 +111,15 @@ def test_sweep_where_every_member_diverges_keeps_the_result(here):
         (["digits", "--rules", ","], "--rules: rules is ','; give a comma-separated list"),
         (
             ["digits", "--coefficients", "-0.1", "0.1"],
-            "--coefficients: start is -0.1; a logarithmic axis needs ends above 0",
+            "--coefficients: coefficients is -0.1; give two finite numbers above 0, the smaller one first",
         ),
-        (["digits", "--num-coefficients", "0"], "--num-coefficients: num is 0; give at least 1"),
+        (
+            ["digits", "--num-coefficients", "0"],
+            "--num-coefficients: num_coefficients is 0; give an integer of at least 1",
+        ),
         (
             ["digits", "--learning-rates", "0"],
-            "--learning-rates: learning_rate[0] is 0.0; a learning rate is a number above 0",
+            "--learning-rates: learning_rates is 0.0; give finite numbers above 0",
         ),
         (
             ["digits", "--learning-rates", "fast"],
@@ -124,7 +127,7 @@ def test_sweep_where_every_member_diverges_keeps_the_result(here):
         ),
         (["digits", "--widths", "64;64"], "--widths: widths is '64;64'; give comma-separated integers"),
         (["digits", "--seeds", "0"], "--seeds: seeds is 0; give an integer of at least 1"),
-        (["digits", "--steps", "0"], "--steps: num_steps is 0; give an integer from 1 to 2147483647"),
+        (["digits", "--steps", "0"], "--steps: steps is 0; give an integer of at least 1"),
         (["digits", "--batch-size", "5000"], "--batch-size: batch_size is 5000, but data.train has 1079 examples"),
         (["digits", "--train-size", "3"], "--train-size: num_train is 3; give 10 to 1069"),
         (["digits", "--label-noise", "2"], "--label-noise: label_noise is 2.0; give a fraction from 0 to 1"),
@@ -270,7 +273,7 @@ def test_convert_has_an_option_for_every_number_of_the_function():
 
 def test_sweep_in_a_directory_goes_on_where_it_was_cut_off(here, monkeypatch):
     whole = run("digits", *QUICK, "--output", "whole", "--patience", 3)
-    write_metrics, seen = Records.write_metrics, []
+    write_metrics, seen = TrainingRecords.write_metrics, []
 
     def interrupt(*arguments):
         write_metrics(*arguments)
@@ -281,13 +284,15 @@ def test_sweep_in_a_directory_goes_on_where_it_was_cut_off(here, monkeypatch):
         time.sleep(1)  # until the main thread has heard of it
 
     with monkeypatch.context() as patch:
-        patch.setattr(Records, "write_metrics", interrupt)
-        with pytest.warns(UserWarning, match="interrupted; what was trained is saved"):
-            cut = run("digits", *QUICK, "--output", "out", "--patience", 3, "--directory", "run")
+        patch.setattr(TrainingRecords, "write_metrics", interrupt)
+        cut = run("digits", *QUICK, "--output", "out", "--patience", 3, "--directory", "run")
     assert cut.exit_code == 130
+    assert cut.stderr.endswith(
+        "\nweightdecay: interrupted; what was trained is saved in run; the same command resumes the run.\n"
+    )
     assert not (here / "out").exists()
     resumed = run("digits", *QUICK, "--output", "out", "--patience", 3, "--directory", "run")
-    assert "members are done; going on" in resumed.stderr
+    assert "members are done; resuming" in resumed.stderr
     renamed = resumed.stdout.replace("written to out", "written to whole").replace("Read out/", "Read whole/")
     assert renamed == whole.stdout
     assert wd.load("out").dataset.identical(wd.load("whole").dataset)

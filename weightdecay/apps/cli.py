@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -140,15 +141,20 @@ def sweep(
         f"{arguments.dataset}: {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test examples. "
         f"{len(grid) // seeds} candidates x {seeds} seeds = {len(grid)} members, {arguments.steps} steps each."
     )
-    result = fit.fit_grid(
-        **job,
-        num_steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        patience=patience,
-        stopping_metric=metric,
-        directory=directory,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="interrupted;")  # reported below, with the options' names
+        result = fit.fit_grid(
+            **job,
+            num_steps=arguments.steps,
+            batch_size=arguments.batch_size,
+            patience=patience,
+            stopping_metric=metric,
+            directory=directory,
+        )
     if result.settings["interrupted"]:
+        resumable = f"what was trained is saved in {directory}; the same command resumes the run."
+        lost = "nothing is saved. A run with --directory is saved while it trains, and can be resumed."
+        cli_output.echo(f"weightdecay: interrupted; {lost if directory is None else resumable}", to_stderr=True)
         raise typer.Exit(130)
     try:
         result.test(metric=metric)

@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from typing_extensions import override
 
 from weightdecay.core import text
-from weightdecay.core.checks import ArgumentError, integer
+from weightdecay.core.checks import ArgumentError, integer, number
 
 if TYPE_CHECKING:
     from weightdecay.data import Data
@@ -97,7 +97,13 @@ class GridArguments:
         """
         widths = numbers("widths", self.widths, int)
         learning_rates = numbers("learning_rates", self.learning_rates, float)
+        for rate in learning_rates:
+            number(rate, "learning_rates", above=0, allowed="finite numbers above 0")
+        for coefficient in self.coefficients or ():
+            number(coefficient, "coefficients", above=0, allowed="two finite numbers above 0, the smaller one first")
+        integer(self.num_coefficients, "num_coefficients", at_least=1)
         integer(self.seeds, "seeds", at_least=1)
+        integer(self.steps, "steps", at_least=1)
 
         from weightdecay import models
         from weightdecay.decay import optimizers

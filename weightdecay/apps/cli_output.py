@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import os
+import re
 import sys
 import textwrap
 import unicodedata
@@ -47,12 +48,12 @@ def echo(message: Any, *, to_stderr: bool = False) -> None:
 
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Print the warnings of a block as ``weightdecay: warning: ...``, without a file name and a line of code."""
+    """Print the warnings of a block as ``weightdecay: warning: ...``, without a file name and without Python code."""
 
     def show(
         message: Warning | str, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
-        echo(f"weightdecay: warning: {message}", to_stderr=True)
+        echo(f"weightdecay: warning: {_without_code(str(message))}", to_stderr=True)
 
     shown = warnings.showwarning
     warnings.showwarning = show
@@ -128,7 +129,9 @@ def show(result: "GridResult", metric: str) -> None:
     echo("\n" + "\n".join(_table(result, marks, columns)))
     echo(f"\n{wrapped(best.sentence, columns)}\n")
     echo("\n".join(wrapped(line, columns, indent=" " * 22) for line in lines))
-    advice = selection.choose(result.candidates(metric), metric=metric).advice  # the advice without Python code
+    advice = selection.choose(
+        result.candidates(metric), metric=metric, lower_is_better=result.settings.get("lower_is_better")
+    ).advice  # the advice without Python code
     if advice:
         echo("\n" + wrapped(f"Warning: {advice}", columns))
 
@@ -207,6 +210,13 @@ def _mean(row: dict[Any, Any], name: str) -> str:
     """Mean and standard error; a single seed has no standard error."""
     error = row[f"{name}_standard_error"]
     return f"{row[name]:.4f}" + (f" ± {error:.4f}" if error == error else "")
+
+
+def _without_code(message: str) -> str:
+    """A message without the sentences that recommend a call in Python."""
+    sentences = re.split(r"(?<=\.)\s+", message)
+    kept = [sentence for sentence in sentences if not re.search(r"\w\.\w+\(|\w=['\"]", sentence)]
+    return " ".join(kept) or message
 
 
 def _transliterated(error: UnicodeError) -> tuple[str, int]:

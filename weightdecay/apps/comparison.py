@@ -15,6 +15,7 @@ import pandas as pd
 
 from weightdecay.core import text
 from weightdecay.core.checks import ArgumentError, one_of
+from weightdecay.core.statistics import mean_over_seeds_and_examples
 from weightdecay.core.types import Integer, LossFn
 from weightdecay.data import Data
 from weightdecay.decay import L2, Decoupled, ProximalL1
@@ -49,7 +50,7 @@ def regularizers(model: Any, data: Data, *, patience: Any = (2, 3, 4)) -> dict[s
       Axes by the method's name, as in `weightdecay.Grid.random`.
     """
     others: dict[str, dict[str, Any]] = {}
-    axes = routing.by_network(model)
+    axes = routing.network_axes(model)
     if "dropout_rate" in axes.traced:
         others["dropout"] = {"dropout_rate": Uniform(0.02, 0.6)}
     if "normalization" in axes.fields:
@@ -186,10 +187,12 @@ class Comparison:
         for name, numbers in trials.items():
             of_method = [candidates[number] for number in numbers]
             if any(np.isfinite(candidate.mean) for candidate in of_method):
-                chosen[name] = selection.choose(of_method, metric=metric)
+                chosen[name] = selection.choose(
+                    of_method, metric=metric, lower_is_better=result.settings.get("lower_is_better")
+                )
         if not chosen:
             raise ArgumentError("learning_rate", "all trials of all methods diverged; give lower learning rates.")
-        splits = data.batches()
+        splits = data.with_class_indices(loss).batches()
         test, resolved = splits["test"], losses.resolve(loss, splits["train"].targets)
         test_losses: dict[str, list[Any]] = {name: [] for name in chosen}
         correct: dict[str, list[Any]] = {name: [] for name in chosen}
@@ -243,7 +246,7 @@ class Comparison:
             }
             for score, values in {"test_accuracy": self.correct, "test_loss": self.losses}.items():
                 if not np.isnan(values[name]).any():
-                    row[score], row[f"{score}_standard_error"] = mean_and_error(values[name])[:2]
+                    row[score], row[f"{score}_standard_error"] = mean_over_seeds_and_examples(values[name])[:2]
             row["zero_fraction"] = last[list(choice.members)].mean()
             rows.append({**row, **against.loc[name].rename(lambda column: _BEHIND.get(column, column))})
         return pd.DataFrame(rows).set_index("method")
@@ -270,7 +273,7 @@ class Comparison:
         sign = 1 if self.scored_by == "test_accuracy" else -1
         rows = []
         for name in self.ranking:
-            mean, error, degrees = mean_and_error(sign * (self._scores[reference] - self._scores[name]))
+            mean, error, degrees = mean_over_seeds_and_examples(sign * (self._scores[reference] - self._scores[name]))
             p_value = (
                 1.0 if name == reference else float(2 * special.stdtr(degrees, -abs(mean / error))) if error else np.nan
             )
@@ -342,28 +345,6 @@ def _hyperparameters(choice: Selected) -> str:
 
 
 _BEHIND = {"mean": "behind", "standard_error": "behind_standard_error"}
-
-
-def mean_and_error(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean over seeds and examples, with a standard error that includes the variation of both.
-
-    Args:
-      values: Shape ``(seeds, examples)``.
-
-    Returns:
-      The mean; its standard error, ``√(s²_seeds / seeds + s²_examples / examples)``; and the degrees of freedom of
-      Welch and Satterthwaite.
-    """
-    parts = []
-    for axis in (1, 0):  # over examples, one mean per seed; over seeds, one mean per example
-        means = values.mean(axis=axis)
-        if len(means) > 1:
-            parts.append((means.var(ddof=1) / len(means), len(means) - 1))
-    variance = sum(part for part, _ in parts)
-    if not parts or variance == 0:
-        return float(values.mean()), 0.0 if parts else np.nan, np.inf
-    degrees = variance**2 / sum(part**2 / freedom for part, freedom in parts)
-    return float(values.mean()), float(np.sqrt(variance)), float(degrees)
 
 
 def _holm(p_values: np.ndarray) -> np.ndarray:
