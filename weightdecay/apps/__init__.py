@@ -8,7 +8,7 @@
 - `comparison` ranks regularizers that have the same number of trials. `article_protocol`, `article_settings`,
   `article_tables` and `article` test what a popular article claims; `claims` holds the rules of the verdicts, and
   `step_times` measures the parts of a training step. A new table is one function in `article_tables` and one entry in
-  its ``TABLES``.
+  its ``TABLES``. `reference` builds these pages.
 
 .. include:: real_data.md
 """
