@@ -15,7 +15,7 @@ from weightdecay.core.warn import warn
 from weightdecay.data import Data
 from weightdecay.decay import Rule, masks, optimizers
 from weightdecay.decay.schedules import Parametric
-from weightdecay.engine import devices, outcome, plans, preparation
+from weightdecay.engine import devices, interrupts, outcome, plans, preparation
 from weightdecay.engine.execution import execute
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.plans import Plan
@@ -43,6 +43,7 @@ def fit_grid(
     patience: Integer | None = None,
     stopping_metric: str = "validation_loss",
     metrics: Mapping[str, LossFn] | None = None,
+    lower_is_better: Mapping[str, bool] | None = None,
     mask: Mask | MaskFn = masks.kernels,
     directory: str | os.PathLike[str] | None = None,
     save_every: float | int = 30.0,
@@ -77,9 +78,10 @@ def fit_grid(
         and the metrics of the last evaluation, are then those of its best evaluation. None: every member takes all
         steps.
       stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, or ``"validation_..."`` of a metric of yours.
-      metrics: Of your own by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``; their means stand
-        in the result as ``train_...`` and ``validation_...``. More is better, but for names that end in ``loss`` or
-        ``error``.
+      metrics: Your own metrics by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``. Their means
+        are in the result as ``train_...`` and ``validation_...``.
+      lower_is_better: Whether lower values of each of your metrics are better, by name, as ``{"my_number": True}``.
+        Well-known names, such as ``rmse`` and ``roc_auc``, need no entry; see `weightdecay.core.metrics.direction`.
       mask: Which weights decay; see `weightdecay.masks`.
       directory: Where the run is saved as it goes. The same call goes on where an earlier one was cut off, bit for bit;
         with more members or steps it trains what is new; with anything else changed it is refused. Ctrl-C saves and
@@ -120,6 +122,7 @@ def fit_grid(
         "patience": patience,
         "stopping_metric": stopping_metric,
         "metrics": metrics,
+        "lower_is_better": lower_is_better,
         "mask": mask,
         "plan": plan,
         "memory_budget": memory_budget,
@@ -132,6 +135,7 @@ def fit_grid(
         "optimizer": _name(optimizer),
         "loss": task.loss.name,
         "metrics": [metric.name for metric in task.metrics],
+        "lower_is_better": {metric.name: metric.lower_is_better for metric in task.metrics},
         "mask": _name(mask) if masks.is_function(mask) else "a tree of its own",
         "patience": None if patience is None else int(patience),
         "stopping_metric": stopping_metric,
@@ -152,6 +156,7 @@ def fit_grid(
     )
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(interrupts.first_only())
         run = (
             None if directory is None else stack.enter_context(run_directory.open_run(directory, save_every=save_every))
         )
@@ -254,6 +259,7 @@ def fit(
     patience: Integer | None = None,
     stopping_metric: str = "validation_loss",
     metrics: Mapping[str, LossFn] | None = None,
+    lower_is_better: Mapping[str, bool] | None = None,
     mask: Mask | MaskFn = masks.kernels,
     directory: str | os.PathLike[str] | None = None,
     save_every: float | int = 30.0,
@@ -279,6 +285,7 @@ def fit(
       patience: As in `fit_grid`.
       stopping_metric: As in `fit_grid`.
       metrics: As in `fit_grid`.
+      lower_is_better: As in `fit_grid`.
       mask: As in `fit_grid`.
       directory: As in `fit_grid`.
       save_every: As in `fit_grid`.
@@ -309,6 +316,7 @@ def fit(
         patience=patience,
         stopping_metric=stopping_metric,
         metrics=metrics,
+        lower_is_better=lower_is_better,
         mask=mask,
         directory=directory,
         save_every=save_every,

@@ -7,7 +7,7 @@ the same program, so neither the number of devices nor the order of lanes change
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -42,10 +42,11 @@ def run(workload: Workload, advanced: Advanced, saved: RunDirectory | None = Non
 
         return compute
 
-    workers.distribute(schedule(workload), workload.plan.num_devices, begin, stop)
+    with contextlib.closing(schedule(workload)) as items:
+        workers.distribute(items, workload.plan.num_devices, begin, stop)
 
 
-def schedule(workload: Workload) -> Iterator[tuple[Lane, Sequence[Future[Any]]]]:
+def schedule(workload: Workload) -> Generator[tuple[Lane, Sequence[Future[Any]]], None, None]:
     """Iterate over the lanes that are left to compute, in the order in which devices take them.
 
     This is the seat of a strategy: which members are computed next, and up to which step, is decided here alone.
@@ -58,13 +59,15 @@ def schedule(workload: Workload) -> Iterator[tuple[Lane, Sequence[Future[Any]]]]
     """
     with devices.kept_programs():
         compiling: list[Future[Any]] = []
-        for group in workload.groups:
-            lanes = list(group.lanes(workload.num_steps, workload.lane_width(group)))
-            if lanes:
-                programs = workload.compile(group)
-                compiling += programs
-                yield from ((lane, programs) for lane in lanes)
-        wait(compiling)
+        try:
+            for group in workload.groups:
+                lanes = list(group.lanes(workload.num_steps, workload.lane_width(group)))
+                if lanes:
+                    programs = workload.compile(group)
+                    compiling += programs
+                    yield from ((lane, programs) for lane in lanes)
+        finally:
+            wait(compiling)
 
 
 class DeviceWorker:

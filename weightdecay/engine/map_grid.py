@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.names import suggest_keywords
 from weightdecay.core.warn import warn
-from weightdecay.engine import devices, plans
+from weightdecay.engine import devices, interrupts, plans
 from weightdecay.engine.execution import execute
 from weightdecay.engine.function_workload import TrainFn, prepare_function
 from weightdecay.engine.map_result import MapResult
@@ -100,6 +100,7 @@ def map_grid(
     if plan is not None:
         plans.check(plan, batch_size=None)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(interrupts.first_only())
         run = (
             None if directory is None else stack.enter_context(run_directory.open_run(directory, save_every=save_every))
         )

@@ -5,17 +5,20 @@ every file. A checkpoint appears completely or not at all, and is read only if i
 code from the files.
 """
 
+import errno
 import functools
 import itertools
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from weightdecay.core import files
+from weightdecay.core import files, text
 
 _CONTENTS, _STATE = "contents.json", "state"
+_OVERHEAD = 2**16  # bytes; orbax writes the arrays twice before it removes the first copies
 
 
 class Snapshot(NamedTuple):
@@ -113,6 +116,7 @@ def write(folder: Path, blocks: Sequence[Snapshot]) -> dict[str, Any]:
     }
     with files.atomic(folder, parents=False) as unfinished:
         unfinished.mkdir()
+        _require_room(unfinished / "room", 2 * sum(block.nbytes for block in blocks) + _OVERHEAD)
         try:
             _orbax().save((unfinished / _STATE).absolute(), arrays)
         except Exception as error:
@@ -191,6 +195,18 @@ def _orbax() -> Any:
 
     logging.getLogger("absl").addFilter(lambda record: record.levelno >= logging.ERROR)
     return orbax.checkpoint.PyTreeCheckpointer()
+
+
+def _require_room(file: Path, num_bytes: int) -> None:
+    """Raise if the disk has no room for the arrays: TensorStore reports that late, and with tracebacks."""
+    if num_bytes and hasattr(os, "posix_fallocate"):
+        with file.open("wb") as opened:
+            try:
+                os.posix_fallocate(opened.fileno(), 0, num_bytes)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise OSError(error.errno, f"{error.strerror}: {text.size(num_bytes)} are needed") from error
+        file.unlink()
 
 
 def _first_line(error: Exception) -> str:
