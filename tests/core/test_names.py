@@ -25,7 +25,7 @@ def test_package_suggests_the_name_that_is_meant(name, message):
 
 
 def test_package_suggests_nothing_where_nothing_is_close():
-    with pytest.raises(AttributeError, match="^module 'weightdecay' has no attribute 'cucumber'$"):
+    with pytest.raises(AttributeError, match=r"^module 'weightdecay' has no attribute 'cucumber'$"):
         _ = wd.cucumber
     assert not hasattr(wd, "__wrapped__")
 
@@ -82,3 +82,16 @@ def test_training_suggests_the_axis_that_is_meant(axes, message):
     with pytest.raises(ValueError, match=message) as raised:
         wd.fit_grid(model, data, grid, num_steps=1, batch_size=10, progress=False)
     assert "MLP(" not in str(raised.value)
+
+
+def test_errors_do_not_show_a_whole_model_before_the_advice():
+    from flax import nnx
+
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.layers = nnx.List([nnx.Linear(64, 64, rngs=rngs) for _ in range(3)])
+
+    grid, data = wd.Grid(decay=wd.L2(0.1), learning_rate=0.1), wd.data.digits(num_train=20)
+    with pytest.raises(TypeError, match="it has weights already") as raised:
+        wd.fit_grid(Network(nnx.Rngs(0)), data, grid, num_steps=1, batch_size=10, progress=False)
+    assert str(raised.value).index("it has weights already") < 150

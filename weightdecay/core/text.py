@@ -42,6 +42,24 @@ def short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) or abs(value) < 1e300 else "a huge number"
 
 
+def shortened(value: Any, length: int = 60) -> str:
+    """The repr of a value for a message, cut in the middle if it is long, as that of a model is.
+
+    Args:
+      value: Any value.
+      length: Maximum number of characters.
+
+    Returns:
+      The text.
+
+    Examples:
+      >>> shortened([1, 2]), shortened("a" * 50, 20)
+      ('[1, 2]', "'aaaaaaaaaaa...aaaa'")
+    """
+    whole = " ".join(repr(value).split())
+    return whole if len(whole) <= length else f"{whole[: length - 8]}...{whole[-5:]}"
+
+
 def estimate(mean: float, error: float) -> str:
     """A mean with its standard error, both to the second digit of the error, or to integers.
 

@@ -215,7 +215,8 @@ def check_optimizer(optimizer: Callable[..., Any]) -> None:
     if not callable(optimizer):
         raise ArgumentTypeError(
             "optimizer",
-            f"optimizer is {optimizer!r}; give wd.adam, wd.sgd or a function of learning_rate, decay and mask.",
+            f"optimizer is {text.shortened(optimizer)}; give wd.adam, wd.sgd or a function of learning_rate, decay and "
+            "mask.",
         )
     parameters = inspect.signature(optimizer).parameters.values()
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from typing_extensions import override
 
-from weightdecay.core import tree
+from weightdecay.core import text, tree
 from weightdecay.core.types import Key, ModelState, Params
 from weightdecay.models import dropout, linen, zoo
 from weightdecay.models.adapters import Functions
@@ -360,4 +360,4 @@ def _not_a_model(model: Any) -> TypeError:
         )
     elif callable(model):
         hint = "a function that makes a model must have an argument named rngs (flax nnx) or key (equinox)"
-    return TypeError(f"model is {model!r}, of type {type(model).__name__}; {hint}.")
+    return TypeError(f"model is {text.shortened(model)}, of type {type(model).__name__}; {hint}.")

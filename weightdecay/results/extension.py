@@ -5,7 +5,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from weightdecay.core import checks
+from weightdecay.core import checks, text
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Integer
 from weightdecay.results import dataset
@@ -145,7 +145,8 @@ def join_settings(first: Mapping[str, Any], second: Mapping[str, Any], num_added
         if name not in _RUN_DEPENDENT and name in second and second[name] != value:
             raise ArgumentError(
                 "second",
-                f"second has {name} {second[name]!r}, first has {value!r}; join results of the same settings.",
+                f"second has {name} {text.shortened(second[name])}, first has {text.shortened(value)}; join results of "
+                "the same settings.",
             )
     joined = {
         **first,
