@@ -1,4 +1,4 @@
-"""The article's tables: its claims, the rules of the verdicts, and numbers that come again from the trained grids."""
+"""The article's tables: its claims, the rules of the verdicts, and numbers that the trained grids reproduce."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def command(*arguments):
 
 
 def made_by_the_command(folder, dataset, *arguments):
-    """Run the command at a small size, and keep the article that it made."""
+    """Run the command with a small network, and return its output, the article and the folder."""
     kept, run = [], article.run
 
     def keep(protocol, **settings):
@@ -53,7 +53,7 @@ def diabetes(tmp_path_factory):
 # Verdicts.
 
 
-def check(low, high, setting="here", claim="it rises"):
+def check(low, high, setting="some setting", claim="it rises"):
     middle = (low + high) / 2
     return Check(claim, setting, Estimate(middle, (high - low) / 4, low, high, 5))
 
@@ -118,18 +118,20 @@ def test_verdict_needs_a_check():
 
 
 def test_within_holds_below_what_is_allowed():
-    outcomes = [claims.within("alike", "here", difference, 0.005).outcome for difference in (0.002, 0.005, 0.006)]
+    outcomes = [
+        claims.within("equal", "some setting", difference, 0.005).outcome for difference in (0.002, 0.005, 0.006)
+    ]
     assert outcomes == ["holds", "within noise", "the opposite holds"]
 
 
 def test_crossed_equals_the_two_samples_of_welch():
-    # Seeds with no spread over examples but one: then both parts are those of two samples, whose means Welch subtracts.
+    # The value is a function of the seed minus a function of the example: the test of Welch for two samples.
     seeds, examples = np.array([1.0, 2.0, 4.0]), np.array([0.3, -0.2, 0.5, 0.0, -0.6])
-    found = claims.crossed(seeds[:, None] - examples[None, :])
+    estimate = claims.crossed(seeds[:, None] - examples[None, :])
     expected = stats.ttest_ind(seeds, examples, equal_var=False)
     interval = expected.confidence_interval(0.95)
     np.testing.assert_allclose(
-        (found.mean, found.standard_error, found.lower, found.upper),
+        (estimate.mean, estimate.standard_error, estimate.lower, estimate.upper),
         (seeds.mean() - examples.mean(), (seeds.mean() - examples.mean()) / expected.statistic, *interval),
         rtol=1e-12,  # float64
     )
@@ -143,19 +145,19 @@ def test_claimed_figures_are_those_of_the_article(digits):
     figures = {
         name: [tuple(row) for row in tables[name].claimed.itertuples(index=False)] for name in tables if name != "3"
     }
-    one = lambda *values: [(value,) for value in values]  # noqa: E731
+    column = lambda *values: [(value,) for value in values]  # noqa: E731
     assert figures == {
         "A": [(98.5, 85.2), (97.9, 88.6)],
         "B": [("reduced", "no"), ("reduced", "yes")],
-        "1": one(95.3, 97.8),
-        "2": one(10.0, 8.5),
-        "4": one(0.7, 0.56, 0.45, 0.36),
-        "5": one(0.0, 2.5, 1.8, 2.1),
-        "6": one(96.7, 97.2, 97.8),
-        "7": one(49.2, 34.8, 25.1),
-        "8": one(0.98, 0.89, 0.76, 0.63),
-        "9": one(97.8, 97.4, 97.2),
-        "10": one(90.2, 92.1, 94.5, 96.3),
+        "1": column(95.3, 97.8),
+        "2": column(10.0, 8.5),
+        "4": column(0.7, 0.56, 0.45, 0.36),
+        "5": column(0.0, 2.5, 1.8, 2.1),
+        "6": column(96.7, 97.2, 97.8),
+        "7": column(49.2, 34.8, 25.1),
+        "8": column(0.98, 0.89, 0.76, 0.63),
+        "9": column(97.8, 97.4, 97.2),
+        "10": column(90.2, 92.1, 94.5, 96.3),
     }
     rows = {name: list(tables[name].claimed.index) for name in ("A", "5", "6", "7", "8", "9")}
     assert rows == {
@@ -169,7 +171,7 @@ def test_claimed_figures_are_those_of_the_article(digits):
     assert list(tables["3"].claimed.index) == ["initialize", "forward", "loss", "backward", "update"]
 
 
-# Measured numbers come again from what was trained.
+# Measured numbers, computed again from what was trained.
 
 
 @pytest.mark.parametrize("kind", ["digits", "diabetes"])
@@ -194,31 +196,31 @@ def test_article_has_every_table_with_verdict_and_standard_errors(kind, request)
 
 def members(result, decay, coefficient=None, normalization=None):
     dataset = result.dataset
-    here = dataset["decay"].values == decay
+    selected = dataset["decay"].values == decay
     if coefficient is not None:
-        here &= np.isclose(dataset["coefficient"].values, coefficient, rtol=1e-6)
-    here &= np.array([member.get("normalization") == normalization for member in result.members])
-    found = np.flatnonzero(here)
-    assert dataset["seed"].values[found].tolist() == [0, 1]
-    return found
+        selected &= np.isclose(dataset["coefficient"].values, coefficient, rtol=1e-6)
+    selected &= np.array([member.get("normalization") == normalization for member in result.members])
+    indices = np.flatnonzero(selected)
+    assert dataset["seed"].values[indices].tolist() == [0, 1]
+    return indices
 
 
 def chosen(result, decay):
-    """Members with the best mean validation accuracy, the first of equals."""
+    """Members of the first candidate with the best mean validation accuracy."""
     table = result.table()
-    own = table[table["decay"] == decay]
-    number = own["validation_accuracy"].idxmax()
+    of_decay = table[table["decay"] == decay]
+    number = of_decay["validation_accuracy"].idxmax()
     return np.flatnonzero(result.dataset["candidate"].values == number)
 
 
 def accuracy(made, setting, number):
-    """Accuracy of members on the test examples in percent, through the public prediction."""
+    """Accuracy of members on the test examples in percent, by the public prediction."""
     inputs, targets = made.protocol.settings[setting].test
     result = made.results[setting]
-    return np.array([100.0 * (result.predict(inputs, int(one)).argmax(axis=1) == targets) for one in number])
+    return np.array([100.0 * (result.predict(inputs, int(member)).argmax(axis=1) == targets) for member in number])
 
 
-def test_tables_of_test_accuracy_come_again_from_predictions(digits):
+def test_tables_of_test_accuracy_equal_the_predictions(digits):
     made = digits[1]
     kinds = {
         "no decay": "NoDecay",
@@ -230,29 +232,30 @@ def test_tables_of_test_accuracy_come_again_from_predictions(digits):
     for setting, result in made.results.items():
         none = accuracy(made, setting, members(result, "NoDecay"))
         for method, kind in kinds.items():
-            own = none if method == "no decay" else accuracy(made, setting, chosen(result, kind))
+            scores = none if method == "no decay" else accuracy(made, setting, chosen(result, kind))
             row = made.tables["5"].measured.loc[(setting, method)]
-            variance = (own - none).mean(axis=1).var(ddof=1) / 2 + (own - none).mean(axis=0).var(ddof=1) / own.shape[1]
+            gains = scores - none
+            variance = gains.mean(axis=1).var(ddof=1) / 2 + gains.mean(axis=0).var(ddof=1) / gains.shape[1]
             np.testing.assert_allclose(
-                row, ((own - none).mean(), math.sqrt(variance)), rtol=1e-9, atol=1e-12
+                row, (gains.mean(), math.sqrt(variance)), rtol=1e-9, atol=1e-12
             )  # float64 sums of the same numbers
             if method in ("no decay", "decoupled decay"):
                 row = made.tables["1"].measured.loc[(setting, "without" if method == "no decay" else "with")]
-                np.testing.assert_allclose(row.iloc[0], own.mean(), rtol=1e-9)
+                np.testing.assert_allclose(row.iloc[0], scores.mean(), rtol=1e-9)
             if method in ("L1", "L2"):
                 row = made.tables["9"].measured.loc[(setting, method)]
-                np.testing.assert_allclose(row.iloc[0], own.mean(), rtol=1e-9)
+                np.testing.assert_allclose(row.iloc[0], scores.mean(), rtol=1e-9)
         normalized = accuracy(made, setting, members(result, "NoDecay", normalization="batch"))
         row = made.tables["9"].measured.loc[(setting, "batch normalization")]
         np.testing.assert_allclose(row.iloc[0], normalized.mean(), rtol=1e-9)
 
 
 def mean_and_error(values):
-    """Of two seeds."""
+    """Mean and standard error of two seeds."""
     return values.mean(), np.abs(values[0] - values[1]) / 2
 
 
-def test_tables_by_epoch_come_again_from_the_datasets(digits):
+def test_tables_by_epoch_equal_the_datasets(digits):
     made = digits[1]
     for setting, epoch in {"all examples": 34, "few and noisy": 9}.items():
         result = made.results[setting]
@@ -276,7 +279,7 @@ def test_tables_by_epoch_come_again_from_the_datasets(digits):
                     )
 
 
-def test_coefficients_of_table_6_come_again_from_the_datasets(digits):
+def test_coefficients_of_table_6_equal_the_datasets(digits):
     made = digits[1]
     for setting, result in made.results.items():
         for rule, method in {"L2": "L2", "Decoupled": "decoupled decay"}.items():
@@ -288,7 +291,7 @@ def test_coefficients_of_table_6_come_again_from_the_datasets(digits):
                 np.testing.assert_allclose((values[name], values[f"{name}_standard_error"]), expected, rtol=1e-9)
 
 
-def test_weights_of_tables_b_and_7_come_again_from_the_params(digits):
+def test_weights_of_tables_b_and_7_equal_the_params(digits):
     made = digits[1]
     for setting, trained in made.settings.items():
         result = made.results[setting]
@@ -310,33 +313,35 @@ def test_weights_of_tables_b_and_7_come_again_from_the_params(digits):
             last = made.tables["7"].measured.loc[(setting, trained.last_epoch)]
             left = 100 - np.mean(expected["exact zeros (%)"])
             np.testing.assert_allclose(last[f"non-zero weights (%), {method}"], left, rtol=1e-5)
-        # The most decayed of its rule within one standard error of the best mean.
+        # The most decayed candidate of the rule within one standard error of the best mean.
         table = result.table()
-        own = table[table["decay"] == "ProximalL1"]
-        best = own.loc[own["validation_accuracy"].idxmax()]
-        good = own["validation_accuracy"] >= best["validation_accuracy"] - best["validation_accuracy_standard_error"]
-        assert trained.choice("L1, proximal", cautious=True).number == own[good]["coefficient"].idxmax()
+        of_rule = table[table["decay"] == "ProximalL1"]
+        best = of_rule.loc[of_rule["validation_accuracy"].idxmax()]
+        good = (
+            of_rule["validation_accuracy"] >= best["validation_accuracy"] - best["validation_accuracy_standard_error"]
+        )
+        assert trained.choice("L1, proximal", cautious=True).number == of_rule[good]["coefficient"].idxmax()
 
 
-def test_steps_to_a_level_are_the_first_at_which_both_may_be():
+def test_steps_to_a_level_are_those_of_the_first_evaluation_below_it():
     without = np.array([[4.0, 2.0, 1.05, 1.0, 3.0], [4.0, 3.0, 2.0, 1.0, 0.5], [9.0, 8.0, np.nan, np.nan, np.nan]])
     with_decay = np.array([[4.0, 2.1, 2.2, 2.0, 2.0], [4.0, 0.54, 0.2, 0.1, 0.1], [9.0, 8.0, 7.0, 6.0, 5.0]])
-    found = article_tables.steps_to_level([10, 20, 30, 40, 45], without, with_decay)
-    # Levels: 1.1 times 2.0, and 1.1 times 0.5; the last pair has none.
-    np.testing.assert_array_equal(found, [[20, 45, np.nan], [20, 20, np.nan]])
+    steps = article_tables.steps_to_level([10, 20, 30, 40, 45], without, with_decay)
+    # Levels: 1.1 times 2.0, and 1.1 times 0.5; the last pair has no level.
+    np.testing.assert_array_equal(steps, [[20, 45, np.nan], [20, 20, np.nan]])
 
 
-def test_steps_of_table_2_come_again_from_the_datasets(digits):
+def test_steps_of_table_2_equal_the_datasets(digits):
     made = digits[1]
     for setting, result in made.results.items():
         dataset = result.dataset
         pair = members(result, "NoDecay"), chosen(result, "Decoupled")
-        for words, name in {"training": "train_loss", "validation": "validation_loss"}.items():
-            curves = [dataset[name].values[own].astype(np.float64) for own in pair]
+        for split, name in {"training": "train_loss", "validation": "validation_loss"}.items():
+            curves = [dataset[name].values[indices].astype(np.float64) for indices in pair]
             expected = article_tables.steps_to_level(dataset["step"].values, *curves)
             for row, steps in zip(("without", "with"), expected, strict=True):
                 values = made.tables["2"].measured.loc[(setting, row)]
-                name_in_table = f"steps to the {words} loss"
+                name_in_table = f"steps to the {split} loss"
                 np.testing.assert_allclose(
                     (values[name_in_table], values[f"{name_in_table}_standard_error"]), mean_and_error(steps), rtol=1e-9
                 )
@@ -359,12 +364,12 @@ def test_checks_are_differences_of_the_measured_numbers(digits):
         "9": [(0, "L2", "L1"), (0, "L1", "batch normalization")],
         "10": [(0, 4, 1)],
     }
-    for name, told in expected.items():
+    for name, differences in expected.items():
         table = made.tables[name]
         columns = [column for column in table.measured if not column.endswith("_standard_error")]
         for setting in made.results:
             checks = [check for check in table.checks if check.setting == setting]
-            for check, (column, ahead, behind) in zip(checks, told, strict=True):
+            for check, (column, ahead, behind) in zip(checks, differences, strict=True):
                 values = table.measured.loc[setting][columns[column]]
                 np.testing.assert_allclose(
                     check.estimate.mean, (values[ahead] - values[behind]), rtol=1e-9, atol=1e-9
@@ -384,8 +389,8 @@ def test_table_4_takes_a_fifth_off_in_an_epoch(digits):
     made = digits[1]
     for setting, epoch in {"all examples": 34, "few and noisy": 9}.items():
         result = made.results[setting]
-        shares = result.dataset["coefficient"].values[members(result, "Independent")]
-        np.testing.assert_allclose((1 - shares) ** epoch, 0.8, rtol=1e-9)
+        fractions = result.dataset["coefficient"].values[members(result, "Independent")]
+        np.testing.assert_allclose((1 - fractions) ** epoch, 0.8, rtol=1e-9)
         norms = result.dataset["weight_norm"].sel(step=[epoch, 3 * epoch])[members(result, "Independent")].values
         row = made.tables["4"].measured.loc[(setting, 3)]
         np.testing.assert_allclose(row["weight"], np.mean(0.7 * norms[:, 1] / norms[:, 0]), rtol=1e-6)  # float32
@@ -394,30 +399,30 @@ def test_table_4_takes_a_fifth_off_in_an_epoch(digits):
 # Settings.
 
 
-def test_few_examples_keep_classes_in_proportion_and_falsify_a_share_of_the_labels(digits):
+def test_few_examples_keep_classes_in_proportion_and_a_fraction_has_wrong_labels(digits):
     settings = digits[1].protocol.settings
-    whole, few = settings["all examples"], settings["few and noisy"]
+    every, few = settings["all examples"], settings["few and noisy"]
     inputs, targets = few.train
     assert inputs.shape == (300, 64)
-    rows = [np.flatnonzero((whole.train[0] == one).all(axis=1)) for one in inputs]
-    assert all(len(found) == 1 for found in rows)  # no digit is there twice
-    true = whole.train[1][np.concatenate(rows)]
+    rows = [np.flatnonzero((every.train[0] == image).all(axis=1)) for image in inputs]
+    assert all(len(matches) == 1 for matches in rows)  # no digit occurs twice
+    true = every.train[1][np.concatenate(rows)]
     assert (true != targets).sum() == 120
     assert targets.min() >= 0
     assert targets.max() <= 9
-    shares = np.bincount(whole.train[1]) * 300 / len(whole.train[1])
-    assert np.abs(np.bincount(true) - shares).max() <= 1
+    expected = np.bincount(every.train[1]) * 300 / len(every.train[1])
+    assert np.abs(np.bincount(true) - expected).max() <= 1
     for split in ("validation", "test"):
-        assert getattr(few, split) is getattr(whole, split)
+        assert getattr(few, split) is getattr(every, split)
 
 
-def test_regression_has_r2_and_no_false_labels(diabetes):
+def test_regression_has_r2_and_no_wrong_labels(diabetes):
     shown, made, _ = diabetes
     assert "where the article has an accuracy, the tables have R² in %" in shown.stdout
     few = made.protocol.settings["few examples"]
-    whole = made.protocol.settings["all examples"]
-    assert len(few.train[1]) == len(whole.train[1]) // 2
-    assert set(few.train[1]) <= set(whole.train[1])
+    every = made.protocol.settings["all examples"]
+    assert len(few.train[1]) == len(every.train[1]) // 2
+    assert set(few.train[1]) <= set(every.train[1])
     for name in ("A", "1", "5", "6", "9", "10"):
         assert "these targets are not classes" in made.tables[name].note
     for name in ("B", "2", "3", "4", "7", "8"):
@@ -447,8 +452,8 @@ def test_save_writes_the_tables_and_results_that_load(digits):
     _, made, folder = digits
     text = (folder / "article.md").read_text()
     assert text == made.to_markdown()
-    told = json.loads((folder / "article.json").read_text())
-    assert told["tables"]["1"]["verdict"] == made.tables["1"].verdict
+    content = json.loads((folder / "article.json").read_text())
+    assert content["tables"]["1"]["verdict"] == made.tables["1"].verdict
     for name, table in made.tables.items():
         assert f"## Table {name}. {table.title}" in text
         measured = pd.read_csv(folder / f"table-{name}-measured.csv", index_col=[0, 1])
@@ -496,7 +501,7 @@ def test_command_refuses_with_one_message(arguments, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_protocol_refuses_data_that_do_not_serve():
+def test_protocol_refuses_data_that_it_cannot_use():
     inputs, targets = np.ones((40, 2), np.float32), np.arange(40, dtype=np.int32) % 2
     one = (inputs, targets)
     with pytest.raises(ValueError, match="data has no separate validation and test examples"):
@@ -517,14 +522,14 @@ def test_parts_of_a_step_make_the_weights_of_optax():
     import optax
 
     data, model = wd.data.digits(num_train=100), wd.models.MLP((8,), num_outputs=10)
-    found = step_times.parts_of_a_step(
+    times = step_times.parts_of_a_step(
         model, data, decay=wd.Decoupled(0.5), learning_rate=1e-2, batch_size=16, seed=3, rounds=3, calls=1
     )
-    assert {name: seconds.shape for name, seconds in found.seconds.items()} == dict.fromkeys(
+    assert {name: seconds.shape for name, seconds in times.seconds.items()} == dict.fromkeys(
         (*step_times.PARTS, step_times.WHOLE), (3,)
     )
-    assert all((seconds > 0).all() for seconds in found.seconds.values())
-    assert found.difference <= 1e-2 / 100
+    assert all((seconds > 0).all() for seconds in times.seconds.values())
+    assert times.difference <= 1e-2 / 100
     inputs, targets = (array[:16] for array in data.train)
 
     def loss(params):
@@ -532,7 +537,7 @@ def test_parts_of_a_step_make_the_weights_of_optax():
         return optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
 
     optimizer = optax.adamw(1e-2, weight_decay=0.5, mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params))
-    updates, _ = optimizer.update(jax.grad(loss)(found.before), optimizer.init(found.before), found.before)
-    expected = optax.apply_updates(found.before, updates)
-    # A hundredth of the step: Adam's first is g / (|g| + 1e-8), so that rounding moves weights of small gradients.
-    close(found.after, expected, rtol=0, atol=1e-4)
+    updates, _ = optimizer.update(jax.grad(loss)(times.before), optimizer.init(times.before), times.before)
+    expected = optax.apply_updates(times.before, updates)
+    # A hundredth of the step: the first step of Adam is g / (|g| + 1e-8), so that rounding matters for small gradients.
+    close(times.after, expected, rtol=0, atol=1e-4)

@@ -1,17 +1,29 @@
-"""The command line: what it prints, what it writes, and what it refuses."""
+"""The command line: what it prints, what it writes, and which arguments it refuses."""
 
+import fcntl
+import io
+import os
+import pty
 import re
 import signal
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import time
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import weightdecay as wd
-from weightdecay.apps import cli
+from weightdecay.apps import cli, cli_arguments, cli_output
+from weightdecay.core.checks import ArgumentError
 from weightdecay.storage.training_records import TrainingRecords
 
 QUICK = ["--widths", "8", "--steps", "20", "--num-coefficients", "2", "--seeds", "2", "--train-size", "100"]
@@ -161,8 +173,8 @@ def test_sweep_refuses_with_one_message_and_touches_nothing(here, arguments, mes
     (here / "taken" / "notes.txt").write_text("mine")
     shown = run(*arguments)
     assert shown.exit_code == 2, shown.output
-    told = shown.stderr.splitlines()
-    assert told[-1].startswith(f"weightdecay: {message}")
+    messages = shown.stderr.splitlines()
+    assert messages[-1].startswith(f"weightdecay: {message}")
     assert "Traceback" not in shown.output
     assert [path.relative_to(here).as_posix() for path in here.rglob("*")] == ["taken", "taken/notes.txt"]
 
@@ -206,7 +218,7 @@ def convert(*arguments):
         (["0.5", "--from", "torch.SGD", "--to", "Decoupled", "--momentum", "0"], ["0.5"]),
     ],
 )  # fmt: skip
-def test_convert_prints_the_number_and_its_words(arguments, lines):
+def test_convert_prints_the_number_and_its_explanation(arguments, lines):
     shown = convert(*arguments)
     assert shown.exit_code == 0, shown.output
     printed = shown.stdout.splitlines()
@@ -271,17 +283,17 @@ def test_convert_has_an_option_for_every_number_of_the_function():
         assert f"--{name.replace('_', '-')} " in shown.stdout
 
 
-def test_sweep_in_a_directory_goes_on_where_it_was_cut_off(here, monkeypatch):
-    whole = run("digits", *QUICK, "--output", "whole", "--patience", 3)
+def test_sweep_in_a_directory_resumes_where_it_was_interrupted(here, monkeypatch):
+    complete = run("digits", *QUICK, "--output", "complete", "--patience", 3)
     write_metrics, seen = TrainingRecords.write_metrics, []
 
     def interrupt(*arguments):
         write_metrics(*arguments)
         seen.append(arguments)
-        if len(seen) > 1:  # One Ctrl-C: a second would not wait for the saving.
+        if len(seen) > 1:  # only one Ctrl-C: a second one would not wait until the run is saved
             return
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        time.sleep(1)  # until the main thread has heard of it
+        time.sleep(1)  # until the main thread has received it
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingRecords, "write_metrics", interrupt)
@@ -293,7 +305,155 @@ def test_sweep_in_a_directory_goes_on_where_it_was_cut_off(here, monkeypatch):
     assert not (here / "out").exists()
     resumed = run("digits", *QUICK, "--output", "out", "--patience", 3, "--directory", "run")
     assert "members are done; resuming" in resumed.stderr
-    renamed = resumed.stdout.replace("written to out", "written to whole").replace("Read out/", "Read whole/")
-    assert renamed == whole.stdout
-    assert wd.load("out").dataset.identical(wd.load("whole").dataset)
-    assert wd.load("run").dataset.identical(wd.load("whole").dataset)
+    renamed = resumed.stdout.replace("written to out", "written to complete").replace("Read out/", "Read complete/")
+    assert renamed == complete.stdout
+    assert wd.load("out").dataset.identical(wd.load("complete").dataset)
+    assert wd.load("run").dataset.identical(wd.load("complete").dataset)
+
+
+# The terminal.
+
+
+def in_terminal(arguments, folder, *, columns, **environment):
+    """Run a command in a pseudo-terminal of a width; return its exit status and the lines that it displays.
+
+    A carriage return starts a line again, so that only what stands last on a line is displayed; all states of the
+    progress bar are returned as lines of their own.
+    """
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "weightdecay.apps.cli", *map(str, arguments)],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=folder,
+        env={**variables, "TERM": "xterm", "PYTHONPATH": str(Path(wd.__file__).parents[1]), **environment},
+    )
+    os.close(slave)
+    written = b""
+    while True:
+        try:
+            some = os.read(master, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not some:
+            break
+        written += some
+    os.close(master)
+    text = written.decode("utf-8").replace("\x1b[A", "")
+    return process.wait(), [line for line in re.split(r"[\r\n]+", text) if line]
+
+
+@pytest.mark.slow
+def test_sweep_fits_on_a_terminal_of_80_columns(tmp_path):
+    status, lines = in_terminal(["sweep", "digits", *QUICK, "--num-coefficients", 1], tmp_path, columns=80)
+    assert status == 0, lines
+    assert max(map(len, lines)) <= 80
+    bars = [line for line in lines if re.match(r"(compiling|training) +\d+%", line)]
+    assert bars[0].startswith("compiling   0% |")
+    assert bars[-1].startswith("training 100% |")
+    assert all(re.search(r" (\?|[\d:]+) left *$", bar) for bar in bars)
+    head = next(line for line in lines if line.strip().startswith("candidate "))
+    assert head.split()[-1] == "zeros"
+    rows = [line for line in lines if line.endswith(" %")]
+    assert len(rows) == 5
+    assert {len(row) for row in rows} == {len(head)}
+    assert "Columns that do not fit here: train accuracy, weight norm; the report has them." in lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_output_of_any_encoding_is_written(tmp_path, encoding):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(wd.__file__).parents[1])}
+    command = [sys.executable, "-m", "weightdecay.apps.cli", "sweep", "digits", *QUICK, "--num-coefficients", "1"]
+    shown = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(
+        r" 0\.\d{4} \+- 0\.\d{4} " if encoding == "ascii" else r" 0\.\d{4} ± 0\.\d{4} ", shown.stdout.decode(encoding)
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("ascii", "0.12 +- 0.03 - eta sqrt(w2) 9 x 9 Muller ?"),
+        ("latin-1", "0.12 ± 0.03 - eta sqrt(w²) 9 × 9 Müller ?"),  # noqa: RUF001
+        ("cp1252", "0.12 ± 0.03 – eta sqrt(w²) 9 × 9 Müller ?"),  # noqa: RUF001
+        ("utf-8", "0.12 ± 0.03 – η √(w²) 9 × 9 Müller 漢"),  # noqa: RUF001
+    ],
+)
+def test_characters_that_an_encoding_lacks_are_transliterated(monkeypatch, encoding, expected):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", stream)
+    cli_output.transliterate()
+    cli_output.echo("0.12 ± 0.03 – η √(w²) 9 × 9 Müller 漢")  # noqa: RUF001
+    assert stream.buffer.getvalue().decode(encoding) == f"{expected}\n"
+
+
+def test_warnings_show_no_file_and_no_python(capsys):
+    with cli_output.plain_warnings(), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("the disk is full; training continues. Save it with result.save(...) later.", stacklevel=1)
+    assert capsys.readouterr().err == "weightdecay: warning: the disk is full; training continues.\n"
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        (None, ["candidate", "loss", "gap", "zeros"]),
+        (37, ["candidate", "loss", "gap", "zeros"]),
+        (36, ["candidate", "loss", "zeros"]),
+        (20, ["candidate", "loss"]),
+        (5, ["candidate", "loss"]),
+    ],
+)
+def test_table_removes_columns_until_it_fits(columns, names):
+    rows = [["candidate", "loss", "gap", "zeros"], ["L2(0.1)", "0.1200", "+0.2000", "0.00001 %"]]
+    kept = cli_output.fitted(rows, ("gap", "zeros"), columns)
+    assert kept == [[row[rows[0].index(name)] for name in names] for row in rows]
+
+
+def test_overwrite_without_output_replaces_the_result_in_the_default_folder(here):
+    few = [*QUICK, "--rules", "NoDecay", "--steps", 4]
+    assert "written to runs/wine\n" in run("wine", *few).stdout
+    written = (here / "runs" / "wine" / "settings.json").stat().st_mtime_ns
+    assert "written to runs/wine\n" in run("wine", *few, "--overwrite").stdout
+    assert [folder.name for folder in (here / "runs").iterdir()] == ["wine"]
+    assert (here / "runs" / "wine" / "settings.json").stat().st_mtime_ns > written
+
+
+# Errors and options.
+
+
+def options(command):
+    return {parameter.name: parameter.opts for parameter in get_command(cli.app).commands[command].params}
+
+
+@pytest.mark.parametrize("argument", cli.PARAMETERS)
+def test_argument_of_the_library_names_the_option_of_a_command(argument):
+    commands = [name for name in get_command(cli.app).commands if name != "convert"]
+    for parameter in cli.PARAMETERS[argument]:
+        assert any(parameter in options(command) for command in commands)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ArgumentError("num_train", "num_train is 3; give 10."), "--train-size: num_train is 3; give 10."),
+        (ArgumentError("learning_rate[0]", "learning_rate[0] is 0."), "--learning-rates: learning_rate[0] is 0."),
+        (ArgumentError("momentum", "momentum is 2."), "momentum is 2."),  # `sweep` has no such option
+        (ArgumentError("dataset", "dataset is 'x'."), "dataset is 'x'."),  # not an option, but an argument
+        (ValueError("num_train is 3; give 10."), "num_train is 3; give 10."),
+        (OSError("metric is a word of no meaning here."), "metric is a word of no meaning here."),
+        (MemoryError("batch_size might help."), "batch_size might help."),
+    ],
+)
+def test_error_names_the_option_of_its_argument_alone(monkeypatch, error, message):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cli_arguments, "output_folder", fails)
+    shown = run("digits")
+    assert (shown.exit_code, shown.stderr) == (2, f"weightdecay: {message}\n")

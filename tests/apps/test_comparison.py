@@ -1,4 +1,4 @@
-"""Regularizers at one budget: what is drawn, what is chosen, and the noise of what is ranked."""
+"""Regularizers at the same budget: the draws, the choices, and the noise of the ranking."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def compared(data):
 
 
 def comparison(correct):
-    """A comparison of methods whose test examples are right or wrong as given, ``(seeds, examples)``."""
+    """A comparison of methods with the given correctness of the test examples, ``(seeds, examples)``."""
     compared = object.__new__(Comparison)
     losses = {name: 1.0 - values for name, values in correct.items()}
     vars(compared).update(chosen=dict.fromkeys(correct), losses=losses, correct=correct)
@@ -74,14 +74,14 @@ def test_compare_table_ranks_by_the_test_examples(compared):
     assert (table["trials"] == 3).all()
 
 
-def test_compare_says_what_came_out(compared):
+def test_compare_prints_its_conclusion(compared):
     text = str(compared)
     assert all(name in text for name in FEW)
     assert text.endswith(compared.sentence)
     assert compared.sentence.startswith("Best test accuracy: ")
 
 
-def test_compare_plots_a_line_a_method(compared):
+def test_compare_plots_one_line_per_method(compared):
     ax = compared.plot()
     assert [label.get_text() for label in ax.get_yticklabels()] == compared.ranking
     assert ax.get_xlabel()
@@ -105,10 +105,10 @@ def test_compare_scores_by_a_loss_of_the_users_own():
     np.testing.assert_allclose(compared.losses["none"][0], np.abs(outputs - data.test[1]), rtol=1e-4, atol=1e-5)
 
 
-def test_regularizers_are_what_the_model_and_the_data_take(data):
+def test_regularizers_are_those_that_apply_to_the_model_and_the_data(data):
     plain = wd.Model(init=lambda key, inputs: {"kernel": np.zeros((64, 10))}, apply=lambda params, x: x)
-    alone = {"no regularization", "coupled L2", "decoupled decay", "L1"}
-    assert set(regularizers(plain, data)) == alone | {
+    common = {"no regularization", "coupled L2", "decoupled decay", "L1"}
+    assert set(regularizers(plain, data)) == common | {
         "early stopping",
         "decoupled decay + early stopping",
         "augmentation",
@@ -127,7 +127,7 @@ def test_regularizers_are_what_the_model_and_the_data_take(data):
 
 def test_differences_of_one_seed_are_a_paired_test():
     random = np.random.default_rng(2)
-    first, second = (random.random((1, 200)) < share for share in (0.8, 0.7))
+    first, second = (random.random((1, 200)) < probability for probability in (0.8, 0.7))
     table = comparison({"a": first.astype(float), "b": second.astype(float)}).differences("a")
     test = stats.ttest_rel(first[0].astype(float), second[0].astype(float))
     np.testing.assert_allclose(table.loc["b", "p_value"], test.pvalue, rtol=1e-9)
@@ -143,7 +143,7 @@ def test_differences_pair_examples_so_that_hard_ones_drop_out():
     assert not table.differences("b").loc["a", "within_noise"]
 
 
-def test_holm_is_holms():
+def test_holm_reproduces_its_example():
     # The example of Holm's procedure: p (m - rank + 1), made monotone.
     np.testing.assert_allclose(comparing._holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
     np.testing.assert_allclose(comparing._holm(np.array([0.6, 0.7])), [1.0, 1.0])

@@ -159,7 +159,7 @@ def fitted(rows: Sequence[Sequence[str]], dispensable: Sequence[str], columns: i
       columns: Width of the terminal; None = keep all.
 
     Returns:
-      The cells of the columns that are left, each padded to the width of its column.
+      The cells of the columns that are left; columns are separated by two spaces.
     """
     kept = list(rows[0])
     sizes = {name: max(len(row[index]) for row in rows) for index, name in enumerate(kept)}
