@@ -57,7 +57,8 @@ class Linen(nn.Module):
         scanned = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)
         x, _ = scanned()(x)
         x, _ = scanned(name="layers")(x)
-        x = nn.DenseGeneral(5, axis=(-2, -1))(nn.DenseGeneral((3, 2))(x))
+        x = nn.DenseGeneral((3, 2))(x)
+        x = nn.DenseGeneral(5, axis=(-2, -1))(x)
         x = nn.ConvTranspose(4, (3,), transpose_kernel=True)(nn.Conv(5, (3,))(x))
         experts = nn.vmap(nn.Dense, {"params": 0}, {"params": True}, in_axes=None, out_axes=-1, axis_size=3)
         return experts(7)(x)
@@ -199,7 +200,7 @@ def test_max_norm_bounds_the_units_of_attention():
     moved = step(wd.sgd(0.1, wd.MaxNorm(1.0)), params)["attention"]["query"]["kernel"]
     np.testing.assert_allclose(np.linalg.norm(moved.reshape(2, 2), axis=0), [1.0, 0.5], rtol=1e-6)
     projected = wd.proximal.max_norm(params, 1.0)["attention"]["query"]["kernel"]
-    np.testing.assert_array_equal(projected, moved)
+    np.testing.assert_allclose(projected, moved, rtol=1e-6)  # a rounding of the update
 
 
 def test_max_norm_bounds_the_outputs_of_equinox_as_torch_does(eqx):
@@ -343,7 +344,7 @@ def test_layout_of_the_user_is_part_of_a_rule_and_of_a_stored_member():
     moved = jax.jit(lambda rule, w: step(wd.sgd(0.1, rule), {"w1": w}))(rule, weight)["w1"]
     np.testing.assert_allclose(np.linalg.norm(moved, axis=1), [1.0, 0.5], rtol=1e-6)
     assert member.decode(member.encode({"decay": rule})) == {"decay": rule}
-    assert str(rule) == "MaxNorm(1, layout={'w1': 'out in'})"
+    assert str(rule) == "MaxNorm(1, {'w1': 'out in'})"
     assert jax.tree.structure(rule) != jax.tree.structure(wd.MaxNorm(1.0))
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from weightdecay import decay
 from weightdecay.core import tree
-from weightdecay.decay import coupled, decoupled, masks, projected, schedules
+from weightdecay.decay import coupled, decoupled, masks, optimizers, projected, schedules
 from weightdecay.decay.placement import Combined, Masked, PerLayer
 
 
@@ -229,6 +229,119 @@ def test_masks_keep_the_structure_of_any_tree(params):
             if function not in (masks.everything, masks.first):  # the first layer may be tables
                 chosen = zip(jax.tree.leaves(mask), jax.tree.leaves(masks.kernels(params)), strict=True)
                 assert all(kernel for selected, kernel in chosen if selected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cls", "cls_token", "class_token", "mask_token", "register_tokens"),
+        *("pos_embed", "pos_embedding", "position_embeddings", "positional_encoding", "rel_pos_h", "wpe", "wte"),
+        *("A_log", "dt_bias", "log_dt", "gamma", "ls_gamma", "layer_scale", "logit_scale", "negative_slope", "slopes"),
+        *("relative_attention_bias", "input_embedding"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(4, 3), (1, 1, 6)])
+def test_kernels_leaves_out_arrays_that_are_no_kernels_by_their_name(name, shape):
+    params = {"block": {name: np.zeros(shape), "w": np.zeros((2, 2))}, "w": np.zeros((2, 2))}
+    assert _selected(masks.kernels, params) == {"block/w", "w"}
+    assert _selected(masks.kernels, {**params, "list": [{name: np.zeros(shape)}]}) == {"block/w", "w"}
+
+
+@pytest.mark.parametrize(
+    ("params", "selected"),
+    [
+        ({"D": np.zeros((3, 2)), "A": np.zeros((3, 2))}, {"D", "A"}),  # matrices of any kind
+        ({"A_log": np.zeros((3, 2)), "D": np.zeros((3, 2)), "x_proj": np.zeros((3, 2))}, {"x_proj"}),
+        ({"ln_1": {"weight": np.zeros((4, 3)), "bias": np.zeros((4, 3))}, "lnet": {"weight": np.zeros((4, 3))}},
+         {"lnet/weight"}),
+        ({"norm": {"weight": np.zeros((4, 3)), "bias": np.zeros(4)}}, {"norm/weight"}),  # a layer of that name
+        ({"wte": {"weight": np.zeros((7, 3))}, "patch_embed": {"weight": np.zeros((7, 3))}}, {"patch_embed/weight"}),
+        ({"embed": {"weight": np.zeros((7, 3)), "bias": np.zeros(7)}}, {"embed/weight"}),
+        ({"embedding": {"kernel": np.zeros((4, 4, 3, 8))}, "cls": {"kernel": np.zeros((8, 2))}},
+         {"embedding/kernel", "cls/kernel"}),
+        ({"ids": np.zeros((3, 2), np.int32), "w": np.zeros((3, 2))}, {"w"}),
+        ({"in_proj": {"weight": np.zeros((6, 3))}, "table": np.zeros((2, 2)), "token_mixing": np.zeros((2, 2))},
+         {"in_proj/weight", "table", "token_mixing"}),
+        ({"ScanBlock_0": {"gain": np.zeros((3, 4)), "w": np.zeros((3, 4, 4))}}, {"ScanBlock_0/w"}),
+    ],
+)  # fmt: skip
+def test_kernels_decides_a_name_by_what_is_next_to_it(params, selected):
+    assert _selected(masks.kernels, params) == selected
+
+
+@pytest.fixture
+def eqx():
+    return pytest.importorskip("equinox")
+
+
+def _modules_without_kernels(eqx):
+    keys = jax.random.split(jax.random.key(0), 4)
+    return {
+        "embedding": eqx.nn.Embedding(7, 3, key=keys[0]),
+        "norm": eqx.nn.LayerNorm((2, 3)),
+        "norms": eqx.filter_vmap(lambda key: eqx.nn.LayerNorm(3))(keys),
+        "rms": eqx.filter_vmap(lambda key: eqx.nn.RMSNorm(3))(keys),
+        "group": eqx.filter_vmap(lambda key: eqx.nn.GroupNorm(1, 3))(keys),
+        "batch": eqx.nn.BatchNorm((3), "batch", mode="batch"),
+        "slopes": eqx.filter_vmap(lambda key: eqx.nn.PReLU())(keys),
+        "biases": eqx.filter_vmap(lambda key: eqx.nn.Linear(2, 3, key=key))(keys).bias,
+    }
+
+
+@pytest.mark.parametrize("kind", ["embedding", "norm", "norms", "rms", "group", "batch", "slopes"])
+def test_default_mask_leaves_modules_of_equinox_without_kernels_as_they_are(kind, eqx):
+    linear = eqx.nn.Linear(3, 4, key=jax.random.key(1))
+    params = eqx.filter({"layer": _modules_without_kernels(eqx)[kind], "linear": linear}, eqx.is_inexact_array)
+    optimizer = optimizers.sgd(1.0, decoupled.Decoupled(0.25))
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    assert not any(np.any(update) for update in jax.tree.leaves(updates["layer"]))
+    np.testing.assert_allclose(updates["linear"].weight, -0.25 * linear.weight)
+
+
+def test_first_and_last_of_equinox_are_its_embedding_and_its_head(eqx):
+    class Net(eqx.Module):
+        head: Any
+        body: Any
+        embedding: Any
+
+        def __init__(self, key):
+            self.embedding = eqx.nn.Embedding(7, 3, key=key)
+            self.body = [eqx.nn.Linear(3, 5, key=key), eqx.nn.Linear(5, 6, key=key)]
+            self.head = eqx.nn.Linear(6, 2, key=key)
+
+    params = eqx.filter(Net(jax.random.key(0)), eqx.is_array)
+    assert _selected(masks.first, params) == {"embedding/weight"}
+    assert _selected(masks.last, params) == {"head/weight"}
+    assert _selected(masks.hidden, params) == {"body/0/weight", "body/1/weight"}
+
+
+def test_mask_may_be_a_module_of_bools_that_can_be_called(eqx):
+    class Net(eqx.Module):
+        linear: Any
+
+        def __call__(self, x):
+            return self.linear(x @ x)
+
+    params = eqx.filter(Net(eqx.nn.Linear(3, 4, key=jax.random.key(0))), eqx.is_array)
+    mask = jax.tree.map(lambda w: w.ndim > 1, params)
+    assert callable(mask)
+    assert masks.resolve(mask, params) == [True, False]
+    optimizer = optimizers.sgd(1.0, decoupled.Decoupled(0.25), mask=mask)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    expected, _ = optax.add_decayed_weights(-0.25, mask).update(zeros, optax.EmptyState(), params)
+    jax.tree.map(np.testing.assert_allclose, updates, expected)
+    assert masks.describe(params, mask).endswith("12 of 16 weights decay (75.0 %)")
+
+
+def test_describe_takes_modules_of_equinox_as_they_are(eqx):
+    module = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))  # with its activation function
+    assert masks.describe(module) == masks.describe(eqx.filter(module, eqx.is_array))
+
+
+def test_named_masks_are_those_that_are_stored():
+    assert set(masks.NAMED) == {"kernels", "everything", "first", "last", "hidden"}
+    assert all(masks.NAMED[name] is getattr(masks, name) for name in masks.NAMED)
 
 
 def test_kernels_decides_by_dimensions_in_trees_without_names():
@@ -497,5 +610,5 @@ def test_describe_refuses_coefficients_that_do_not_fit(rule, message):
 
 @pytest.mark.parametrize("mask", [masks.kernels, masks.everything, masks.first, masks.last, masks.matching("kernel")])
 def test_mask_refuses_a_step_count_in_place_of_weights(mask):
-    with pytest.raises(TypeError, match=r"params is an integer, not weights.* optax\.inject_hyperparams .*static_args='mask'"):
+    with pytest.raises(TypeError, match=r"params is an integer, .* optax\.inject_hyperparams .*static_args='mask'"):
         mask(jnp.zeros((), jnp.int32))

@@ -41,29 +41,26 @@ def dataclass(cls: Any) -> Any:
 
     def flatten(instance: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         children = tuple(getattr(instance, name) for name in traced)
-        return children, tuple(hashable(getattr(instance, name)) for name in static)
+        rest = (getattr(instance, name) for name in static)
+        return children, tuple(_HashableDict(value) if isinstance(value, dict) else value for value in rest)
 
     def flatten_with_keys(instance: Any) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
         values, rest = flatten(instance)
         return tuple(zip(keys, values, strict=True)), rest
 
     def unflatten(rest: tuple[Any, ...], values: Any) -> Any:
-        return cls(**dict(zip(static, rest, strict=True)), **dict(zip(traced, values, strict=True)))
+        plain = (dict(value) if isinstance(value, _HashableDict) else value for value in rest)
+        return cls(**dict(zip(static, plain, strict=True)), **dict(zip(traced, values, strict=True)))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
 
 
 class _HashableDict(dict[Any, Any]):
-    """A dictionary that can be part of the structure of a tree."""
+    """A dictionary in the structure of a tree, which JAX hashes."""
 
     def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return hash(frozenset(self.items()))
-
-
-def hashable(value: Any) -> Any:
-    """Return a static value that JAX can hash: a dictionary as an equal one with a hash, anything else as it is."""
-    return _HashableDict(value) if isinstance(value, dict) else value
 
 
 def name(path: tuple[Any, ...]) -> str:

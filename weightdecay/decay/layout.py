@@ -333,20 +333,19 @@ def _stack_depths(leaves: Sequence[_Leaf], kinds: Sequence[str]) -> list[int]:
     """
     by_name = [sum(map(_stacks, leaf.keys)) for leaf in leaves]
     stacked: set[tuple[str, ...]] = set()
-    containers = {leaf.keys[:depth] for leaf in leaves for depth in range(1, len(leaf.keys))}
-    for container in containers:
-        inside = [
-            (leaf, kind)
-            for leaf, kind in zip(leaves, kinds, strict=True)
-            if leaf.keys[: len(container)] == container and kind != BUFFER
-        ]
-        first_sizes = {leaf.shape[0] if leaf.shape else 0 for leaf, _ in inside}
-        has_stacked_scale = any(
-            leaf.keys[-1] == "scale" and len(leaf.shape) == 2 and kind == SCALE for leaf, kind in inside
-        )
-        has_kernel = any(kind == KERNEL and len(leaf.shape) > 2 for leaf, kind in inside)
-        if len(first_sizes) == 1 and has_stacked_scale and has_kernel:
-            stacked.add(container)
+    scales = [leaf for leaf, kind in zip(leaves, kinds, strict=True) if kind == SCALE and leaf.keys[-1] == "scale"]
+    for scale in (leaf for leaf in scales if len(leaf.shape) == 2):
+        for end in range(len(scale.keys) - 1, 0, -1):
+            container = scale.keys[:end]
+            inside = [
+                (leaf, kind)
+                for leaf, kind in zip(leaves, kinds, strict=True)
+                if leaf.keys[:end] == container and kind != BUFFER
+            ]
+            if any(leaf.shape[:1] != scale.shape[:1] for leaf, _ in inside):
+                break
+            if any(kind == KERNEL and len(leaf.shape) > 2 for leaf, kind in inside):
+                stacked.add(container)
     return [
         max(depth, int(any(leaf.keys[:end] in stacked for end in range(len(leaf.keys)))))
         for leaf, depth in zip(leaves, by_name, strict=True)
