@@ -38,16 +38,33 @@ def test_axis_label(name, label):
     assert metrics.axis_label(name, "nats") == label
 
 
-@pytest.mark.parametrize(
-    ("name", "lower"),
-    [
-        ("validation_loss", True),
-        ("validation_absolute_error", True),
-        ("train_log_loss", True),
-        ("validation_accuracy", False),
-        ("validation_loss_free_share", False),
-        ("validation_auc", False),
-    ],
-)
-def test_lower_is_better_for_losses_and_errors(name, lower):
-    assert lower_is_better(name) is lower
+LOWER = """
+    loss error rmse mse mae mape nll perplexity bits_per_token brier brier_score ece log_loss RMSE absolute_error
+    weighted_loss mae_weighted rmse_median error_at_5 negative_log_likelihood neg_accuracy one_minus_f1
+""".split()
+HIGHER = """
+    accuracy auc roc_auc average_precision f1 precision recall r2 score f1_macro top_5_accuracy accuracy_top5
+    neg_mean_squared_error neg_log_loss log_likelihood AUC balanced_accuracy
+""".split()
+UNKNOWN = ["my_number", "loss_free_share", "weight_norm", "zero_fraction", "penalty", "in_accuracy_we_trust", "top_two"]
+
+
+@pytest.mark.parametrize("prefix", ["", "train_", "validation_", "test_"])
+@pytest.mark.parametrize("name", [*LOWER, *HIGHER])
+def test_well_known_names_have_a_direction(name, prefix):
+    assert lower_is_better(prefix + name) is (name in LOWER)
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_other_names_have_the_direction_that_the_user_states(name):
+    assert metrics.direction(f"validation_{name}") is None
+    with pytest.raises(ValueError, match=rf"metric 'validation_{name}' .*give lower_is_better={{'{name}': True}} or F"):
+        lower_is_better(f"validation_{name}")
+    for lower in (True, False):
+        assert lower_is_better(f"validation_{name}", {name: lower}) is lower
+        assert lower_is_better(f"validation_{name}", {f"validation_{name}": lower}) is lower
+
+
+def test_a_statement_has_precedence():
+    assert not lower_is_better("validation_loss", {"loss": False})
+    assert lower_is_better("validation_loss", {"accuracy": False})

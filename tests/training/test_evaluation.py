@@ -91,7 +91,9 @@ def test_layer_metrics_of_a_stopped_member_are_of_its_best_evaluation():
 
 def test_metrics_of_ones_own_are_means_over_the_splits():
     metrics = {"top_two": top_two, "class_error": lambda outputs, targets: outputs.argmax(axis=-1) != targets}
-    result = wd.fit(MODEL, DATA, decay=wd.NoDecay(), learning_rate=0.1, metrics=metrics, eval_every=6, **SHORT)
+    settings = {**SHORT, "metrics": metrics, "lower_is_better": {"top_two": False}, "eval_every": 6}
+    result = wd.fit(MODEL, DATA, decay=wd.NoDecay(), learning_rate=0.1, **settings)
+    assert result.settings["lower_is_better"] == {"top_two": False, "class_error": True}
     for split in ("train", "validation"):
         inputs, targets = getattr(DATA, split)
         outputs = np.asarray(result.model.apply({"params": result.params()}, inputs))
@@ -104,12 +106,23 @@ def test_metrics_of_ones_own_are_means_over_the_splits():
         )
 
 
-@pytest.mark.parametrize("name", ["top_two", "top_two_error"])
-def test_patience_looks_at_a_metric_of_ones_own(name):
-    """More is better, but for names that end in error; the curve says where patience ends."""
-    sign = 1 if name.endswith("error") else -1
+@pytest.mark.parametrize(
+    ("name", "stated"),
+    [
+        ("top_two_accuracy", None),
+        ("top_two_error", None),
+        ("nll", None),
+        ("perplexity", None),
+        ("top_two", {"top_two": False}),
+        ("missed", {"missed": True}),
+        ("f1", {"f1": True}),
+    ],
+)
+def test_patience_looks_at_a_metric_of_ones_own(name, stated):
+    """The direction follows from a well-known name or from the user; the curve says where patience ends."""
+    sign = 1 if name in ("top_two_error", "nll", "perplexity", "missed", "f1") else -1
     metric = {name: (lambda outputs, targets: 1 - top_two(outputs, targets)) if sign > 0 else top_two}
-    settings = {**SHORT, "num_steps": 24, "eval_every": 2, "metrics": metric}
+    settings = {**SHORT, "num_steps": 24, "eval_every": 2, "metrics": metric, "lower_is_better": stated}
     grid = wd.Grid(learning_rate=[1.0], seed=range(3))
     plain = wd.fit_grid(MODEL, DATA, grid, **settings)
     stopping = wd.fit_grid(MODEL, DATA, grid, patience=2, stopping_metric=f"validation_{name}", **settings)

@@ -191,7 +191,7 @@ def test_resolve_does_not_take_a_function_of_the_user_for_its_namesake(name):
 @pytest.mark.parametrize(
     ("loss", "error", "words"),
     [
-        ("hinge", ValueError, "loss is 'hinge', which is none of softmax_cross_entropy, .*, huber; a function"),
+        ("hinge", ValueError, "loss is 'hinge'; give one of softmax_cross_entropy, .*, huber, or loss_fn"),
         (3, TypeError, "loss is 3; give one of softmax_cross_entropy, "),
     ],
 )
@@ -206,8 +206,27 @@ def absolute_error(outputs, targets):
 
 def test_metrics_come_in_the_order_given():
     assert losses.resolve_metrics(None) == ()
-    given = {"b": absolute_error, "a": np.abs}
-    assert losses.resolve_metrics(given) == (losses.UserMetric("b", absolute_error), losses.UserMetric("a", np.abs))
+    given = {"mae": absolute_error, "a": np.abs}
+    expected = losses.UserMetric("mae", absolute_error, True), losses.UserMetric("a", np.abs, False)
+    assert losses.resolve_metrics(given, {"a": False}) == expected
+
+
+@pytest.mark.parametrize(
+    ("stated", "error", "words"),
+    [
+        (None, ValueError, "metric 'a' has a name from which it does not follow .*give lower_is_better={'a': True}"),
+        ({"b": True}, ValueError, "lower_is_better contains 'b', which is not the name of a metric in metrics"),
+        ({"a": "yes"}, TypeError, "lower_is_better is {'a': 'yes'}; give True or False"),
+        (["a"], TypeError, r"lower_is_better is \['a'\]; give True or False"),
+    ],
+)
+def test_metrics_need_a_direction(stated, error, words, without_beartype):
+    with pytest.raises(error, match=words) as caught:
+        losses.resolve_metrics({"a": absolute_error}, stated)
+    assert caught.value.argument == "lower_is_better"
+    with pytest.raises(error, match=words):
+        wd.fit_grid(wd.models.MLP((3,)), wd.data.wine(), wd.Grid(learning_rate=[0.1]), num_steps=1, batch_size=8,
+                    metrics={"a": absolute_error}, lower_is_better=stated)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -245,8 +264,8 @@ def test_check_metric_shape_takes_one_number_an_example():
     arrays = np.zeros(4, np.float32), np.zeros(4, np.int32)
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
     for given in (arrays, shapes):
-        losses.check_metric_shape(losses.UserMetric("a", absolute_error), *given)
-        losses.check_metric_shape(losses.UserMetric("a", lambda outputs, targets: outputs > targets), *given)
+        losses.check_metric_shape(losses.UserMetric("a", absolute_error, True), *given)
+        losses.check_metric_shape(losses.UserMetric("a", lambda outputs, targets: outputs > targets, True), *given)
 
 
 @pytest.mark.parametrize(
@@ -262,4 +281,4 @@ def test_check_metric_shape_takes_one_number_an_example():
 )
 def test_check_metric_shape_refuses_all_else(metric, error, words):
     with pytest.raises(error, match=rf"metrics\['my_metric'\] .*{words}"):
-        losses.check_metric_shape(losses.UserMetric("my_metric", metric), jnp.zeros(4), jnp.zeros(4))
+        losses.check_metric_shape(losses.UserMetric("my_metric", metric, True), jnp.zeros(4), jnp.zeros(4))

@@ -5,8 +5,11 @@ examples, in `weightdecay.training.diagnostics` for a metric of weights or layer
 the plots and the report derive from the row.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, TypeAlias
+
+from weightdecay.core.checks import ArgumentError
 
 Kind: TypeAlias = Literal["examples", "weights", "layers", "table"]
 """What a metric is computed from. ``"examples"``: averaged over the examples of each split, and recorded as
@@ -108,17 +111,78 @@ def split_of(metric: str) -> tuple[str, str]:
     return (split, name) if split in SPLITS and name else ("", metric)
 
 
-def lower_is_better(metric_name: str) -> bool:
-    """Whether less of a metric is better: of those that are called a loss or an error.
+_LOWER = """
+    loss error mse rmse mae mape smape msle rmsle mean_squared_error mean_absolute_error error_rate errors nll
+    log_loss logloss cross_entropy crossentropy negative_log_likelihood perplexity ppl bits_per_token bits_per_byte
+    bits_per_character bits_per_dim bpt bpb bpc bpd brier brier_score ece mce calibration_error hinge deviance kl
+    kl_divergence divergence distance wer cer fid crps pinball cost regret risk residual misclassification
+    misclassification_rate false_positive_rate false_negative_rate fpr fnr generalization_gap
+""".split()
+_HIGHER = """
+    accuracy acc auc auroc roc_auc auprc pr_auc average_precision f1 fbeta f_score precision recall sensitivity
+    specificity r2 r_squared explained_variance correlation pearson spearman kendall kappa mcc iou dice jaccard bleu
+    rouge ndcg mrr psnr ssim score likelihood log_likelihood elbo reward return success_rate hit_rate true_positive_rate
+    true_negative_rate tpr tnr
+""".split()
+_QUALIFIERS = r"(?:macro|micro|weighted|samples|mean|median|avg|average|(?:top|at)_?\d+|\d+)"
+_OPPOSITES = ("neg_", "negative_", "minus_", "one_minus_")
+
+
+def direction(metric: str) -> Literal["lower", "higher"] | None:
+    """Which values of a metric are better, by its name.
+
+    The name of a metric of the library, or a well-known name such as ``rmse`` or ``roc_auc``, may have a split before
+    it and other words before it (``validation_weighted_f1``), or a kind of average after it (``f1_macro``). A prefix
+    ``neg_`` or ``negative_`` reverses the direction.
 
     Args:
-      metric_name: Such as ``"validation_loss"``.
+      metric: Such as ``"validation_loss"``.
 
     Returns:
-      True where the name ends in ``loss`` or ``error``.
+      The direction; None for names that are not known and for metrics without a direction.
 
     Examples:
-      >>> lower_is_better("validation_loss"), lower_is_better("validation_accuracy")
+      >>> [direction(name) for name in ("validation_rmse", "test_roc_auc", "neg_mean_squared_error", "my_number")]
+      ['lower', 'higher', 'higher', None]
+    """
+    _, name = split_of(metric.lower())
+    known = {**dict.fromkeys(_LOWER, "lower"), **dict.fromkeys(_HIGHER, "higher")}
+    known |= {row.name: row.better for row in TABLE}
+    if name in known:
+        return known[name]
+    for prefix in _OPPOSITES:
+        if name.startswith(prefix) and (reversed_direction := direction(name.removeprefix(prefix))):
+            return "higher" if reversed_direction == "lower" else "lower"
+    name = re.sub(rf"_{_QUALIFIERS}$", "", name)
+    words = name.split("_")
+    return next((known[end] for end in ("_".join(words[at:]) for at in range(len(words))) if end in known), None)
+
+
+def lower_is_better(metric: str, stated: Mapping[str, bool] | None = None) -> bool:
+    """Whether lower values of a metric are better.
+
+    Args:
+      metric: Such as ``"validation_loss"``.
+      stated: What the user stated, by the name of the metric, with or without its split; it has precedence.
+
+    Returns:
+      What the user stated, or else what `direction` finds.
+
+    Raises:
+      ArgumentError: Neither is known.
+
+    Examples:
+      >>> lower_is_better("validation_loss"), lower_is_better("validation_number", {"number": False})
       (True, False)
     """
-    return metric_name.endswith(("loss", "error"))
+    for name in (metric, split_of(metric)[1]):
+        if stated and name in stated:
+            return bool(stated[name])
+    found = direction(metric)
+    if found is None:
+        raise ArgumentError(
+            "lower_is_better",
+            f"metric {metric!r} has a name from which it does not follow whether lower or higher values are better; "
+            f"give lower_is_better={{{split_of(metric)[1]!r}: True}} or False.",
+        )
+    return found == "lower"

@@ -33,6 +33,7 @@ def plan(
     patience: Integer | None = None,
     stopping_metric: str = "validation_loss",
     metrics: Mapping[str, LossFn] | None = None,
+    lower_is_better: Mapping[str, bool] | None = None,
     mask: Mask | MaskFn = masks.kernels,
     directory: str | os.PathLike[str] | None = None,
     save_every: float | int = 30.0,
@@ -59,6 +60,7 @@ def plan(
       patience: As in `fit_grid`.
       stopping_metric: As in `fit_grid`.
       metrics: As in `fit_grid`.
+      lower_is_better: As in `fit_grid`.
       mask: As in `fit_grid`.
       directory: Accepted so that the arguments of `fit_grid` can be passed unchanged; nothing is written.
       save_every: As ``directory``.
@@ -87,6 +89,7 @@ def plan(
         patience=patience,
         stopping_metric=stopping_metric,
         metrics=metrics,
+        lower_is_better=lower_is_better,
         mask=mask,
         plan=plan,
         memory_budget=memory_budget,

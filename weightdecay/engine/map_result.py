@@ -109,26 +109,36 @@ class MapResult:
             rows.append({**row, "seeds": len(candidate["member"])})
         return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
 
-    def best(self, metric: str, criterion: str = "best_mean", *, margin: float | None = None) -> Selected:
+    def best(
+        self,
+        metric: str,
+        criterion: str = "best_mean",
+        *,
+        margin: float | None = None,
+        lower_is_better: bool | None = None,
+    ) -> Selected:
         """Choose a candidate by a scalar output; let it be of validation data.
 
         Args:
-          metric: Its name. Less is better where it ends in ``loss`` or ``error``, else more.
+          metric: Its name.
           criterion: As in ``GridResult.best``.
           margin: As in ``GridResult.best``.
+          lower_is_better: Whether lower values of the metric are better; None = by its name, which must be well known,
+            such as ``validation_loss`` or ``accuracy``; see `weightdecay.core.metrics.direction`.
 
         Returns:
           The chosen candidate.
 
         Raises:
-          ValueError: No such output, or none that is finite.
+          ValueError: No such output, or none that is finite; a name whose direction is not known.
         """
         dataset = self.dataset
         if metric not in dataset or dataset[metric].ndim != 1:
             known = [str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name != "finite"]
             raise ValueError(f"metric is {metric!r}; give the name of a scalar output: {', '.join(known) or 'none'}.")
         candidates = gather(self.members, dataset[metric].values, np.full(len(self), np.nan))
-        return selection.choose(candidates, metric=metric, criterion=criterion, margin=margin)
+        stated = None if lower_is_better is None else {metric: lower_is_better}
+        return selection.choose(candidates, metric=metric, criterion=criterion, margin=margin, lower_is_better=stated)
 
     def __repr__(self) -> str:
         """Return how many members there are, and how many gave numbers that are not finite."""

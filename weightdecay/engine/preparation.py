@@ -88,6 +88,7 @@ def prepare_run(
     patience: Integer | None,
     stopping_metric: str,
     metrics: Mapping[str, LossFn] | None,
+    lower_is_better: Mapping[str, bool] | None,
     mask: Mask | MaskFn,
     plan: Plan | None,
     memory_budget: Integer | None,
@@ -110,6 +111,7 @@ def prepare_run(
       patience: As in ``fit_grid``.
       stopping_metric: As in ``fit_grid``.
       metrics: As in ``fit_grid``.
+      lower_is_better: As in ``fit_grid``.
       mask: As in ``fit_grid``.
       plan: As in ``fit_grid``.
       memory_budget: As in ``fit_grid``.
@@ -164,6 +166,7 @@ def prepare_run(
         dtype=dtype,
         stopping_metric=stopping_metric,
         metrics=metrics,
+        lower_is_better=lower_is_better,
         class_names=data.class_names,
     )
     validated = [name for name in task.metric_names() if name.startswith("validation_")]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from weightdecay.core import rule_facts
 from weightdecay.core.checks import ArgumentError
-from weightdecay.core.metrics import lower_is_better
+from weightdecay.core.metrics import direction
 from weightdecay.core.text import suggestion
 from weightdecay.plots import axis_labels, style, table_lines
 from weightdecay.plots.table_lines import Chosen, RateMap
@@ -150,7 +150,7 @@ def _draw(
     low, high = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
     is_clipped = metric.endswith("loss") and 0 < _MAX_SHOWN * low < high
     norm = Normalize(low, _MAX_SHOWN * low if is_clipped else high)
-    looks = {"norm": norm, "cmap": "viridis_r" if lower_is_better(metric) else "viridis"}
+    looks = {"norm": norm, "cmap": "viridis_r" if direction(metric) == "lower" else "viridis"}
     x_edges, y_edges = _edges(cells.coefficients), np.arange(len(y) + 1) - 0.5 if has_schedules else _edges(y)
     ax.set_xscale("log")
     ax.set_yscale("linear" if has_schedules else "log")

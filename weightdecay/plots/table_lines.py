@@ -11,13 +11,12 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
-from weightdecay.core import text
-from weightdecay.core.metrics import lower_is_better
+from weightdecay.core import metrics, text
 from weightdecay.plots import axis_labels
 
 MAX_LINES = 8
 """Maximum number of lines that can be distinguished; with more, the best over the learning rates is shown."""
-_METRICS = ("penalty", "weight_norm", "zero_fraction", "generalization_gap", "seeds", "diverged")
+_METRICS = (*metrics.names("weights"), *metrics.names("table"), "seeds", "diverged")
 
 
 @runtime_checkable
@@ -113,6 +112,7 @@ def through(table: pd.DataFrame, metric: str, *, split: str | None = "learning_r
       The lines; those of rules without a coefficient come last.
     """
     axes, rows = hyperparameters(table), _rows(table)
+    deciding, sign = _deciding_metric(metric, table)
     values = list(dict.fromkeys(_value(row, split) for row in rows)) if split in axes else []
     if len({(row["decay"], _value(row, split)) for row in rows if values and row["decay"] != "NoDecay"}) > MAX_LINES:
         values = []
@@ -136,7 +136,7 @@ def through(table: pd.DataFrame, metric: str, *, split: str | None = "learning_r
                 label = f"{rule} by {column}"
             if len(values) > 1:
                 label += f", {str(split).replace('_', ' ')} {text.short(value)}"
-            candidates = tuple(_best(alike, metric)["candidate"] for alike in points.values())
+            candidates = tuple(_best(alike, deciding, sign)["candidate"] for alike in points.values())
             coefficients = np.array([np.nan if column is None else x for x in points])
             varying = tuple(name for name in axes if name in differing)
             lines.append(Line(label, str(rule), column, group, coefficients, candidates, varying))
@@ -155,8 +155,7 @@ def leading(lines: Sequence[Line], table: pd.DataFrame, metric: str) -> list[Lin
     Returns:
       At most `MAX_LINES` of the lines, in their order.
     """
-    deciding = _deciding_metric(metric)
-    sign = 1 if lower_is_better(deciding) else -1
+    deciding, sign = _deciding_metric(metric, table)
     best = {line.label: np.nanmin([np.inf, *(sign * line.values(table, deciding))]) for line in lines}
     kept = sorted(best, key=best.__getitem__)[:MAX_LINES]
     return [line for line in lines if line.label in kept]
@@ -238,7 +237,7 @@ def over_learning_rates(table: pd.DataFrame, metric: str, decay: str) -> RateMap
         np.array([rate for rate, _ in rates]),
         tuple(name for _, name in rates),
         {
-            (rates.index(rate), coefficients.index(x)): _best(alike, metric)["candidate"]
+            (rates.index(rate), coefficients.index(x)): _best(alike, *_deciding_metric(metric, table))["candidate"]
             for (rate, x), alike in cells.items()
         },
         tuple(name for name in axes if name in best_over),
@@ -270,18 +269,26 @@ def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
     return [{**row, "candidate": int(number)} for row, number in zip(rows, table.index, strict=True)]
 
 
-def _best(rows: Sequence[dict[Any, Any]], metric: str) -> dict[Any, Any]:
-    """Return the row with the best finite validation metric; the first row if there is no finite one."""
-    deciding = _deciding_metric(metric)
+def _best(rows: Sequence[dict[Any, Any]], deciding: str, sign: int) -> dict[Any, Any]:
+    """Return the row with the best finite deciding metric; the first row if there is no finite one."""
     finite = [row for row in rows if deciding in row and np.isfinite(row[deciding])]
     if not finite:
         return rows[0]
-    return (min if lower_is_better(deciding) else max)(finite, key=lambda row: row[deciding])
+    return min(finite, key=lambda row: sign * row[deciding])
 
 
-def _deciding_metric(metric: str) -> str:
-    """Return the validation metric by which "the best" is decided when ``metric`` is drawn."""
-    return metric if metric.startswith("validation_") else "validation_loss"
+def _deciding_metric(metric: str, table: pd.DataFrame) -> tuple[str, int]:
+    """Return the validation metric that decides which row is the best when ``metric`` is drawn, and its sign.
+
+    The sign is 1 if lower is better and -1 if higher is. A metric whose direction is unknown does not decide.
+    """
+    stated = table.attrs.get("lower_is_better")
+    if metric.startswith("validation_"):
+        try:
+            return metric, 1 if metrics.lower_is_better(metric, stated) else -1
+        except ValueError:
+            pass
+    return "validation_loss", 1
 
 
 def _differing_axes(groups: Iterable[Sequence[Mapping[Any, Any]]], axes: Sequence[str], fixed: set[Any]) -> set[str]:

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from weightdecay.core.metrics import lower_is_better
 from weightdecay.training.task import Best, Hyperparameters, State, Task
 
 
@@ -27,7 +26,7 @@ def update(
     """
     if state.best is None:
         return metrics, state
-    sign = 1 if lower_is_better(task.stopping_metric) else -1
+    sign = 1 if task.lower_is_better(task.stopping_metric) else -1
     value, lowest = sign * metrics[task.stopping_metric], sign * state.best.metrics[task.stopping_metric]
     is_training = state.is_training()
     improved = is_training & ((value < lowest) | (jnp.isnan(lowest) & ~jnp.isnan(value)))

@@ -3,7 +3,7 @@
 A new loss is a function here and its name in `_BY_NAME`; `Loss` adds what training and evaluation need with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -294,21 +294,28 @@ class UserMetric(NamedTuple):
 
     name: str
     per_example: LossFn
+    lower_is_better: bool
 
 
-def resolve_metrics(metrics: Mapping[str, LossFn] | None) -> tuple[UserMetric, ...]:
-    """Check the metrics of the user.
+def resolve_metrics(
+    metrics: Mapping[str, LossFn] | None, lower_is_better: Mapping[str, bool] | None = None
+) -> tuple[UserMetric, ...]:
+    """Check the metrics of the user, and determine which direction of each is better.
 
     Args:
       metrics: By name, ``metric(outputs, targets) -> values`` of shape ``(examples,)``; None = no metrics.
+      lower_is_better: Whether lower values are better, by the name of a metric; may lack metrics with a well-known
+        name, see `weightdecay.core.metrics.direction`.
 
     Returns:
       The metrics, in the order given.
 
     Raises:
       TypeError: Not a mapping of strings to functions.
-      ValueError: A name that is not an identifier, or that the library uses itself.
+      ValueError: A name that is not an identifier, or that the library uses itself; a metric whose direction is not
+        known, or a direction of a metric that does not exist.
     """
+    stated = _checked_directions(lower_is_better, () if metrics is None else metrics)
     if metrics is None:
         return ()
     if not isinstance(metrics, Mapping):
@@ -334,7 +341,27 @@ def resolve_metrics(metrics: Mapping[str, LossFn] | None) -> tuple[UserMetric, .
             raise ArgumentTypeError(
                 "metrics", f"metrics[{name!r}] is {metric!r}; give a function, metric(outputs, targets) -> values."
             )
-    return tuple(UserMetric(name, metric) for name, metric in metrics.items())
+    return tuple(
+        UserMetric(name, metric, core_metrics.lower_is_better(name, stated)) for name, metric in metrics.items()
+    )
+
+
+def _checked_directions(lower_is_better: Any, names: Collection[str]) -> Mapping[str, bool]:
+    allowed = "give True or False by the name of each metric, as {'my_number': True}"
+    if lower_is_better is None:
+        return {}
+    if not isinstance(lower_is_better, Mapping) or not all(
+        isinstance(value, bool | np.bool_) for value in lower_is_better.values()
+    ):
+        raise ArgumentTypeError("lower_is_better", f"lower_is_better is {lower_is_better!r}; {allowed}.")
+    unknown = [name for name in lower_is_better if name not in names]
+    if unknown:
+        raise ArgumentError(
+            "lower_is_better",
+            f"lower_is_better contains {unknown[0]!r}, which is not the name of a metric in metrics "
+            f"({', '.join(names) or 'there are none'}); {allowed}.",
+        )
+    return lower_is_better
 
 
 def check_metric_shape(metric: UserMetric, outputs: Any, targets: Any) -> None:

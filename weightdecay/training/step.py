@@ -112,8 +112,9 @@ def forward(task: Task, hyperparameters: Hyperparameters, params: Params, model_
     Returns:
       The outputs, ``(examples, ...)``.
     """
-    outputs, _ = task.network().apply(
-        params, model_state, inputs, key=random_streams.constant_key(), train=False, hyperparameters=hyperparameters.network
+    network, key = task.network(), random_streams.constant_key()
+    outputs, _ = network.apply(
+        params, model_state, inputs, key=key, train=False, hyperparameters=hyperparameters.network
     )
     return outputs
 
@@ -133,10 +134,17 @@ def standardized(hyperparameters: Hyperparameters, batch: Batch) -> Batch:
         return batch
     inputs, targets = batch.inputs, batch.targets
     if scaling.input_mean is not None:
-        inputs = (inputs - scaling.input_mean) / scaling.input_scale
+        inputs = _scaled(inputs, scaling.input_mean, scaling.input_scale)
     if scaling.target_mean is not None:
-        targets = (targets - scaling.target_mean) / scaling.target_scale
+        targets = _scaled(targets, scaling.target_mean, scaling.target_scale)
     return batch._replace(inputs=inputs, targets=targets)
+
+
+def _scaled(values: Any, mean: Any, scale: Any) -> Any:
+    """Standardize values; floats keep their dtype."""
+    if jnp.issubdtype(values.dtype, jnp.floating):
+        mean, scale = mean.astype(values.dtype), scale.astype(values.dtype)
+    return (values - mean) / scale
 
 
 def sizes(task: Task, hyperparameters: Mapping[str, Any], batch: Batch) -> tuple[int, int]:
@@ -203,6 +211,8 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         return values.mean(), model_state
 
     (loss, model_state), gradients = jax.value_and_grad(data_loss, has_aux=True)(state.params)
+    # Layers may return statistics in the dtype of their inputs; the state of a member keeps its dtypes.
+    model_state = jax.tree.map(lambda new, old: new.astype(old.dtype), model_state, state.model_state)
     loss_and_gradients = loss, gradients
     if "clip_norm" in strengths:
         norm, bound = tree.norm(gradients), strengths["clip_norm"]

@@ -63,6 +63,10 @@ class Task:
         """Return the names of the numbers that are recorded of a member at an evaluation."""
         return metric_table.recorded(metric.name for metric in self.metrics)
 
+    def lower_is_better(self, metric: str) -> bool:
+        """Return whether lower values of a recorded metric are better."""
+        return metric_table.lower_is_better(metric, {own.name: own.lower_is_better for own in self.metrics})
+
     def layers(self, params: Params) -> list[str]:
         """Return the names of the arrays of weights that decay."""
         decays = masks.resolve(self.mask, params)
@@ -135,6 +139,7 @@ def prepare(
     dtype: Any = None,
     stopping_metric: str = "validation_loss",
     metrics: Mapping[str, LossFn] | None = None,
+    lower_is_better: Mapping[str, bool] | None = None,
     class_names: Sequence[Any] | None = None,
 ) -> Task:
     """Determine the task: the loss from the targets, and the number of outputs of the model from the classes.
@@ -149,6 +154,7 @@ def prepare(
       dtype: Dtype in which the network computes; None = the dtype of the weights.
       stopping_metric: Metric on which patience is based.
       metrics: ``metric(outputs, targets) -> values`` of shape ``(examples,)``, by name.
+      lower_is_better: Whether lower values of each of these metrics are better; may lack well-known names.
       class_names: Names of the classes, if there may be more than in the targets; None = as many as in the targets.
 
     Returns:
@@ -174,7 +180,7 @@ def prepare(
         batch_size,
         dtype=None if dtype is None else _float_name(dtype),
         stopping_metric=stopping_metric,
-        metrics=losses.resolve_metrics(metrics),
+        metrics=losses.resolve_metrics(metrics, lower_is_better),
     )
 
 
