@@ -10,6 +10,8 @@
 - Constructors contain no logic, because JAX calls them with tracers; `registry.check` validates where an optimizer or a
   grid is made.
 
+Every name is listed in ``__init__.pyi`` and loaded when it is first used, so that `convert` needs no array library.
+
 .. include:: choosing.md
 .. include:: rules.md
 .. include:: masks.md
@@ -17,89 +19,6 @@
 .. include:: coefficients.md
 """
 
-from weightdecay.decay import masks, penalties, proximal, schedules
-from weightdecay.decay.base import Rule, Step, at_step, is_schedule, with_unit
-from weightdecay.decay.elementwise import Terms
-from weightdecay.decay.registry import (
-    KINDS,
-    L1,
-    L2,
-    Adaptive,
-    Cautious,
-    Combined,
-    Constrained,
-    Corrected,
-    Decoupled,
-    ElasticNet,
-    Elimination,
-    Huber,
-    Independent,
-    Lp,
-    Masked,
-    MaxNorm,
-    NoDecay,
-    NormControl,
-    Orthogonal,
-    PerLayer,
-    ProximalElasticNet,
-    ProximalGroupLasso,
-    ProximalL1,
-    ProximalL2,
-    SelectiveProjection,
-    Spectral,
-    Stable,
-    TowardAnchor,
-    check,
-    combined,
-    parts,
-    penalty,
-    table,
-)
-from weightdecay.decay.user_rules import rule
+import lazy_loader
 
-__all__ = [
-    "KINDS",
-    "L1",
-    "L2",
-    "Adaptive",
-    "Cautious",
-    "Combined",
-    "Constrained",
-    "Corrected",
-    "Decoupled",
-    "ElasticNet",
-    "Elimination",
-    "Huber",
-    "Independent",
-    "Lp",
-    "Masked",
-    "MaxNorm",
-    "NoDecay",
-    "NormControl",
-    "Orthogonal",
-    "PerLayer",
-    "ProximalElasticNet",
-    "ProximalGroupLasso",
-    "ProximalL1",
-    "ProximalL2",
-    "Rule",
-    "SelectiveProjection",
-    "Spectral",
-    "Stable",
-    "Step",
-    "Terms",
-    "TowardAnchor",
-    "at_step",
-    "check",
-    "combined",
-    "is_schedule",
-    "masks",
-    "parts",
-    "penalties",
-    "penalty",
-    "proximal",
-    "rule",
-    "schedules",
-    "table",
-    "with_unit",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

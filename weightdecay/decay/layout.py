@@ -202,7 +202,7 @@ _EMBEDDING_LAYER = re.compile(r"(?:^|_)(?:emb|embed|embeddings?|wte|wpe)\d*$", r
 _NORMALIZATION_LAYER = re.compile(
     r"(?:^|_)(?:ln|bn|gn|(?:layer|batch|group|instance|rms)?_?norm)(?:_?\d+|_[a-z])?$", re.IGNORECASE
 )
-_NORMALIZATION_CLASS = re.compile(r"Norm(?:alization)?(?:\d|_|$)")
+_NORMALIZATION_CLASS = re.compile(r"(?<!Weight)(?<!Spectral)Norm(?:alization)?(?:\d|_|$)")
 _WRAPPERS = re.compile(r"^(?:Scan|Vmap|Checkpoint|Remat|Jit|Shard|Partial)+(?=[A-Z])")
 _QUERIES = ("query", "key", "value")
 
