@@ -1,7 +1,7 @@
-"""Bad input, swept: no crash without a clear message, and no silent wrong result.
+"""Bad input to many entry points: no crash without a clear message, and no wrong result without an error.
 
-Tables say what each entry point answers to bad input; the properties try valid and nearly valid input at random. What
-the tests of a module hold already is not repeated here.
+The tables list the answers of each entry point to bad input; the properties try valid and nearly valid input at random.
+What the tests of a module cover already is not repeated here.
 """
 
 import json
@@ -85,9 +85,9 @@ def updated(transform, params=PARAMS, gradients=None):
         ({"peak_learning_rate": -1.0}, ValueError, r"peak_learning_rate\[0\] is -1.0; give a number above 0"),
         ({"size": b"small"}, TypeError, r"size\[0\] is b'small', of type bytes"),
         ({"size": np.array([0.1, {}], object)}, TypeError, r"size\[1\] is {}, of type dict; give a number"),
-        ({"decay": None}, TypeError, r"decay\[0\] is None, of type NoneType, which is no decay rule"),
-        ({"decay": 0.1}, TypeError, r"decay\[0\] is 0.1, of type float, which is no decay rule"),
-        ({"decay": wd.L2}, TypeError, r"decay\[0\] is the kind L2 without its coefficient"),
+        ({"decay": None}, TypeError, r"decay\[0\] is None, of type NoneType, which is not a decay rule"),
+        ({"decay": 0.1}, TypeError, r"decay\[0\] is 0.1, of type float, which is not a decay rule"),
+        ({"decay": wd.L2}, TypeError, r"decay\[0\] is the class L2 without a coefficient"),
         ({"decay": {"a": wd.L2(0.1)}}, TypeError, "decay is of type dict; give its values in a list"),
         ({"decay": [wd.NoDecay(), wd.logspace(wd.L2, 0.1, 1, 3)]}, TypeError, r"decay\[1\] is a list of 3 .*\*wd.log"),
         ({"decay": [(wd.L2(c) for c in (0.1, 0.2))]}, TypeError, r"decay\[0\] is <generator"),
@@ -145,7 +145,7 @@ def test_logspace_refuses(arguments, error, message):
         (lambda: wd.L2({"Dense_0": object()}), TypeError, r"coefficient\[Dense_0\] is <object.*give a number"),
         (lambda: wd.Elimination(0.1, 1e-50), ValueError, "scale is 1e-50; a coefficient is a finite number > 0"),
         (lambda: wd.MaxNorm(0), ValueError, "bound is 0; a coefficient is a finite number > 0"),
-        (lambda: wd.Spectral(0.1, 2.0), ValueError, "num_iterations is 2.0; give a whole number"),
+        (lambda: wd.Spectral(0.1, 2.0), ValueError, "num_iterations is 2.0, of type float; give an integer"),
         (lambda: wd.TowardAnchor(0.1, decoupled=1), TypeError, "decoupled is 1; give True or False"),
         (lambda: wd.Masked(wd.L2(0.1), None), TypeError, "decay.mask is None"),
         (lambda: wd.Masked(wd.masks.kernels, wd.L2(0.1)), TypeError, "decay.rule is <function kernels"),
@@ -183,7 +183,7 @@ def test_learning_rate_is_refused(make, learning_rate, error, message):
     refuses(lambda: make(learning_rate, wd.L2(0.1)), error, message)
 
 
-SHARES = {
+MOMENTA = {
     "sgd": ("momentum",),
     "adam": ("b1", "b2"),
     "lion": ("b1", "b2"),
@@ -194,7 +194,9 @@ SHARES = {
 WITH_EPS = ("adam", "rmsprop", "lamb", "muon")
 
 
-@pytest.mark.parametrize(("name", "argument"), [(name, one) for name, every in SHARES.items() for one in every])
+@pytest.mark.parametrize(
+    ("name", "argument"), [(name, argument) for name, arguments in MOMENTA.items() for argument in arguments]
+)
 def test_optimizer_refuses_a_momentum(name, argument):
     make = lambda value: getattr(wd, name)(0.1, wd.L2(0.1), **{argument: value})  # noqa: E731
     for value in (1.0, 1.5, -0.1, NAN, np.float32(1)):
@@ -206,7 +208,7 @@ def test_optimizer_refuses_a_momentum(name, argument):
             lambda value=value: make(value), TypeError, rf"{argument} is .*, of type {type(value).__name__}; give one"
         )
     refuses(lambda: make(np.ones(2)), ValueError, rf"{argument} is an array of shape \(2,\)")
-    jax.jit(lambda value: make(value).init(PARAMS))(0.5)  # traced it passes
+    jax.jit(lambda value: make(value).init(PARAMS))(0.5)  # a traced value passes
 
 
 @pytest.mark.parametrize("name", WITH_EPS)
@@ -223,7 +225,11 @@ def test_optimizer_refuses_an_eps(name):
     [
         (lambda: wd.sgd(0.1, wd.L2(0.1), 0.9, "no"), TypeError, "nesterov is 'no', of type str; give True or False"),
         (lambda: wd.muon(0.1, wd.L2(0.1), nesterov=1), TypeError, "nesterov is 1, of type int"),
-        (lambda: wd.muon(0.1, wd.L2(0.1), adam_decay=3), TypeError, "adam_decay is 3, of type int, which is no decay"),
+        (
+            lambda: wd.muon(0.1, wd.L2(0.1), adam_decay=3),
+            TypeError,
+            "adam_decay is 3, of type int, which is not a decay",
+        ),
         (lambda: wd.optimizer(None, 0.1, wd.L2(0.1)), TypeError, "base is None, of type NoneType; give an optax"),
         (lambda: wd.optimizer(optax.scale_by_adam, 0.1, wd.L2(0.1)), TypeError, "base is <function.*not the function"),
         (lambda: wd.optimizer(optax.identity(), 0.1, wd.L2(0.1), metric=3), TypeError, "metric is 3, of type int"),
@@ -235,12 +241,12 @@ def test_optimizer_refuses_an_eps(name):
         (
             lambda: wd.optimizer(optax.scale_by_adam(), 0.1, wd.ProximalL1(0.1), metric=lambda state: 1.0),
             ValueError,
-            "what metric gives does not fit the weights",
+            "the tree that preconditioner_diagonal returns does not fit the weights",
         ),
         (
             lambda: wd.optimizer(optax.scale_by_adam(), 0.1, wd.Stable(0.1), second_moments=lambda state: 1.0),
             ValueError,
-            "what metric or second_moments gives does not fit the weights",
+            "the tree that second_moments returns does not fit the weights",
         ),
         (
             lambda: wd.sgd(lambda step: "x", wd.L2(0.1)),
@@ -298,8 +304,8 @@ def test_update_refuses(change, error, message):
     refuses(lambda: transform.update(arguments["gradients"], arguments["state"], arguments["params"]), error, message)
 
 
-@pytest.mark.parametrize("name", SHARES)
-def test_optimizer_refuses_weights_that_are_no_floats_and_keeps_float16(name):
+@pytest.mark.parametrize("name", MOMENTA)
+def test_optimizer_refuses_weights_that_are_not_floats_and_keeps_float16(name):
     transform = getattr(wd, name)(0.1, wd.Decoupled(0.1))
     for dtype in (jnp.int32, bool, complex):
         wrong = {"kernel": jnp.ones((2, 2), dtype)}
@@ -310,8 +316,8 @@ def test_optimizer_refuses_weights_that_are_no_floats_and_keeps_float16(name):
     )
 
 
-def test_independent_beside_a_number_takes_the_peak_that_it_is_given():
-    # As where a schedule comes as a number, by optax.inject_hyperparams: the share is c η / peak.
+def test_independent_at_a_constant_rate_uses_the_peak_that_is_passed():
+    # optax.inject_hyperparams turns a schedule into a number: then the fraction is c η / peak.
     zeros = jax.tree.map(jnp.zeros_like, KERNEL)
     updates = updated(wd.sgd(0.1, wd.Independent(0.5), peak_learning_rate=0.4), KERNEL, zeros)
     np.testing.assert_allclose(updates["kernel"], -0.5 * 0.1 / 0.4, rtol=1e-6)  # float32
@@ -332,12 +338,12 @@ PROXIMAL = {
     "huber": lambda params, coefficient, step_size: proximal.huber(params, coefficient, step_size),
     "group_lasso": lambda params, coefficient, step_size: proximal.group_lasso(params, coefficient, step_size),
 }
-NO_WEIGHTS = ["x", np.array([None]), jax.random.key(0), jnp.ones((2, 2), complex), jnp.ones((2, 2), bool), True]
+NOT_WEIGHTS = ["x", np.array([None]), jax.random.key(0), jnp.ones((2, 2), complex), jnp.ones((2, 2), bool), True]
 
 
 @pytest.mark.parametrize("name", PENALTIES)
-def test_penalty_refuses_what_are_no_weights_and_no_masks(name):
-    for wrong in NO_WEIGHTS:
+def test_penalty_refuses_values_that_are_not_weights_or_masks(name):
+    for wrong in NOT_WEIGHTS:
         refuses(
             lambda wrong=wrong: PENALTIES[name]({"kernel": wrong}), TypeError, "params has kernel of dtype .*convert it"
         )
@@ -353,7 +359,7 @@ def test_penalty_refuses_what_are_no_weights_and_no_masks(name):
 
 
 @pytest.mark.parametrize("name", PENALTIES)
-def test_penalty_of_whole_numbers_and_of_low_precision_does_not_overflow(name):
+def test_penalty_of_integers_and_of_low_precision_does_not_overflow(name):
     values = np.array([[100, 100], [0, 60]])
     expected = PENALTIES[name](values.astype(np.float32))
     assert np.isfinite(expected)
@@ -409,7 +415,7 @@ def test_penalties_and_maps_refuse_numbers(make, error, message):
 @pytest.mark.parametrize("name", PROXIMAL)
 def test_map_refuses(name):
     move = PROXIMAL[name]
-    for wrong in [*NO_WEIGHTS, 3, jnp.ones((2, 2), int)]:  # fractions of whole numbers would be cut off
+    for wrong in [*NOT_WEIGHTS, 3, jnp.ones((2, 2), int)]:  # fractions of integers would be truncated
         refuses(lambda wrong=wrong: move({"kernel": wrong}, 0.1, 0.1), TypeError, "params has kernel of dtype")
     for c in (-0.1, np.float32(-1), jnp.ones(3)):
         refuses(lambda c=c: move(KERNEL, c, 0.1), ValueError, "coefficient is .*; give one number >= 0")
@@ -430,7 +436,7 @@ def test_map_refuses(name):
 
 @pytest.mark.parametrize("mask", [masks.kernels, masks.everything, masks.first, masks.last, masks.hidden])
 @pytest.mark.parametrize("wrong", ["x", {"a": "x"}, models.MLP(), masks, object()])
-def test_mask_refuses_what_are_no_weights(mask, wrong):
+def test_mask_refuses_values_that_are_not_weights(mask, wrong):
     refuses(lambda: mask(wrong), TypeError, "params holds .*, of type .*; give weights: a tree of arrays")
 
 
@@ -457,8 +463,16 @@ def test_mask_refuses_what_are_no_weights(mask, wrong):
         ),
         (lambda: wd.convert(np.array(True), "L2", "keras.L2"), TypeError, "coefficient .* is an array of dtype bool"),
         (lambda: wd.convert(np.array(None), "L2", "keras.L2"), TypeError, "coefficient .* is an array of dtype object"),
-        (lambda: wd.convert(wd.L2(0.1), "L2", "keras.L2"), TypeError, "coefficient .* of type L2; give a finite number"),
-        (lambda: wd.convert(0.1, "", "L2"), ValueError, "source is '', which is not a known convention. The conventions are: L2"),
+        (
+            lambda: wd.convert(wd.L2(0.1), "L2", "keras.L2"),
+            TypeError,
+            "coefficient .* of type L2; give a finite number",
+        ),
+        (
+            lambda: wd.convert(0.1, "", "L2"),
+            ValueError,
+            "source is '', which is not a known convention. The conventions are: L2",
+        ),
         (lambda: wd.convert((0.1, "x"), "ElasticNet", "keras.L1L2"), TypeError, "l2_coefficient of ElasticNet. is 'x'"),
         (
             lambda: schedules.check(schedules.Constant(HUGE), argument="a"),
@@ -589,14 +603,14 @@ BAD_NUMBERS = st.sampled_from(
 
 @sweep
 @given(st.sampled_from([name for name in decay.KINDS if name != "NoDecay"]), BAD_NUMBERS, st.data())
-def test_rule_refuses_any_bad_number_in_any_place(name, number, data):
+def test_rule_refuses_any_bad_number_as_any_coefficient(name, number, data):
     kind = decay.KINDS[name]
     names = list(kind(*(0.5 for _ in decay._needed(kind))).coefficients())
-    place = data.draw(st.sampled_from(names))
-    if place == "warm_start" and number is None:
+    chosen = data.draw(st.sampled_from(names))
+    if chosen == "warm_start" and number is None:
         return
-    rule = kind(**{one: number if one == place else 0.5 for one in names})
-    with pytest.raises((TypeError, ValueError), match=rf"decay = {name}.*: {place}|{place} of {name}"):
+    rule = kind(**{name_: number if name_ == chosen else 0.5 for name_ in names})
+    with pytest.raises((TypeError, ValueError), match=rf"decay = {name}.*: {chosen}|{chosen} of {name}"):
         wd.adam(0.1, rule).init(PARAMS)
 
 
@@ -627,21 +641,23 @@ AXES = st.fixed_dictionaries(
 
 @sweep
 @given(AXES, st.sampled_from([list, tuple, iter]))
-def test_grid_is_its_product_and_is_stored(axes, form):
+def test_grid_is_the_product_of_its_axes_and_can_be_stored(axes, form):
     given_axes = {name: form(values) if name != "decay" else values for name, values in axes.items()}
     ours = wd.Grid(**given_axes)
     assert len(ours) == math.prod(map(len, axes.values()))
     stored = json.loads(json.dumps([member_json.encode(member) for member in ours]))
     again = [member_json.decode(member) for member in stored]
     assert again == list(ours)
-    # As trees too: a coefficient in a list fits other weights than one in a tuple.
-    assert [jax.tree.structure(one["decay"]) for one in again] == [jax.tree.structure(one["decay"]) for one in ours]
+    # Their trees are equal too: a coefficient in a list fits other weights than one in a tuple.
+    assert [jax.tree.structure(member["decay"]) for member in again] == [
+        jax.tree.structure(member["decay"]) for member in ours
+    ]
     numbers = member_json.candidates(ours)
     assert sorted(set(numbers)) == list(range(len(ours) // len(axes.get("seed", [0]))))
     assert member_json.candidates(again) == numbers
 
 
-NAMES = [one.name for one in conventions.TABLE]
+NAMES = [convention.name for convention in conventions.TABLE]
 POSITIVE = st.floats(1e-6, 1e3)
 
 
@@ -650,18 +666,18 @@ POSITIVE = st.floats(1e-6, 1e3)
     st.sampled_from(NAMES), POSITIVE, st.floats(0.01, 0.99), POSITIVE, st.integers(1, 10**6), st.integers(1, 10**4),
     st.integers(1, 10**6),
 )  # fmt: skip
-def test_convert_there_and_back_gives_the_coefficient(source, value, share, rate, examples, batch, steps):
+def test_convert_there_and_back_gives_the_coefficient(source, value, l1_ratio, rate, examples, batch, steps):
     run = {"learning_rate": rate, "num_examples": examples, "batch_size": batch, "num_steps": steps}
     pair = conventions.find(source, argument="source").kind == "elastic_net"
-    coefficient = (value, share) if pair else value
+    coefficient = (value, l1_ratio) if pair else value
     for target in NAMES:
-        there, told = None, ""
+        there, message = None, ""
         try:
             there = wd.convert(coefficient, source, target, **run)
         except ValueError as error:
-            told = str(error)
-        if told:
-            assert told.startswith(f"{source} to {target}: no conversion exists. ")
+            message = str(error)
+        if message:
+            assert message.startswith(f"{source} to {target}: no conversion exists. ")
             continue
         np.testing.assert_allclose(wd.convert(there, target, source, **run), coefficient, rtol=1e-9)  # float64
         if (source, target) == ("keras.L2", "L2"):
@@ -686,13 +702,13 @@ def test_masks_have_the_structure_of_any_tree_or_say_why_not(params):
         return  # a step count: refused elsewhere
     leaves, structure = jax.tree.flatten(params)
     for mask in (masks.kernels, masks.everything, masks.first, masks.last, masks.hidden):
-        made, told = None, ""
+        made, message = None, ""
         try:
             made = mask(params)
         except ValueError as error:
-            told = str(error)
-        if told:
-            assert "the structure of the weights does not tell" in told
+            message = str(error)
+        if message:
+            assert "the structure of the weights does not tell" in message
             continue
         assert jax.tree.structure(made) == structure
         assert all(isinstance(leaf, bool) for leaf in jax.tree.leaves(made))
@@ -717,7 +733,7 @@ WEIGHTS = st.dictionaries(KEYS, ARRAYS | st.dictionaries(KEYS, ARRAYS, max_size=
 @given(WEIGHTS)
 def test_penalties_of_finite_weights_are_finite_and_numpys(params):
     wide = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(params)]
-    # Float32 sums of terms of one sign; what is below its smallest normal number may count as 0.
+    # Float32 sums of terms of one sign; numbers below the smallest normal number may count as 0.
     close = {"rtol": 1e-5, "atol": 1e-30}
     np.testing.assert_allclose(penalties.l1(params), sum(np.abs(w).sum() for w in wide), **close)
     np.testing.assert_allclose(penalties.l2(params), sum((w**2).sum() / 2 for w in wide), **close)

@@ -173,6 +173,3 @@ class NoDecay(ElementwiseRule):
     @override
     def terms(self) -> Terms:
         return Terms()
-
-
-Plain = ElementwiseRule
