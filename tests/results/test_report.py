@@ -237,7 +237,7 @@ def test_versions_that_are_damaged_are_told(result, tmp_path):
     assert wd.load(tmp_path / "result").versions == result.versions
     for versions in (["jax"], {"jax": 1}):
         file.write_text(json.dumps({**stored, "version": 1, "versions": versions}), encoding="utf-8")
-        with pytest.raises(ValueError, match="its versions are no object of words"):
+        with pytest.raises(ValueError, match="its versions are not an object of strings"):
             wd.load(tmp_path / "result")
 
 

@@ -73,11 +73,13 @@ def setting(value: Any) -> str:
     """Format a setting of a run.
 
     Examples:
-      >>> setting(True), setting([]), setting(None), setting(0.1 + 0.2)
-      ('yes', 'none', 'none', '0.3')
+      >>> setting(True), setting([]), setting({"rank": False}), setting(0.1 + 0.2)
+      ('yes', 'none', 'rank no', '0.3')
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {setting(part)}" for name, part in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return html.cell(value)
