@@ -5,12 +5,11 @@
 The guides are the Markdown files next to the code; the docstring of a room includes them. Needs the extra ``docs``.
 """
 
+import importlib
 import sys
 from pathlib import Path
 
-import weightdecay
-
-PACKAGE = Path(weightdecay.__file__).parent
+PACKAGE = Path(__file__).parent.parent
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 
 
@@ -23,7 +22,8 @@ def main(folder: str) -> None:
     import pdoc
 
     pdoc.render.configure(docformat="google")
-    internal = [room for room in ROOMS if room not in weightdecay.__all__]
+    public = importlib.import_module(PACKAGE.name).__all__
+    internal = [room for room in ROOMS if room not in public]
     pages = [f"weightdecay.{room}" for room in internal]
     files = rf"!weightdecay\.(?:{'|'.join(internal)})\..*"  # For a room that users do not import, its page is enough.
     pdoc.pdoc("weightdecay", *pages, files, output_directory=Path(folder))
