@@ -281,7 +281,7 @@ def test_stopped_members_are_listed(result, undrawn):
     at[[3, 5]] = 10, 15
     dataset = result.dataset.assign(stopped_at=("member", at))
     read = Page(report.page(wd.GridResult(dataset, result.members, result._weights, result.settings | {"patience": 2})))
-    assert "2 of 24 members stopped early, of 1 candidates." in read.sections["failures"]
+    assert "2 of 24 members stopped early, of 1 candidate." in read.sections["failures"]
     (row,) = read.table("failures")
     assert (row["candidate"], row["members"], row["seeds"], row["at step"]) == ("1", "2 of 3", "0, 2", "10, 15")
     before = Page(report.page(result)).sections["failures"]
@@ -494,7 +494,7 @@ def test_plan_shows_its_layout_and_what_it_says():
         "num devices": "2",
         "steps per call": "1000",
         "streamed": "False",
-        "lowering": "slices",
+        "convolutions": "slices",
     }
     lines = [line.strip() for line in str(plan).splitlines()[1:]]
     assert len(lines) == 3
@@ -517,6 +517,6 @@ def test_mask_is_a_string_that_a_notebook_shows_as_a_table():
 
 
 def test_table_marks_rows_and_keeps_numbers_right():
-    text = markup.table({"a": ["x", "y"], "b": [1, math.inf]}, words=["a"], marked={1: "chosen"})
+    text = markup.table({"a": ["x", "y"], "b": [1, math.inf]}, text_columns=["a"], row_classes={1: "chosen"})
     assert text.count('style="text-align:left"') == 3
     assert '<tr class="chosen"><td style="text-align:left">y</td><td>inf</td></tr>' in text
