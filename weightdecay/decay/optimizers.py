@@ -20,8 +20,9 @@ from weightdecay.core.types import Mask, MaskFn, Params, PyTree, Scalar, Schedul
 from weightdecay.decay import layout as layouts
 from weightdecay.decay import masks, preconditioners
 from weightdecay.decay.base import Rule
+from weightdecay.decay.declarations import AppliedRule, Base, Rate, applied
 from weightdecay.decay.layout import ArrayLayout, Layout
-from weightdecay.decay.transformation import AppliedRule, Base, Rate, applied, join
+from weightdecay.decay.transformation import join
 
 _NO_MOMENTS = "does not keep second moments of the gradients. Use wd.adam, wd.rmsprop or wd.lamb, or wd.Decoupled here."
 _NO_DIAGONAL = (

@@ -92,12 +92,11 @@ def enter_facts(kind: type[Rule]) -> None:
       kind: Class of the rule.
     """
     names = tuple(kind.coefficient_names())
-    only = names[0] if len(names) == 1 else None
 
     def removed_fraction(learning_rate: Any) -> Any:
-        return kind(**{only: 1.0}).removed_fraction(learning_rate, 1.0, None)
+        return kind.from_one(1.0).removed_fraction(learning_rate, 1.0, None)
 
-    is_known = only is not None and kind.required() == [only] and removed_fraction(1.0) is not None
+    is_known = len(names) == 1 and kind.required() == [*names] and removed_fraction(1.0) is not None
     facts = rule_facts.RuleFacts(kind.units(), names, removed_fraction if is_known else None)
     rule_facts.enter(kind.__name__, facts)
 

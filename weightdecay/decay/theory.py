@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from weightdecay.decay.base import Rule
+from weightdecay.decay.declarations import Declaration, Rate, declaration
 from weightdecay.decay.elementwise import ElementwiseRule, Terms
 from weightdecay.decay.schedules import Parametric
-from weightdecay.decay.transformation import Declaration, Rate, declaration
 
 Steps = Float[np.ndarray, " steps"]
 

@@ -17,8 +17,8 @@ import numpy as np
 from weightdecay.core.types import Batch
 from weightdecay.data import Scaling
 from weightdecay.decay import NoDecay
+from weightdecay.decay.declarations import UnsupportedRuleError, declaration
 from weightdecay.decay.elementwise import PROXIMAL_TERMS, SCHEDULE_TERMS, ElementwiseRule, Terms
-from weightdecay.decay.transformation import UnsupportedRuleError, declaration
 from weightdecay.engine import routing
 from weightdecay.engine.routing import RoutedMember
 from weightdecay.search.grid import Grid

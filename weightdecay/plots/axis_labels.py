@@ -18,7 +18,7 @@ def is_coefficient(column: str) -> bool:
       Whether it has.
 
     Examples:
-      >>> import weightdecay.decay  # enters the names and units of its coefficients
+      >>> import weightdecay.decay.registry  # enters the names and units of coefficients
       >>> [is_coefficient(name) for name in ("delta", "coefficient[Dense_[12].kernel]", "learning_rate")]
       [True, True, False]
     """
@@ -36,7 +36,7 @@ def of_coefficient(rule: str, column: str = "coefficient") -> str:
       The unit; ``"the unit of its rule"`` for an unknown rule.
 
     Examples:
-      >>> import weightdecay.decay  # enters the names and units of its coefficients
+      >>> import weightdecay.decay.registry  # enters the names and units of coefficients
       >>> of_coefficient("Decoupled")
       '1 / (step · learning rate)'
       >>> of_coefficient("L2 on first + ProximalL1", "ProximalL1.coefficient")
@@ -69,6 +69,7 @@ def axis_of_coefficients(rules: Iterable[tuple[str, str]]) -> str:
       The label, with the unit of each rule.
 
     Examples:
+      >>> import weightdecay.decay.registry  # enters the names and units of coefficients
       >>> axis_of_coefficients([("L2", "coefficient")])
       'coefficient c of L2, loss / weight²'
       >>> axis_of_coefficients([("L2", "coefficient"), ("L1", "coefficient")])
