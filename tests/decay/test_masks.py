@@ -329,7 +329,8 @@ def test_mask_may_be_a_module_of_bools_that_can_be_called(eqx):
     optimizer = optimizers.sgd(1.0, decoupled.Decoupled(0.25), mask=mask)
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
-    expected, _ = optax.add_decayed_weights(-0.25, mask).update(zeros, optax.EmptyState(), params)
+    of_optax = optax.add_decayed_weights(-0.25, mask)
+    expected, _ = of_optax.update(zeros, of_optax.init(params), params)
     jax.tree.map(np.testing.assert_allclose, updates, expected)
     assert masks.describe(params, mask).endswith("12 of 16 weights decay (75.0 %)")
 

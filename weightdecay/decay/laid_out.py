@@ -85,8 +85,9 @@ class LaidOut(Rule):
     def _arrays(self, step: Step) -> dict[str, Array]:
         """The arrays of a step, in this shape."""
         arrays = {name: getattr(step, name) for name in ("weight", "gradient", "direction")}
-        if jnp.ndim(step.preconditioner_diagonal) > 0:
-            arrays["preconditioner_diagonal"] = jnp.broadcast_to(step.preconditioner_diagonal, step.weight.shape)
+        diagonal = step.preconditioner_diagonal
+        if diagonal is not None and jnp.ndim(diagonal) > 0:
+            arrays["preconditioner_diagonal"] = jnp.broadcast_to(diagonal, step.weight.shape)
         return {name: self._split(array) for name, array in arrays.items()}
 
     def _each(self, function: Callable[..., Any], *arrays: Any, state: tuple[PyTree, ...] = ()) -> Any:

@@ -380,7 +380,9 @@ def _array(leaf: _Leaf, kind: str, depth: int, siblings: Mapping[tuple[str, ...]
     depth = min(depth, num_axes - 1)
     if num_axes - depth < 2:  # a vector in each of the stacked layers
         return _split(SCALE, num_axes, depth, 0)
-    return _split(KERNEL, num_axes, depth, num_axes - depth - 1, is_known=depth > 0 or num_axes == 2)
+    # A weight without a bias may have its outputs first, as in torch, or last.
+    is_known = depth > 0 or (num_axes == 2 and leaf.keys[-1] != "weight")
+    return _split(KERNEL, num_axes, depth, num_axes - depth - 1, is_known=is_known)
 
 
 def _split(kind: str, num_axes: int, num_stack: int, num_inputs: int, *, is_known: bool = True) -> ArrayLayout:
@@ -399,6 +401,8 @@ def _named_kernel(leaf: _Leaf, depth: int, siblings: Mapping[tuple[str, ...], _L
     base = re.sub(r"_\d+$", "", _WRAPPERS.sub("", leaf.layer))
     if base in ("Dense", "Linear"):
         return _split(KERNEL, num_axes, num_axes - 2, 1)
+    if base in ("Conv", "ConvTranspose") and bias is None:
+        return _split(KERNEL, num_axes, depth, num_axes - depth - 1)
     attention = leaf.keys[:-2]
     has_queries = all(any(keys[:-1] == (*attention, part) for keys in siblings) for part in _QUERIES)
     if leaf.layer in _QUERIES:

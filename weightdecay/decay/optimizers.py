@@ -7,7 +7,7 @@ not have them.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -436,7 +436,7 @@ def muon(
     layouts.check(layout)
 
     def partition(arrays: Sequence[ArrayLayout]) -> optax.GradientTransformationExtraArgs:
-        parts = {
+        parts: dict[Hashable, optax.GradientTransformation] = {
             "muon": optax.chain(
                 optax.trace(decay=momentum, nesterov=nesterov),  # pyright: ignore[reportArgumentType]
                 optax.stateless(lambda updates, _: preconditioners.orthogonalize(updates, arrays)),
