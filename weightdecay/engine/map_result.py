@@ -10,7 +10,9 @@ import pandas as pd
 import xarray
 
 from weightdecay.core import checks, tree
+from weightdecay.core.checks import ArgumentError
 from weightdecay.core.statistics import mean_and_error
+from weightdecay.core.text import suggestion
 from weightdecay.core.types import Integer
 from weightdecay.engine.plans import Plan
 from weightdecay.results import selection
@@ -135,7 +137,11 @@ class MapResult:
         dataset = self.dataset
         if metric not in dataset or dataset[metric].ndim != 1:
             known = [str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name != "finite"]
-            raise ValueError(f"metric is {metric!r}; give the name of a scalar output: {', '.join(known) or 'none'}.")
+            raise ArgumentError(
+                "metric",
+                f"metric is {metric!r}; give the name of a scalar output: {', '.join(known) or 'none'}."
+                f"{suggestion(str(metric), known)}",
+            )
         candidates = gather(self.members, dataset[metric].values, np.full(len(self), np.nan))
         stated = None if lower_is_better is None else {metric: lower_is_better}
         return selection.choose(candidates, metric=metric, criterion=criterion, margin=margin, lower_is_better=stated)

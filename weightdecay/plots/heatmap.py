@@ -74,7 +74,7 @@ def heatmap(
             "needs several: add an axis learning_rate=[1e-3, 3e-3] to the grid, or use plot_path.",
         )
     ax = style.axes(ax)
-    has_schedules = any(not _is_number(name) for name in cells.names)
+    has_schedules = cells.has_schedules
     y = np.arange(len(cells.rates), dtype=float) if has_schedules else cells.rates
     image, is_clipped = _draw(ax, cells, cells.values(table, metric), y, metric, has_schedules=has_schedules)
     style.set_ticks(ax.xaxis, style.ticks_among(cells.coefficients))
@@ -309,11 +309,3 @@ def _margins(values: np.ndarray) -> np.ndarray:
     """Compute the ends of a logarithmic axis that extends a twentieth of its length beyond the values."""
     low, high = np.log10(values[[0, -1]])
     return 10 ** np.array([low - 0.05 * (high - low) - 0.02, high + 0.05 * (high - low) + 0.02])
-
-
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True

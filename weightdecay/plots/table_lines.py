@@ -185,6 +185,7 @@ class RateMap:
       names: Labels of the learning rates; of a schedule, its text.
       candidates: Number of the candidate by (row, column).
       best_over: Axes of the grid over which each candidate is the best.
+      has_schedules: Whether any learning rate is a schedule.
     """
 
     column: str | None
@@ -193,6 +194,7 @@ class RateMap:
     names: tuple[str, ...]
     candidates: dict[tuple[int, int], int]
     best_over: tuple[str, ...]
+    has_schedules: bool
 
     def values(self, table: pd.DataFrame, metric: str) -> np.ma.MaskedArray:
         """Return a metric on the map.
@@ -241,6 +243,7 @@ def over_learning_rates(table: pd.DataFrame, metric: str, decay: str) -> RateMap
             for (rate, x), alike in cells.items()
         },
         tuple(name for name in axes if name in best_over),
+        any(row.get("learning_rate_schedule") for row in rows),
     )
 
 
