@@ -125,6 +125,8 @@ def test_sweep_where_every_member_diverges_keeps_the_result(here):
             ["digits", "--coefficients", "-0.1", "0.1"],
             "--coefficients: coefficients is -0.1; give two finite numbers above 0, the smaller one first",
         ),
+        (["digits", "--coefficients", "0.1", "0.01"], "--coefficients: coefficients is 0.1 0.01; give the smaller one"),
+        (["digits", "--coefficients", "0.1", "0.1"], "--coefficients: coefficients is 0.1 0.1; give the smaller one"),
         (
             ["digits", "--num-coefficients", "0"],
             "--num-coefficients: num_coefficients is 0; give an integer of at least 1",
@@ -448,6 +450,14 @@ def test_argument_of_the_library_names_the_option_of_a_command(argument):
         (ValueError("num_train is 3; give 10."), "num_train is 3; give 10."),
         (OSError("metric is a word of no meaning here."), "metric is a word of no meaning here."),
         (MemoryError("batch_size might help."), "batch_size might help."),
+        (MemoryError(), "there is not enough memory; give fewer members."),
+        (ArgumentError("patience", "patience is 0; give 1, or None."), "--patience: patience is 0; give 1."),
+        (
+            FileExistsError(
+                "it is there. Give another, or overwrite it (overwrite=True; --overwrite on the command line)."
+            ),
+            "it is there. Give another, or overwrite it with --overwrite.",
+        ),
     ],
 )
 def test_error_names_the_option_of_its_argument_alone(monkeypatch, error, message):

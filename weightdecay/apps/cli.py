@@ -16,7 +16,7 @@ import typer
 
 from weightdecay.apps import cli_arguments, cli_output
 from weightdecay.apps.cli_arguments import GridArguments
-from weightdecay.core.checks import ArgumentError
+from weightdecay.core.checks import ArgumentError, integer
 
 # Parameters of the commands that have another name than the library's argument.
 PARAMETERS = {
@@ -71,7 +71,8 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             argument = error.argument.partition("[")[0] if isinstance(error, ArgumentError) else ""
             names = [name for name in (argument, *PARAMETERS.get(argument, ())) if name in options]
             option = options[names[0]] if names else ""
-            cli_output.echo(f"weightdecay: {f'{option}: ' if option else ''}{error}", to_stderr=True)
+            message = cli_output.without_code(str(error)) or "there is not enough memory; give fewer members."
+            cli_output.echo(f"weightdecay: {f'{option}: ' if option else ''}{message}", to_stderr=True)
             raise typer.Exit(2) from error
 
     vars(command)["__signature__"] = inspect.Signature(parameters)
@@ -199,6 +200,8 @@ def compare(
     with cli_arguments.concerning("output"):
         result_folder.check_folder(folder, overwrite=overwrite)
     model = cli_arguments.network(widths)
+    integer(trials, "trials", at_least=1)
+    integer(seeds, "seeds", at_least=1)
     data = cli_arguments.data_set(dataset, train_size=train_size, label_noise=label_noise)
     compared = comparison.compare(
         model, data, num_trials=trials, seeds=range(seeds), num_steps=steps, batch_size=batch_size

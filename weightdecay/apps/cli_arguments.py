@@ -102,6 +102,11 @@ class GridArguments:
         for coefficient in self.coefficients or ():
             number(coefficient, "coefficients", above=0, allowed="two finite numbers above 0, the smaller one first")
         integer(self.num_coefficients, "num_coefficients", at_least=1)
+        smallest, largest = self.coefficients or (0.0, 1.0)
+        if smallest > largest or (smallest == largest and self.num_coefficients > 1):
+            raise ArgumentError(
+                "coefficients", f"coefficients is {smallest:g} {largest:g}; give the smaller one first."
+            )
         integer(self.seeds, "seeds", at_least=1)
         integer(self.steps, "steps", at_least=1)
 

@@ -28,6 +28,13 @@ _REPLACEMENTS = {
 }  # the others lose what ASCII lacks: ² becomes 2, é becomes e
 
 
+_PYTHON = {
+    r", or None( [^.;]*)?(?=[.;]|$)": "",
+    r"a folder that result\.save\(\.\.\.\) wrote": "the folder of a result, or the directory of a finished run",
+    r" \(overwrite=True; --overwrite on the command line\)": " with --overwrite",
+}  # patterns of messages, and what the command line prints in their place
+
+
 def transliterate() -> None:
     """Let the standard streams replace characters that their encoding lacks, in place of raising an error."""
     codecs.register_error("weightdecay.transliterate", _transliterated)
@@ -53,7 +60,7 @@ def plain_warnings() -> Iterator[None]:
     def show(
         message: Warning | str, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
-        echo(f"weightdecay: warning: {_without_code(str(message))}", to_stderr=True)
+        echo(f"weightdecay: warning: {without_code(str(message))}", to_stderr=True)
 
     shown = warnings.showwarning
     warnings.showwarning = show
@@ -61,6 +68,28 @@ def plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = shown
+
+
+def without_code(message: str) -> str:
+    """Rewrite a message of the library for somebody who does not call it from Python.
+
+    Args:
+      message: The message of an error or a warning.
+
+    Returns:
+      The message without what concerns Python alone: the value None, and sentences that recommend a call.
+
+    Examples:
+      >>> without_code("batch_size is 0; give 1 to 90, or None for all of them.")
+      'batch_size is 0; give 1 to 90.'
+      >>> without_code("the disk is full. Save it with result.save(...) where there is room.")
+      'the disk is full.'
+    """
+    for python, words in _PYTHON.items():
+        message = re.sub(python, words, message)
+    sentences = re.split(r"(?<=\.)\s+", message)
+    kept = [sentence for sentence in sentences if not re.search(r"\w\.\w+\(|\w=['\"]", sentence)]
+    return " ".join(kept) or message
 
 
 def width() -> int | None:
@@ -210,13 +239,6 @@ def _mean(row: dict[Any, Any], name: str) -> str:
     """Mean and standard error; a single seed has no standard error."""
     error = row[f"{name}_standard_error"]
     return f"{row[name]:.4f}" + (f" ± {error:.4f}" if error == error else "")
-
-
-def _without_code(message: str) -> str:
-    """A message without the sentences that recommend a call in Python."""
-    sentences = re.split(r"(?<=\.)\s+", message)
-    kept = [sentence for sentence in sentences if not re.search(r"\w\.\w+\(|\w=['\"]", sentence)]
-    return " ".join(kept) or message
 
 
 def _transliterated(error: UnicodeError) -> tuple[str, int]:

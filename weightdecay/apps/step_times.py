@@ -63,7 +63,7 @@ def parts_of_a_step(
     """Measure the parts of one training step of one member, with Adam.
 
     Each part is a compiled program, so that its time includes the time of the call, some tens of microseconds on a CPU.
-    XLA cannot fuse operations of two parts, so that the whole step is faster than their sum.
+    XLA cannot fuse operations of two parts, so that the whole step can be faster than their sum.
 
     Args:
       model: A network without state, as in `weightdecay.fit_grid`.
