@@ -141,3 +141,19 @@ def test_a_quantity_in_hand_made_data_is_refused_before_training():
 
 def test_quantity_describes_the_values():
     assert classes.quantity(QUANTITIES["prices"]) == "5 distinct values from 180000 to 220000"
+
+
+def test_a_column_of_labels_is_one_label_for_each_example():
+    inputs, labels = RANDOM.normal(size=(60, 2)), np.arange(60)[:, None] % 3
+    data = wd.data.split(inputs, labels)
+    assert data.train[1].shape == (36,)
+    assert data.class_names == (0, 1, 2)
+    assert wd.data.split(inputs, labels, classes=False).train[1].shape == (36, 1)
+    assert wd.data.split(inputs, inputs[:, :1]).train[1].shape == (36, 1)
+
+
+@pytest.mark.parametrize("divide", [wd.data.split, wd.data.folds])
+def test_differences_below_the_range_of_floats_count_as_none(divide):
+    inputs = RANDOM.normal(size=(60, 2))
+    data = divide(inputs, inputs[:, 0] * 1e-300)
+    assert np.isfinite(data.batches()["train"].targets).all()

@@ -57,3 +57,22 @@ def test_train_marks_the_step_whose_loss_is_not_finite():
     first = next(step for step, (marked, _) in enumerate(seen) if marked >= 0)
     assert [marked for marked, _ in seen] == [-1] * first + [first] * (5 - first)
     assert not seen[first][1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("targets", ["classes", "real"])
+def test_statistics_keep_their_dtype_in_double_precision(dtype, targets):
+    """Folds and batch normalization: statistics of float64 values are stored in the float32 of the model."""
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(60, 4)).astype(dtype)
+    targets = (inputs[:, 0] > 0).astype(int) if targets == "classes" else inputs[:, 0]
+    model = models.MLP((4,), normalization="batch")
+    settings = {"num_steps": 4, "batch_size": 8, "progress": False, "optimizer": wd.sgd}
+    with jax.enable_x64(True):
+        folds = wd.data.folds(inputs, targets, num_folds=3)
+        result = wd.fit_grid(model, folds, wd.Grid(learning_rate=[0.1], fold=range(3)), **settings)
+        assert np.isfinite(result.dataset["validation_loss"].values[:, -1]).all()
+        given = wd.Data(train=(inputs, targets), validation=(inputs, targets))
+        result = wd.fit_grid(model, given, wd.Grid(learning_rate=[0.1]), **settings)
+        assert np.isfinite(result.dataset["validation_loss"].values[:, -1]).all()
+        assert {leaf.dtype for leaf in jax.tree.leaves(result.params(0))} == {np.dtype(np.float32)}

@@ -86,6 +86,8 @@ class Protocol:
             example; or a number out of range.
         """
         examples = data.digits() if examples is None else examples
+        if isinstance(examples, data.Data):
+            examples = examples.with_class_indices()
         data.check(examples, batch_size)
         if examples.num_folds is not None or examples.test is None:
             raise ArgumentError(

@@ -86,7 +86,7 @@ def parts_of_a_step(
       >>> list(times.seconds)
       ['initialize', 'forward', 'loss', 'backward', 'update', 'whole step']
     """
-    splits = data.batches()
+    splits = data.with_class_indices().batches()
     task = tasks.prepare(
         model, splits, loss=None, optimizer=optimizers.adam, mask=masks.kernels, batch_size=int(batch_size)
     )

@@ -27,3 +27,25 @@ def numeric() -> dict[str, Any]:
       JSON values by name.
     """
     return {name: setting(option) for name, option in _NUMERIC.items()}
+
+
+def check_supported() -> None:
+    """Check that no setting is on with which members cannot be trained.
+
+    Raises:
+      RuntimeError: ``jax_debug_nans`` or ``jax_debug_infs`` is on: nan is a value in results, such as a metric of a
+        diverged member. Or ``jax_disable_jit`` is on: members train in compiled programs.
+    """
+    for name in ("debug_nans", "debug_infs"):
+        if setting(name):
+            raise RuntimeError(
+                f"jax_{name} is on, so that JAX raises an error at every nan or infinity, but a result contains nan "
+                "on purpose (metrics of members that diverged, the accuracy of a regression); call "
+                f"jax.config.update('jax_{name}', False). result.dataset['diverged_at'] has the step at which a member "
+                "became nan or infinite."
+            )
+    if setting("disable_jit"):
+        raise RuntimeError(
+            "jax_disable_jit is on, but members are trained by programs that are compiled before training; call "
+            "jax.config.update('jax_disable_jit', False). To debug a model, call its init and apply directly."
+        )

@@ -42,7 +42,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("near_zero_fraction", "values below 0.001, fraction of the weights that decay", None, None, "weights"),
     Metric("layer_weight_norm", "norm of a layer's weights", "weight", None, "layers"),
     Metric("layer_zero_fraction", "exact zeros, fraction of a layer's weights", None, None, "layers"),
-    Metric("rotation", "rotation of a layer", "radians a step", None, "layers"),
+    Metric("rotation", "rotation of a layer", "radians per step", None, "layers"),
     Metric("effective_learning_rate", "effective learning rate of a layer", "1 / step", None, "layers"),
     Metric("generalization_gap", "generalization gap", LOSS_UNIT, "lower", "table"),
 )

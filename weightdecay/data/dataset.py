@@ -138,7 +138,7 @@ class Data:
             targets = {name: np.asarray(split[1]) for name, split in self._splits()}
         except (TypeError, ValueError, LookupError):  # `check` reports what is wrong
             return self
-        if any(values.ndim != 1 or values.dtype.kind not in "iub" for values in targets.values()):
+        if not targets or any(values.ndim != 1 or values.dtype.kind not in "iub" for values in targets.values()):
             return self
         if self.class_names is not None:
             return self._with_named_classes(targets)

@@ -57,7 +57,7 @@ def split(
       stratify: Whether each split has the classes in the same proportion. None = True for classes without groups.
       classes: Whether the targets are labels of classes, which are mapped to the classes 0, 1, 2, ... in sorted order;
         the labels become ``Data.class_names``. None = True for strings, truth values and integers, one for each
-        example, and False for floats; integers that look like a quantity are refused, see
+        example (a column counts as one), and False for floats; integers that look like a quantity are refused, see
         `weightdecay.data.classes.quantity`. Integers with ``classes=False`` are real numbers.
       tokens: Whether the inputs are tokens, for a model with an embedding: integers from 0 that are not standardized.
         Otherwise integers are real numbers.
@@ -275,6 +275,8 @@ def _class_indices(labels: np.ndarray, classes: bool | None) -> tuple[np.ndarray
     kind = labels.dtype.kind
     if kind == "f" and classes and (labels == np.rint(labels)).all():
         labels, kind = labels.astype(np.int64), "i"
+    if labels.ndim == 2 and labels.shape[1] == 1 and kind != "f" and classes is not False:
+        labels = labels[:, 0]
     is_label = labels.ndim == 1 and kind != "f"
     if classes and not is_label:
         raise ArgumentError(
@@ -408,8 +410,8 @@ def _fold_numbers(strata: Any, groups: Any, num_examples: int, num_folds: Intege
 def _standardized(values: np.ndarray, train: np.ndarray) -> np.ndarray:
     values = values.astype(np.float64)
     fitted = values[train]
-    constant = fitted.min(axis=0) == fitted.max(axis=0)
-    return (values - fitted.mean(axis=0)) / np.where(constant, 1, fitted.std(axis=0))
+    constant, scale = fitted.min(axis=0) == fitted.max(axis=0), fitted.std(axis=0)
+    return (values - fitted.mean(axis=0)) / np.where(constant | (scale == 0), 1, scale)
 
 
 def _fold_scaling(values: np.ndarray, in_folds: Any, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -439,6 +441,6 @@ def _fold_moments(values: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.
         mean = (counts[others] * means[others]).sum(axis=0) / count
         square = (squares[others] + counts[others] * (means[others] - mean) ** 2).sum(axis=0)
         constant = lows[others].min(axis=0) == highs[others].max(axis=0)
-        scalings.append((mean, np.where(constant, 1, np.sqrt(square / count))))
+        scalings.append((mean, np.where(constant | (square == 0), 1, np.sqrt(square / count))))
     mean, scale = (np.stack(arrays) for arrays in zip(*scalings, strict=True))
     return mean, scale

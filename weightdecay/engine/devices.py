@@ -33,7 +33,11 @@ def prepare() -> None:
     """Give JAX one CPU device a core, unless its backend has started or the user has chosen the number.
 
     Warns where JAX already runs with fewer CPU devices than there are cores.
+
+    Raises:
+      RuntimeError: A setting of JAX is on with which members cannot be trained.
     """
+    jax_settings.check_supported()
     chosen = getattr(jax.config, "jax_num_cpu_devices", -1) != -1
     if not chosen and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         try:

@@ -263,8 +263,8 @@ class Transformer(nn.Module):
         if self.vocabulary_size is not None and not (is_integer and inputs.ndim == 2):
             raise ValueError(
                 f"inputs have dtype {inputs.dtype} and shape {shape}, and model.vocabulary_size is "
-                f"{self.vocabulary_size}: tokens are integers of shape (examples, length); convert the inputs, or give "
-                "vocabulary_size=None."
+                f"{self.vocabulary_size}: tokens are integers of shape (examples, length); convert the inputs (give "
+                "tokens=True to wd.data.split and wd.data.folds), or give vocabulary_size=None."
             )
         if self.max_length is not None and inputs.shape[1] > self.max_length:
             raise ValueError(
