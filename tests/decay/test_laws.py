@@ -77,8 +77,8 @@ def test_rule_is_its_formula(base, name):
         norms = [np.sqrt(sum(np.sum(array**2) for array in arrays)) for arrays in (gradients, weights)]
         seconds = [np.ravel(second) for *_, second in steps if second is not None]
         after = []
-        for w, w0, g, (u, metric, _), (_, memory) in zip(weights, start, gradients, steps, memories, strict=True):
-            at = SimpleNamespace(w=w, w0=w0, g=g, u=u, metric=metric, eta=eta, scale=eta / 0.1, memory=memory)
+        for w, w0, g, (u, diagonal, _), (_, memory) in zip(weights, start, gradients, steps, memories, strict=True):
+            at = SimpleNamespace(w=w, w0=w0, g=g, u=u, diagonal=diagonal, eta=eta, scale=eta / 0.1, memory=memory)
             at.gradient_norm, at.weight_norm = norms
             at.mean_second_moment = np.mean(np.concatenate(seconds)) if seconds else None
             stepped = w - eta * u - example.shrink(at, *example.coefficients)
