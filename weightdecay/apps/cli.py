@@ -138,10 +138,11 @@ def sweep(
     job = arguments.job()
     data, grid, seeds = job["data"], job["grid"], arguments.seeds
     sizes = [len(split[0]) for split in (data.train, data.validation, data.test)]
-    cli_output.echo(
+    head = (
         f"{arguments.dataset}: {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test examples. "
         f"{len(grid) // seeds} candidates x {seeds} seeds = {len(grid)} members, {arguments.steps} steps each."
     )
+    cli_output.echo(cli_output.wrapped(head, cli_output.width()))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="interrupted;")  # reported below, with the options' names
         result = fit.fit_grid(

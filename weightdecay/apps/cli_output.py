@@ -123,7 +123,11 @@ def wrapped(text: str, columns: int | None, indent: str = "") -> str:
     lines = []
     for line in text.split("\n"):
         fits = len(line) <= columns
-        lines += [line] if fits else textwrap.wrap(line, columns, subsequent_indent=indent, break_on_hyphens=False)
+        lines += (
+            [line]
+            if fits
+            else textwrap.wrap(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        )
     return "\n".join(lines)
 
 
@@ -152,7 +156,9 @@ def show(result: "GridResult", metric: str) -> None:
         lines.append(f"  no decay:           {no_decay}")
     scores = result.test(metric=metric).to_dict("records")
     name = "test_loss" if scores[0]["test_accuracy"] != scores[0]["test_accuracy"] else "test_accuracy"
-    tested = ", ".join(f"{row['decay']} {_mean(row, name)}" for row in scores)
+    tested = ", ".join(
+        dict.fromkeys(f"{row['decay']} {_mean(row, name)}" for row in scores)
+    )  # the choice may be no decay
     lines.append(f"  {name.replace('_', ' ') + ':':<20}{tested}")
 
     echo("\n" + "\n".join(_table(result, marks, columns)))
