@@ -13,7 +13,7 @@ The answer comes from the first of these that knows it:
 4. the bias of the layer, whose shape is the shape of the outputs;
 5. the default: the last axis is the outputs, all others are inputs.
 
-To teach it another library, add the library's classes to `_CLASSES`, or its names to the expressions below.
+Whether an array is a kernel at all, and the classes and names that tell, are in `weightdecay.decay.array_kinds`.
 """
 
 import math
@@ -23,15 +23,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from weightdecay.core import tree
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Params
-
-KERNEL, BIAS, SCALE, EMBEDDING, POSITION, BUFFER = "kernel", "bias", "scale", "embedding", "position", "buffer"
-"""Kinds of arrays. A scale multiplies single features; the kind includes the parameters of state-space models. Position
-tables and learned tokens are of the kind `POSITION`. A buffer is not a weight."""
+from weightdecay.decay.array_kinds import (
+    BUFFER,
+    EMBEDDING,
+    KERNEL,
+    POSITION,
+    SCALE,
+    Leaf,
+    bias_shape,
+    kind_of,
+    layer_class,
+)
 
 Layout = Mapping[str, str]
 """Layouts by patterns of names, such as ``{"w1": "out in"}``."""
@@ -122,12 +128,9 @@ def describe_arrays(params: Params, layout: Layout | None = None) -> list[ArrayL
     """
     paths = jax.tree_util.tree_leaves_with_path(params)
     named = tree.named_leaves(params)
-    leaves = [
-        _Leaf(tuple(name.split("/")), tuple(np.shape(leaf)), _is_float(leaf), _owners(params, path), bool(name))
-        for (path, _), (name, leaf) in zip(paths, named, strict=True)
-    ]
+    leaves = [Leaf.of(params, path, name, leaf) for (path, _), (name, leaf) in zip(paths, named, strict=True)]
     siblings = {leaf.keys: leaf for leaf in leaves}
-    kinds = [_kind(leaf, siblings) for leaf in leaves]
+    kinds = [kind_of(leaf, siblings) for leaf in leaves]
     depths = _stack_depths(leaves, kinds)
     arrays = [_array(leaf, kind, depth, siblings) for leaf, kind, depth in zip(leaves, kinds, depths, strict=True)]
     arrays = _outputs_first_like_others(leaves, arrays)
@@ -149,183 +152,11 @@ def apply_to_matrices(function: Callable[..., Any], array: ArrayLayout, *arrays:
     return array.from_matrices(jax.vmap(function)(*matrices), jnp.shape(arrays[0]))
 
 
-class _Leaf(NamedTuple):
-    """An array with its place in the tree."""
-
-    keys: tuple[str, ...]
-    shape: tuple[int, ...]
-    is_float: bool
-    owners: tuple[Any, ...]  # the nodes of the tree that contain it, from the outermost
-    has_name: bool
-
-    @property
-    def layer(self) -> str:
-        """Name of the container of the array."""
-        return self.keys[-2] if len(self.keys) > 1 else ""
-
-
-def _is_float(leaf: Any) -> bool:
-    dtype = getattr(leaf, "dtype", None)
-    return isinstance(leaf, float) if dtype is None else jnp.issubdtype(dtype, np.inexact)
-
-
-def _owners(params: Params, path: tuple[Any, ...]) -> tuple[Any, ...]:
-    node, owners = params, [params]
-    for key in path[:-1]:
-        try:
-            if isinstance(key, jax.tree_util.GetAttrKey):
-                node = getattr(node, key.name)
-            else:
-                node = node[getattr(key, "key", getattr(key, "idx", None))]
-        except (AttributeError, KeyError, IndexError, TypeError):
-            break
-        owners.append(node)
-    return tuple(owners)
-
-
-# Names of arrays. Underscores separate the parts of a name: "pos_embed" has the parts "pos" and "embed".
-_NOT_A_KERNEL = re.compile(r"(?:^|_)(?P<kind>bias|scale|embedding)$")  # flax, whatever comes before
-_POSITION = re.compile(
-    r"(?:^|_)(?:(?:wpe|cls|tokens?)\d*"
-    r"|(?:pos|positions?|positional)(?:_(?:emb|embeds?|embeddings?|enc|encodings?|codes?|table|h|w|x|y|t))?\d*)$",
-    re.IGNORECASE,
-)
-_EMBEDDING = re.compile(r"(?:^|_)(?:emb|embeds?|embeddings?|wte)\d*$", re.IGNORECASE)
-_SCALE = re.compile(r"(?:^|_)(?:gamma|slopes?|layer_?scale|ls)_?\d*$", re.IGNORECASE)
-_STATE_SPACE = frozenset(
-    "A_log A_logs log_A A_real A_imag log_A_real dt_bias log_dt inv_dt log_step Lambda_re Lambda_im log_lambda nu_log "
-    "theta_log gamma_log".split()
-)
-_WITH_STATE_SPACE = frozenset("A B C D Ds dt Lambda".split())
-"""Names that may be anything, unless an array of a state-space model is next to them."""
-_EMBEDDING_LAYER = re.compile(r"(?:^|_)(?:emb|embed|embeddings?|wte|wpe)\d*$", re.IGNORECASE)
-_NORMALIZATION_LAYER = re.compile(
-    r"(?:^|_)(?:ln|bn|gn|(?:layer|batch|group|instance|rms)?_?norm)(?:_?\d+|_[a-z])?$", re.IGNORECASE
-)
-_NORMALIZATION_CLASS = re.compile(r"(?<!Weight)(?<!Spectral)Norm(?:alization)?(?:\d|_|$)")
 _WRAPPERS = re.compile(r"^(?:Scan|Vmap|Checkpoint|Remat|Jit|Shard|Partial)+(?=[A-Z])")
 _QUERIES = ("query", "key", "value")
 
 
-def _kind(leaf: _Leaf, siblings: Mapping[tuple[str, ...], _Leaf]) -> str:
-    """Kind of an array."""
-    if not leaf.has_name:
-        return KERNEL  # a bare array in place of a tree
-    if not leaf.is_float or _is_buffer(leaf):
-        return BUFFER
-    known = _class_kind(leaf)
-    if known is not None:
-        return known
-    return _name_kind(leaf, siblings)
-
-
-def _is_buffer(leaf: _Leaf) -> bool:
-    """Whether a library keeps the array as a variable that is not a weight."""
-    for owner in leaf.owners:
-        if "StateIndex" in _class_names(owner, "equinox"):
-            return True
-        names = _class_names(owner, "flax")
-        if "Variable" in names and "Param" not in names:
-            return True
-    return False
-
-
-def _class_names(node: Any, library: str) -> list[str]:
-    """Names of the classes of a library that a node is an instance of, the narrowest first."""
-    return [cls.__name__ for cls in type(node).__mro__ if cls.__module__.partition(".")[0] == library]
-
-
-class _Class(NamedTuple):
-    """A class of equinox: kind of its arrays, and the number of axes that one array has."""
-
-    kind: str
-    num_axes: Callable[[Any], int]
-    names: tuple[str, ...] = ("weight",)
-
-
-_CLASSES = {
-    "Linear": _Class(KERNEL, lambda layer: 2),
-    "Conv": _Class(KERNEL, lambda layer: layer.num_spatial_dims + 2),
-    "ConvTranspose": _Class(KERNEL, lambda layer: layer.num_spatial_dims + 2),
-    "GRUCell": _Class(KERNEL, lambda layer: 2, ("weight_ih", "weight_hh")),
-    "LSTMCell": _Class(KERNEL, lambda layer: 2, ("weight_ih", "weight_hh")),
-    "Embedding": _Class(EMBEDDING, lambda layer: 2),
-    "LayerNorm": _Class(SCALE, lambda layer: len(layer.shape)),
-    "RMSNorm": _Class(SCALE, lambda layer: len(layer.shape)),
-    "GroupNorm": _Class(SCALE, lambda layer: 1),
-    "BatchNorm": _Class(SCALE, lambda layer: 1),
-    "PReLU": _Class(SCALE, lambda layer: 0, ("negative_slope",)),
-    "WeightNorm": _Class(SCALE, lambda layer: 2, ("g",)),
-}
-"""Layers of equinox. Their kernels are ``(outputs, inputs, ...)``."""
-
-
-def _class_of(leaf: _Leaf) -> tuple[_Class, Any] | None:
-    """Class of the layer that owns an array, and the layer."""
-    owner = leaf.owners[-1] if leaf.owners else None
-    for name in _class_names(owner, "equinox"):
-        known = _CLASSES.get(name)
-        if known is not None:
-            return (known, owner) if leaf.keys[-1] in known.names else None
-    return None
-
-
-def _class_kind(leaf: _Leaf) -> str | None:
-    known = _class_of(leaf)
-    if known is not None:
-        return known[0].kind
-    owner = leaf.owners[-1] if leaf.owners else None
-    if _class_names(owner, "equinox"):  # a layer of the user's own, or an array of the library's that is not a kernel
-        if leaf.keys[-1].startswith("bias"):
-            return BIAS
-        if _NORMALIZATION_CLASS.search(type(owner).__name__):
-            return SCALE
-    return None
-
-
-def _name_kind(leaf: _Leaf, siblings: Mapping[tuple[str, ...], _Leaf]) -> str:
-    *container, name = leaf.keys
-    match = _NOT_A_KERNEL.search(name)
-    if match:
-        kind = {"bias": BIAS, "scale": SCALE, "embedding": EMBEDDING}[match["kind"]]
-        return POSITION if kind == EMBEDDING and _POSITION.search(name) else kind
-    if name in _STATE_SPACE or _SCALE.search(name):
-        return SCALE
-    if name in _WITH_STATE_SPACE and any((*container, other) in siblings for other in _STATE_SPACE):
-        return SCALE
-    if _POSITION.search(name):
-        return POSITION
-    if _EMBEDDING.search(name):
-        return EMBEDDING
-    if name in ("weight", "w"):
-        bias = _bias(leaf, siblings)
-        if _NORMALIZATION_LAYER.search(leaf.layer) and bias in (None, leaf.shape):
-            return SCALE
-        if name == "weight" and _EMBEDDING_LAYER.search(leaf.layer) and "patch" not in leaf.layer and bias is None:
-            return POSITION if _POSITION.search(leaf.layer) else EMBEDDING
-    return KERNEL
-
-
-def _bias(leaf: _Leaf, siblings: Mapping[tuple[str, ...], _Leaf]) -> tuple[int, ...] | None:
-    """Shape of the bias of a kernel; None = there is none."""
-    *container, name = leaf.keys
-    candidates = {
-        "kernel": ("bias",),
-        "weight": ("bias",),
-        "w": ("b", "bias"),
-        "W": ("b", "bias"),
-    }.get(name, ())
-    if name.endswith(("_kernel", "_weight")):
-        candidates = (f"{name.rpartition('_')[0]}_bias",)
-    elif re.fullmatch(r"[wW]\d+|[wW]_\w+", name):
-        candidates = (f"b{name[1:]}",)
-    for candidate in candidates:
-        if (*container, candidate) in siblings:
-            return siblings[(*container, candidate)].shape
-    return None
-
-
-def _stack_depths(leaves: Sequence[_Leaf], kinds: Sequence[str]) -> list[int]:
+def _stack_depths(leaves: Sequence[Leaf], kinds: Sequence[str]) -> list[int]:
     """Number of leading axes that stack layers, for each array, as far as names and neighbors in the tree tell.
 
     flax names what ``nn.scan`` and ``nn.vmap`` make after the layer: ``ScanBlock_0``. A normalization scale with two
@@ -360,9 +191,9 @@ def _stacks(key: str) -> bool:
     return wrappers is not None and re.search("Scan|Vmap", wrappers[0]) is not None
 
 
-def _array(leaf: _Leaf, kind: str, depth: int, siblings: Mapping[tuple[str, ...], _Leaf]) -> ArrayLayout:
+def _array(leaf: Leaf, kind: str, depth: int, siblings: Mapping[tuple[str, ...], Leaf]) -> ArrayLayout:
     num_axes = len(leaf.shape)
-    known = _class_of(leaf)
+    known = layer_class(leaf)
     if known is not None:
         depth = max(num_axes - known[0].num_axes(known[1]), 0)
     is_table = kind in (EMBEDDING, POSITION)
@@ -392,12 +223,12 @@ def _split(kind: str, num_axes: int, num_stack: int, num_inputs: int, *, is_know
     return ArrayLayout(kind, axes[:num_stack], axes[num_stack:end], axes[end:], is_known)
 
 
-def _named_kernel(leaf: _Leaf, depth: int, siblings: Mapping[tuple[str, ...], _Leaf]) -> ArrayLayout | None:
+def _named_kernel(leaf: Leaf, depth: int, siblings: Mapping[tuple[str, ...], Leaf]) -> ArrayLayout | None:
     """Layout of a kernel of flax from the names of its layer."""
     num_axes = len(leaf.shape)
     if leaf.keys[-1] != "kernel" or num_axes < 3:
         return None
-    bias = _bias(leaf, siblings)
+    bias = bias_shape(leaf, siblings)
     base = re.sub(r"_\d+$", "", _WRAPPERS.sub("", leaf.layer))
     if base in ("Dense", "Linear"):
         return _split(KERNEL, num_axes, num_axes - 2, 1)
@@ -416,9 +247,9 @@ def _named_kernel(leaf: _Leaf, depth: int, siblings: Mapping[tuple[str, ...], _L
     return None
 
 
-def _kernel_by_bias(leaf: _Leaf, depth: int, siblings: Mapping[tuple[str, ...], _Leaf]) -> ArrayLayout | None:
+def _kernel_by_bias(leaf: Leaf, depth: int, siblings: Mapping[tuple[str, ...], Leaf]) -> ArrayLayout | None:
     """Layout of a kernel whose bias has the shape of its stack and outputs, if one layout alone agrees."""
-    bias, shape = _bias(leaf, siblings), leaf.shape
+    bias, shape = bias_shape(leaf, siblings), leaf.shape
     if bias is None or not bias:
         return None
     num_axes = len(shape)
@@ -442,7 +273,7 @@ def _kernel_by_bias(leaf: _Leaf, depth: int, siblings: Mapping[tuple[str, ...], 
     return None
 
 
-def _outputs_first_like_others(leaves: Sequence[_Leaf], arrays: list[ArrayLayout]) -> list[ArrayLayout]:
+def _outputs_first_like_others(leaves: Sequence[Leaf], arrays: list[ArrayLayout]) -> list[ArrayLayout]:
     """Give square kernels the layout of the other arrays of the same name, where those have the outputs first."""
     first: dict[str, set[bool]] = {}
     for leaf, array in zip(leaves, arrays, strict=True):
@@ -461,7 +292,7 @@ _WORDS = ("stack", "in", "out")
 
 
 def _with_layout(
-    layout: Layout, names: Sequence[str], leaves: Sequence[_Leaf], arrays: Sequence[ArrayLayout]
+    layout: Layout, names: Sequence[str], leaves: Sequence[Leaf], arrays: Sequence[ArrayLayout]
 ) -> list[ArrayLayout]:
     check(layout)
     chosen = tree.first_match(list(layout), names, argument="layout")
