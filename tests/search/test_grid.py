@@ -78,14 +78,14 @@ def test_decode_refuses_an_unknown_rule():
         ({"decay": [wd.L2("0.1")]}, TypeError, "coefficient is '0.1', of type str; give a number"),
         ({"decay": [wd.L2(np.ones(3))]}, ValueError, r"array of shape \(3,\); give one number.*wd.logspace"),
         ({"decay": [wd.L2(lambda step: 0.1)]}, TypeError, r"function as its coefficient.*wd\.schedules"),
-        ({"decay": [wd.Masked(wd.L2(0.1), lambda params: True)]}, TypeError, r"mask of its own making.*kernels, every"),
-        ({"decay": [(wd.L2(0.1), wd.TowardAnchor(0.1, {}))]}, TypeError, "TowardAnchor has an anchor of its own"),
+        ({"decay": [wd.Masked(wd.L2(0.1), lambda params: True)]}, TypeError, r"mask that is a function .*kernels"),
+        ({"decay": [(wd.L2(0.1), wd.TowardAnchor(0.1, {}))]}, TypeError, "TowardAnchor has an anchor; in a grid"),
         ({"decay": [()]}, ValueError, r"decay\[0\] is empty; give rules, or wd\.NoDecay\(\)"),
         ({"decay": [((wd.L2(0.1),),)]}, TypeError, r"decay\[0\]\[0\] is a tuple of rules itself"),
         ({"decay": []}, ValueError, "decay is an empty axis.*give at least one value"),
         ({"seed": []}, ValueError, "seed is an empty axis"),
-        ({"seed": [0.5]}, TypeError, r"seed\[0\] is 0.5, of type float; a seed is a whole number"),
-        ({"seed": [-1]}, ValueError, "seed lies between 0 and 2147483647"),
+        ({"seed": [0.5]}, TypeError, r"seed\[0\] is 0.5, of type float; give a seed, an integer from 0 to"),
+        ({"seed": [-1]}, ValueError, "give a seed, an integer from 0 to 2147483647"),
         ({"seed": [0, 1, 0]}, ValueError, "seed holds 0 twice"),
         ({"decay": [wd.L2(0.1), wd.L2(0.1)]}, ValueError, r"decay holds L2\(0.1\) twice"),
         ({"learning_rate": [0.0]}, ValueError, r"learning_rate\[0\] is 0.0; a learning rate is a number above 0"),
@@ -104,7 +104,7 @@ def test_grid_refuses(axes, error, message):
     [
         ((wd.L2, 0.0, 1.0, 3), ValueError, "start is 0.0.*ends above 0.*wd.NoDecay"),
         ((wd.L2, 1e-3, float("inf"), 3), ValueError, "stop is inf"),
-        ((wd.L2, 1e-3, 1.0, 0), ValueError, "num is 0; give at least 1"),
+        ((wd.L2, 1e-3, 1.0, 0), ValueError, "num is 0; give an integer of at least 1"),
         ((wd.L2(0.1), 1e-3, 1.0, 3), TypeError, "without a coefficient"),
         ((wd.ElasticNet, 1e-3, 1.0, 3), TypeError, "ElasticNet, which does not take one coefficient.*lambda c"),
         ((float, 1e-3, 1.0, 3), TypeError, "rule is 0.001.*not a decay rule"),
@@ -149,7 +149,7 @@ def test_grid_takes_a_tuple_in_a_list_as_several_rules_together():
 
 def test_decode_refuses_what_is_no_rule():
     for stored in ({"rule": "L3"}, {"rule": "L2"}, {"mask": "mine"}, 3, {}, "L2"):
-        with pytest.raises(ValueError, match=r"decay is stored as .* which is no rule of this version"):
+        with pytest.raises(ValueError, match=r"decay is stored as .* which is not a rule of this version"):
             member_json.decode({"decay": stored})
 
 
@@ -322,16 +322,16 @@ def test_draws_are_stored_as_json_and_read_again(draw):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"num": 0}, ValueError, "num is 0; give at least 1"),
-        ({"num": 2.0}, TypeError, "num is 2.0, of type float; give a whole number"),
+        ({"num": 0}, ValueError, "num is 0; give an integer of at least 1"),
+        ({"num": 2.0}, TypeError, "num is 2.0, of type float; give an integer"),
         ({"seed": range(3)}, TypeError, r"seed is range\(0, 3\), .*the seed of a draw.*seeds=range\(3\)"),
-        ({"seed": -1}, ValueError, "seed is -1.*whole number >= 0"),
+        ({"seed": -1}, ValueError, "seed is -1; give the seed of the draw, an integer of at least 0"),
         ({"seed": True}, TypeError, "seed is True, of type bool"),
-        ({"seeds": 0.5}, TypeError, r"seeds\[0\] is 0.5, of type float; a seed is a whole number"),
+        ({"seeds": 0.5}, TypeError, r"seeds\[0\] is 0.5, of type float; give a seed, an integer from 0 to"),
         ({"seeds": [1, 1]}, ValueError, "seeds holds 1 twice"),
         ({"seeds": []}, ValueError, "seeds is an empty axis"),
-        ({"folds": -1}, ValueError, r"folds\[0\] is -1; a fold lies between 0"),
-        ({"fold": range(3)}, TypeError, r"fold is no axis of a draw.*folds=range\(5\)"),
+        ({"folds": -1}, ValueError, r"folds\[0\] is -1; give a fold, an integer from 0"),
+        ({"fold": range(3)}, TypeError, r"fold is not an axis of a draw.*folds=range\(5\)"),
         ({"learning_rate": []}, ValueError, "learning_rate is an empty axis"),
         ({"learning_rate": {0.1}}, TypeError, "learning_rate is of type set; give its values in a list"),
         ({"learning_rate": LogUniform}, TypeError, r"learning_rate\[0\] is <class.*of type type; a learning rate"),
@@ -396,7 +396,7 @@ def test_sum_with_other_axes_is_no_product():
 
 @pytest.mark.usefixtures("without_beartype")
 def test_sum_refuses_what_is_no_grid():
-    with pytest.raises(TypeError, match=r"a grid and 3, of type int, do not add up; give two grids"):
+    with pytest.raises(TypeError, match=r"a grid and 3, of type int, cannot be added; give two grids"):
         wd.Grid(learning_rate=0.1) + 3
 
 
@@ -473,7 +473,7 @@ def test_grid_takes_numpys_numbers_in_tuples():
 
 def test_decode_refuses_what_is_no_schedule():
     for stored in ({"schedule": "Step"}, {"schedule": "Cosine"}, {"rule": "NoDecay"}, {"mask": "mine"}, {}):
-        with pytest.raises(ValueError, match=r"learning_rate is stored as .* which is no schedule of this version"):
+        with pytest.raises(ValueError, match=r"learning_rate is stored as .* which is not a schedule of this version"):
             member_json.decode({"learning_rate": stored})
 
 
@@ -491,23 +491,27 @@ class Sawtooth(wd.schedules.Constant):
         ({"learning_rate": lambda step: 0.1}, TypeError, r"of type function; a learning rate is a number"),
         ({"learning_rate": Sawtooth(0.1)}, TypeError, r"learning_rate\[0\] is Sawtooth\(0.1\), a schedule of your own"),
         ({"learning_rate": LogUniform(0.1, 1)}, TypeError, r"learning_rate\[0\] = LogUniform.*wd.Grid.random\(num"),
-        ({"learning_rate": wd.schedules.Cosine(Uniform(0, 1), 9)}, TypeError, "drawn by chance.*wd.Grid.sobol"),
-        ({"decay": [wd.NoDecay(), wd.L2(Uniform(0, 1))]}, TypeError, r"decay\[1\] = L2.*drawn by chance"),
-        ({"decay": [(wd.L1(1), wd.L2(Uniform(0, 1)))]}, TypeError, r"decay\[0\] = .*drawn by chance"),
-        ({"size": [Choice(1, 2)]}, TypeError, r"size\[0\] = Choice\(1, 2\) is drawn by chance"),
+        ({"learning_rate": wd.schedules.Cosine(Uniform(0, 1), 9)}, TypeError, "a distribution; give.*wd.Grid.sobol"),
+        ({"decay": [wd.NoDecay(), wd.L2(Uniform(0, 1))]}, TypeError, r"decay\[1\] = L2.*a distribution; give"),
+        ({"decay": [(wd.L1(1), wd.L2(Uniform(0, 1)))]}, TypeError, r"decay\[0\] = .*a distribution; give"),
+        ({"size": [Choice(1, 2)]}, TypeError, r"size\[0\] = Choice\(1, 2\) is a distribution; give"),
         ({"momentum": wd.schedules.Cosine(0.1, 9)}, TypeError, r"momentum\[0\] is Cosine.*give a number from 0"),
-        ({"activation": [jax.nn.relu]}, TypeError, r"activation\[0\] is relu, .*give a word or a number"),
-        ({"activation": [nn.LayerNorm]}, TypeError, r"activation\[0\] is LayerNorm, .*give a word or a number"),
+        ({"activation": [jax.nn.relu]}, TypeError, r"activation\[0\] is relu, .*give a string or a number"),
+        ({"activation": [nn.LayerNorm]}, TypeError, r"activation\[0\] is LayerNorm, .*give a string or a number"),
         ({"hidden": [[64, 64]]}, TypeError, r"hidden\[0\] is \[64, 64\], of type list; give .* or a tuple of numbers"),
-        ({"hidden": [(64, "64")]}, TypeError, r"hidden\[0\]\[1\] is '64', of type str; a tuple holds numbers alone"),
+        ({"hidden": [(64, "64")]}, TypeError, r"hidden\[0\]\[1\] is '64', of type str; give numbers in a tuple"),
         ({"hidden": [((64,),)]}, TypeError, r"hidden\[0\]\[0\] is \(64,\), of type tuple"),
         ({"hidden": [(float("inf"),)]}, ValueError, r"hidden\[0\]\[0\] is inf; give a finite number"),
         ({"momentum": [(0.1,)]}, TypeError, r"momentum\[0\] is \(0.1,\), of type tuple; give a number from 0"),
-        ({"fold": 0.0}, TypeError, r"fold\[0\] is 0.0, of type float; a fold is a whole number"),
-        ({"fold": [-1]}, ValueError, r"fold\[0\] is -1; a fold lies between 0"),
+        ({"size": [1, 2**31]}, ValueError, r"size\[1\] is 2147483648, an integer that a result on disk cannot hold"),
+        ({"size": -(2**40)}, ValueError, r"size\[0\] is -1099511627776, .* or a real number such as -1099511627776.0"),
+        ({"hidden": [(2**31, 1)]}, ValueError, r"hidden\[0\]\[0\] is 2147483648, an integer that"),
+        ({"clip_norm": 2**31}, ValueError, r"clip_norm\[0\] is 2147483648, an integer that"),
+        ({"fold": 0.0}, TypeError, r"fold\[0\] is 0.0, of type float; give a fold, an integer from 0 to"),
+        ({"fold": [-1]}, ValueError, r"fold\[0\] is -1; give a fold, an integer from 0"),
         ({"fold": None}, TypeError, r"fold\[0\] is None"),
-        ({"patience": 0}, ValueError, r"patience\[0\] is 0; patience lies between 1 and .*, or None for never"),
-        ({"patience": 2.0}, TypeError, r"patience\[0\] is 2.0, .* patience is a whole number, or None for never"),
+        ({"patience": 0}, ValueError, r"patience\[0\] is 0; give patience, an integer from 1 to .*, or None for never"),
+        ({"patience": 2.0}, TypeError, r"patience\[0\] is 2.0, .* give patience, an integer .*, or None for never"),
         ({"clip_norm": 0}, ValueError, r"clip_norm\[0\] is 0; give a number above 0, or None for no clipping"),
         ({"clip_norm": "off"}, TypeError, r"clip_norm\[0\] is 'off', of type str; give a number above 0, or None"),
         ({"mixup": None}, TypeError, r"mixup\[0\] is None, of type NoneType; give a number >= 0"),
@@ -533,7 +537,7 @@ def test_grids_refuse_values(make, axes, error, message):
 @pytest.mark.parametrize(
     ("axes", "error", "message"),
     [
-        ({"hidden": (64, 64)}, ValueError, r"hidden holds 64 twice.*stands in a list: hidden=\[\(64, 64\)\]"),
+        ({"hidden": (64, 64)}, ValueError, r"hidden holds 64 twice.*one value in a list: hidden=\[\(64, 64\)\]"),
         ({"hidden": [(64, 1), (64.0, 1)]}, ValueError, "hidden holds .* twice"),
         ({"size": [None, None]}, ValueError, "size holds None twice"),
         ({"learning_rate": [wd.schedules.Constant(1), wd.schedules.Constant(1.0)]}, ValueError, "twice, as JAX rounds"),
@@ -550,7 +554,7 @@ def test_grid_refuses_a_value_twice(axes, error, message):
     ("axes", "message"),
     [
         ({"learning_rate": [1, 2], "momentum": [0, 0.1, 0.2]}, "learning_rate has 2, momentum has 3 values; give"),
-        ({"learning_rate": [1, 2, 1.0], "momentum": [0, 0.1, 0]}, "values at places 0 and 2 are the same in every"),
+        ({"learning_rate": [1, 2, 1.0], "momentum": [0, 0.1, 0]}, "values at positions 0 and 2 are the same in every"),
         ({"learning_rate": []}, "learning_rate is an empty axis"),
         ({"seed": [1, 1]}, "seed holds 1 twice"),
     ],

@@ -83,6 +83,13 @@ class GridResult(PlotMethods):
         self._predict = predict
         self._extend = extend
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickled copy holds: as a result read from disk, it has neither the model nor the data."""
+        left_out = dict.fromkeys(("model", "_score_test", "_predict", "_extend"))
+        # Metrics are mapped from temporary files, which a copy in another process does not have.
+        dataset = self.dataset.map(np.array, keep_attrs=True)
+        return {**self.__dict__, **left_out, "dataset": dataset.assign_coords(self.dataset.coords)}
+
     @classmethod
     def build(
         cls,

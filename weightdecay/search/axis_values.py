@@ -1,7 +1,4 @@
-"""What the values of an axis may be.
-
-Checks stand here, so that a wrong value is told before anything is compiled.
-"""
+"""Validation of the values of an axis, so that a wrong value is reported before anything is compiled."""
 
 import math
 from collections.abc import Iterable, Mapping, Set
@@ -13,21 +10,22 @@ import numpy as np
 
 from weightdecay import decay
 from weightdecay.core import tree
+from weightdecay.core.checks import ArgumentError, ArgumentTypeError, integer, is_number
 from weightdecay.decay import Masked, Rule, masks, registry, schedules
-from weightdecay.search import member
 from weightdecay.search.distributions import Distribution
+from weightdecay.search.member import MASKS, value_identity
 
-_LARGEST_WHOLE = 2**31 - 1
+_LARGEST_INTEGER = 2**31 - 1  # that traced numbers and stored results can hold
 
 
 class _Domain(NamedTuple):
-    least: float
+    at_least: float
     below: float
-    words: str
+    allowed: str
     takes_none: bool = False
 
 
-_SHARE = _Domain(0, 1, "give a number from 0 to below 1")
+_FRACTION = _Domain(0, 1, "give a number from 0 to below 1")
 _UP_TO_ONE = _Domain(0, math.nextafter(1, 2), "give a number from 0 to 1")
 _NOT_NEGATIVE = _Domain(0, math.inf, "give a number >= 0")
 _DOMAINS = {
@@ -36,45 +34,45 @@ _DOMAINS = {
     ),
     "peak_learning_rate": _Domain(tree.SMALLEST, math.inf, "give a number above 0"),
     "clip_norm": _Domain(tree.SMALLEST, math.inf, "give a number above 0, or None for no clipping", takes_none=True),
-    **dict.fromkeys(("momentum", "b1", "b2", "label_smoothing", "crop", "dropout_rate"), _SHARE),
+    **dict.fromkeys(("momentum", "b1", "b2", "label_smoothing", "crop", "dropout_rate"), _FRACTION),
     **dict.fromkeys(("flip", "cutout"), _UP_TO_ONE),
     **dict.fromkeys(("eps", "mixup", "input_noise", "shift"), _NOT_NEGATIVE),
 }
-_WHOLE = {  # those of the axes that are whole numbers: the least, what it is, what stands beside it
+_INTEGERS = {  # axes of integers: smallest value, description, what else is allowed
     "seed": (0, "a seed", ""),
     "fold": (0, "a fold", ""),
     "patience": (1, "patience", ", or None for never"),
 }
 
 
-def is_one(values: Any) -> bool:
-    """Whether an axis is given as one value.
+def is_single(values: Any) -> bool:
+    """Whether an axis is given as a single value.
 
     Args:
-      values: What a user gave.
+      values: What the user passed.
 
     Returns:
-      True for a rule, a word, a number or anything else that is not gone through.
+      True for a rule, a string, a number and anything else that is not iterated over.
     """
-    is_one = isinstance(values, Rule | str | bytes | type) or not isinstance(values, Iterable)
-    return is_one or getattr(values, "shape", None) == ()
+    is_single = isinstance(values, Rule | str | bytes | type) or not isinstance(values, Iterable)
+    return is_single or getattr(values, "shape", None) == ()
 
 
-def several(name: str, values: Any) -> list[Any]:
-    """Values of an axis, not checked.
+def as_list(name: str, values: Any) -> list[Any]:
+    """List the values of an axis, without validating them.
 
     Args:
-      name: What they were given as.
+      name: Name of the argument, for the message.
       values: One value, or an iterable of values.
 
     Returns:
-      At least one.
+      A list with at least one value.
 
     Raises:
-      TypeError: Values in no order.
-      ValueError: None at all.
+      TypeError: The values have no order.
+      ValueError: There are no values.
     """
-    if is_one(values):
+    if is_single(values):
         return [values]
     if isinstance(values, Mapping | Set | np.ma.MaskedArray):
         raise TypeError(f"{name} is of type {type(values).__name__}; give its values in a list, in their order.")
@@ -85,45 +83,47 @@ def several(name: str, values: Any) -> list[Any]:
 
 
 def checked_values(name: str, values: Any, argument: str | None = None) -> list[Any]:
-    """Values of an axis, checked one by one.
+    """Validate each value of an axis.
 
     Args:
-      name: The axis's.
+      name: Name of the axis.
       values: One value, or an iterable of values.
-      argument: What they were given as, where that is another name.
+      argument: Name of the argument if it differs from the axis.
 
     Returns:
       The values as members have them.
 
     Raises:
-      TypeError: A value of the wrong type.
-      ValueError: No value, or one out of range.
+      TypeError: A value has the wrong type.
+      ValueError: There are no values, or one is out of range.
     """
     argument = name if argument is None else argument
-    return [checked_value(f"{argument}[{index}]", name, value) for index, value in enumerate(several(argument, values))]
+    return [checked_value(f"{argument}[{index}]", name, value) for index, value in enumerate(as_list(argument, values))]
 
 
 def checked_axis(name: str, values: Any, argument: str | None = None) -> list[Any]:
-    """Values of an axis, checked, each of them once.
+    """Validate the values of an axis, of which each may occur once.
 
     Args:
-      name: The axis's.
+      name: Name of the axis.
       values: One value, or an iterable of values.
-      argument: What they were given as, where that is another name.
+      argument: Name of the argument if it differs from the axis.
 
     Returns:
       The values as members have them.
 
     Raises:
-      TypeError: A value of the wrong type.
-      ValueError: No value, one out of range, or one twice.
+      TypeError: A value has the wrong type.
+      ValueError: There are no values, one is out of range, or one occurs twice.
     """
     checked = checked_values(name, values, argument)
     seen: set[str] = set()
     for value in checked:
-        key = member.value_identity(name, value)
+        key = value_identity(name, value)
         if key in seen:
-            hint = f"; a tuple as one value stands in a list: {name}=[{values!r}]" if isinstance(values, tuple) else ""
+            hint = (
+                f"; put a tuple that is one value in a list: {name}=[{values!r}]" if isinstance(values, tuple) else ""
+            )
             raise ValueError(
                 f"{argument or name} holds {value} twice, as JAX rounds numbers; give each value once (seeds make "
                 f"replicates){hint}."
@@ -133,24 +133,24 @@ def checked_axis(name: str, values: Any, argument: str | None = None) -> list[An
 
 
 def checked_value(where: str, name: str, value: Any) -> Any:
-    """The value of an axis as a member has it, checked.
+    """Validate one value of an axis.
 
     Args:
-      where: What it was given as, such as ``momentum[1]``.
-      name: The axis's.
-      value: What a user gave.
+      where: Where it was given, for the message, such as ``momentum[1]``.
+      name: Name of the axis.
+      value: What the user passed.
 
     Returns:
-      The value; a number is Python's own.
+      The value as a member has it; numbers are Python numbers.
 
     Raises:
-      TypeError: A value of the wrong type, or one that a result on disk cannot hold.
-      ValueError: A value out of range.
+      TypeError: It has the wrong type, or a result on disk cannot hold it.
+      ValueError: It is out of range.
     """
     is_tree = isinstance(value, Rule | schedules.Parametric | tuple | Distribution)
     if is_tree and any(isinstance(leaf, Distribution) for leaf in jax.tree.leaves(value)):
         raise TypeError(
-            f"{where} = {value} is drawn by chance; give distributions to wd.Grid.random(num, ...) or "
+            f"{where} = {value} is a distribution; give distributions to wd.Grid.random(num, ...) or "
             "wd.Grid.sobol(num, ...)."
         )
     if name == "decay":
@@ -161,53 +161,51 @@ def checked_value(where: str, name: str, value: Any) -> Any:
             raise TypeError(f"{where} is {value}, a schedule of your own; in a grid give one of wd.schedules.")
         return value
     value = _plain(value)
-    if name in _WHOLE:
-        return _whole(where, name, value)
+    if name in _INTEGERS:
+        return _integer(where, name, value)
     if name in _DOMAINS:
         _check_domain(where, value, _DOMAINS[name])
         return value
     if callable(value):
         raise TypeError(
             f"{where} is {getattr(value, '__name__', repr(value))}, of type {type(value).__name__}, which a result on "
-            "disk cannot hold; give a word or a number, and let your model find the function by it."
+            "disk cannot hold; give a string or a number, and let your model look up the function by it."
         )
     if isinstance(value, tuple):
         value = tuple(map(_plain, value))
-        for place, one in enumerate(value):
-            if isinstance(one, bool) or not isinstance(one, int | float):
-                raise TypeError(
-                    f"{where}[{place}] is {one!r}, of type {type(one).__name__}; a tuple holds numbers alone."
+        for position, item in enumerate(value):
+            if not is_number(item):
+                raise ArgumentTypeError(
+                    where, f"{where}[{position}] is {item!r}, of type {type(item).__name__}; give numbers in a tuple."
                 )
-            _check_finite(f"{where}[{place}]", one)
+            _check_finite(f"{where}[{position}]", item)
     elif not isinstance(value, bool | int | float | str | None):
-        raise TypeError(
-            f"{where} is {value!r}, of type {type(value).__name__}; give a number, True, False, None, a word or a "
-            "tuple of numbers."
+        raise ArgumentTypeError(
+            where,
+            f"{where} is {value!r}, of type {type(value).__name__}; give a number, True, False, None, a string or a "
+            "tuple of numbers.",
         )
     _check_finite(where, value)
     return value
 
 
 def check_num(num: Any) -> None:
-    """Refuse what is no number of things.
+    """Validate ``num``: an integer, at least 1.
 
     Args:
-      num: What a user gave.
+      num: What the user passed.
 
     Raises:
-      TypeError: It is no whole number.
+      TypeError: It is not an integer.
       ValueError: It is below 1.
     """
-    if isinstance(num, bool) or not isinstance(num, int | np.integer):
-        raise TypeError(f"num is {num!r}, of type {type(num).__name__}; give a whole number of at least 1.")
-    if num < 1:
-        raise ValueError(f"num is {num}; give at least 1.")
+    integer(num, "num", at_least=1)
 
 
 def _decay(where: str, value: Any) -> Rule:
     if isinstance(value, list):
         raise TypeError(
-            f"{where} is a list of {len(value)} rules; for a candidate each put a star before it, as in "
+            f"{where} is a list of {len(value)} rules; for one candidate each put a star before it, as in "
             "decay=[wd.NoDecay(), *wd.logspace(wd.L2, 1e-4, 1e-1, 7)]; several rules together are a tuple."
         )
     decay.check(value, argument=where)
@@ -223,49 +221,52 @@ def _decay(where: str, value: Any) -> Rule:
 
 
 def _check_storable(rule: Rule, where: str) -> None:
-    """Refuse in a grid what a result on disk could not say again."""
+    """Refuse rules that a result on disk cannot hold."""
     if isinstance(rule, Masked):
-        if not isinstance(rule.mask, masks.Matching | bool) and rule.mask not in member.MASKS.values():
+        if not isinstance(rule.mask, masks.Matching | bool) and rule.mask not in MASKS.values():
             raise TypeError(
-                f"{where} = {rule} has a mask of its own making; in a grid a mask is one of wd.masks: "
-                f"{', '.join(member.MASKS)} or matching(...)."
+                f"{where} = {rule} has a mask that is a function of your own; in a grid a mask is one of wd.masks: "
+                f"{', '.join(MASKS)} or matching(...)."
             )
         rule = rule.rule
     registry.check_storable(rule, argument=where)
     if getattr(rule, "anchor", None) is not None:
         raise TypeError(
-            f"{where} = {rule.name} has an anchor of its own; in a grid the anchor is the weights that each member "
-            "starts from: leave it out."
+            f"{where} = {rule.name} has an anchor; in a grid the anchor of each member is its initial weights: leave "
+            "it out."
         )
 
 
 def _plain(value: Any) -> Any:
-    """Python's own number for one of NumPy or JAX."""
+    """Convert a number of NumPy or JAX to a Python number."""
     is_number = isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0
     return value.item() if is_number and not jnp.issubdtype(value.dtype, jax.dtypes.extended) else value
 
 
-def _whole(where: str, name: str, value: Any) -> int | None:
-    least, what, otherwise = _WHOLE[name]
+def _integer(where: str, name: str, value: Any) -> int | None:
+    at_least, what, otherwise = _INTEGERS[name]
     if value is None and otherwise:
         return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; {what} is a whole number{otherwise}.")
-    if not least <= value <= _LARGEST_WHOLE:
-        raise ValueError(f"{where} is {value}; {what} lies between {least} and {_LARGEST_WHOLE}{otherwise}.")
-    return value
+    allowed = f"{what}, an integer from {at_least} to {_LARGEST_INTEGER}{otherwise}"
+    return integer(value, where, at_least=at_least, at_most=_LARGEST_INTEGER, allowed=allowed)
 
 
 def _check_domain(where: str, value: Any, domain: _Domain) -> None:
     if value is None and domain.takes_none:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{where} is {value!r}, of type {type(value).__name__}; {domain.words}.")
+    if value is None or not is_number(value):
+        raise ArgumentTypeError(where, f"{where} is {value!r}, of type {type(value).__name__}; {domain.allowed}.")
     _check_finite(where, value)
-    if not domain.least <= value < domain.below:
-        raise ValueError(f"{where} is {value!r}; {domain.words}.")
+    if not domain.at_least <= value < domain.below:
+        raise ArgumentError(where, f"{where} is {value!r}; {domain.allowed}.")
 
 
 def _check_finite(where: str, value: Any) -> None:
     if isinstance(value, int | float) and not abs(value) <= tree.LARGEST:
-        raise ValueError(f"{where} is {value}; give a finite number.")
+        raise ArgumentError(where, f"{where} is {value}; give a finite number.")
+    if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+        raise ArgumentError(
+            where,
+            f"{where} is {value}, an integer that a result on disk cannot hold; give one from {-_LARGEST_INTEGER} to "
+            f"{_LARGEST_INTEGER}, or a real number such as {float(value)!r}.",
+        )

@@ -1,8 +1,9 @@
-"""Distributions for the axes of a search: what turns numbers from the unit interval into a value of an axis.
+"""Distributions for the axes of a search.
 
-A distribution takes as many numbers as it has dimensions and is their pure function, so that pseudorandom and Sobol
-numbers serve alike. It may stand inside a rule or a schedule, ``wd.L2(wd.LogUniform(1e-6, 1e-1))``, and as a value of a
-`Choice`, which draws it only where it is chosen. Constructors do not look at what they get; `weightdecay.Grid` does.
+A distribution is a pure function from a point of the unit cube to a value of an axis, so that pseudorandom numbers and
+Sobol sequences can both be used. It may be a coefficient of a rule or a parameter of a schedule,
+``wd.L2(wd.LogUniform(1e-6, 1e-1))``, and a value of a `Choice`, which then draws it only if it is chosen. Constructors
+do not validate their arguments; `weightdecay.Grid` does.
 """
 
 import math
@@ -16,17 +17,18 @@ from jaxtyping import Float
 from typing_extensions import override
 
 from weightdecay.core import tree
+from weightdecay.core.checks import integer
 
 Units: TypeAlias = Sequence[float | int] | Float[np.ndarray, " dimensions"]
 """Numbers from 0 to 1."""
 
 
 class Distribution:
-    """A value by chance."""
+    """Base class of distributions."""
 
     @property
     def num_dimensions(self) -> int:
-        """How many numbers a value takes, whatever they are."""
+        """Number of dimensions of the unit cube from which a value is computed."""
         return 1
 
     def at(self, units: Units) -> Any:
@@ -36,29 +38,29 @@ class Distribution:
           units: ``num_dimensions`` numbers from 0 to 1.
 
         Returns:
-          The value; of numbers, the quantile.
+          The value; for a distribution of numbers, the quantile.
         """
         raise NotImplementedError(f"{type(self).__name__} has no values.")
 
     def ends(self) -> list[Any]:
-        """Return values between which all others lie."""
+        """Return values at the ends of the range: all other values are between them."""
         return [self.at([0.0]), self.at([1.0])]
 
     def check(self, argument: str) -> None:
-        """Refuse parameters that make no distribution.
+        """Validate the parameters.
 
         Args:
           argument: Where the distribution was given, for the message.
 
         Raises:
-          TypeError: An end that is no number, or a list in place of values.
-          ValueError: Ends in the wrong order or out of range, or no values.
+          TypeError: An end of the range is not a number, or a list is given instead of values.
+          ValueError: The ends are in the wrong order or out of range, or there are no values.
         """
 
 
 @dataclass(frozen=True)
 class Uniform(Distribution):
-    """A number between two others, all alike.
+    """Uniform distribution on ``[low, high]``.
 
     ``low (1 - u) + high u``
 
@@ -86,9 +88,9 @@ class Uniform(Distribution):
 
 @dataclass(frozen=True)
 class LogUniform(Distribution):
-    """A number between two others, every power of ten alike.
+    """Log-uniform distribution on ``[low, high]``: uniform in the logarithm.
 
-    ``low^(1 - u) high^u``; as `scipy.stats.loguniform`.
+    ``low^(1 - u) high^u``, as `scipy.stats.loguniform`.
 
     Args:
       low: Lower end, > 0.
@@ -114,13 +116,13 @@ class LogUniform(Distribution):
 
 @dataclass(frozen=True)
 class IntUniform(Distribution):
-    """A whole number between two others, both among them, all alike.
+    """Uniform distribution on the integers from ``low`` to ``high``, both included.
 
     ``low + floor((high - low + 1) u)``
 
     Args:
-      low: Smallest.
-      high: Largest, > ``low``.
+      low: Smallest integer.
+      high: Largest integer, > ``low``.
 
     Examples:
       >>> [IntUniform(1, 4).at([unit]) for unit in (0.0, 0.25, 0.5, 0.75, 1.0)]
@@ -138,22 +140,20 @@ class IntUniform(Distribution):
     @override
     def check(self, argument: str) -> None:
         for name, value in (("low", self.low), ("high", self.high)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise TypeError(
-                    f"{argument} = {self}: {name} is {value!r}, of type {type(value).__name__}; give a whole number."
-                )
-        _check_ends(self, argument, "whole number")
+            integer(value, f"{argument} = {self}: {name}", allowed="an integer")
+        _check_ends(self, argument, "integer")
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Choice(Distribution):
-    """One of some values, all alike; one that is given twice is chosen twice as often.
+    """Uniform choice from a list of values; a value that is listed twice is chosen twice as often.
 
-    A value is whatever an axis may hold, or a distribution, or holds one: then that is drawn where it is chosen. One
-    number chooses, and the others go to what is chosen: there are ``1 + max(dimensions of the values)``.
+    A value is any value of an axis, a distribution, or a rule or schedule that holds distributions, which are drawn if
+    the value is chosen. The first number of a point chooses the value, and the others go to it, so that there are
+    ``1 + max(dimensions of the values)``.
 
     Args:
-      *values: What to choose from.
+      *values: The values.
 
     Examples:
       >>> Choice("relu", "gelu").at([0.7])
@@ -170,7 +170,7 @@ class Choice(Distribution):
         object.__setattr__(self, "values", values)
 
     def __repr__(self) -> str:
-        """Return the choice as one writes it."""
+        """Return the choice as it is written in code."""
         return f"Choice({', '.join(map(repr, self.values))})"
 
     @property
@@ -180,8 +180,8 @@ class Choice(Distribution):
 
     @override
     def at(self, units: Units) -> Any:
-        place = min(math.floor(len(self.values) * float(units[0])), len(self.values) - 1)
-        return of(self.values[place]).at(units[1:])
+        chosen = min(math.floor(len(self.values) * float(units[0])), len(self.values) - 1)
+        return of(self.values[chosen]).at(units[1:])
 
     @override
     def ends(self) -> list[Any]:
@@ -190,22 +190,22 @@ class Choice(Distribution):
     @override
     def check(self, argument: str) -> None:
         if not self.values:
-            raise ValueError(f"{argument} is a Choice of nothing; give at least one value.")
-        for place, value in enumerate(self.values):
+            raise ValueError(f"{argument} is a Choice without values; give at least one value.")
+        for position, value in enumerate(self.values):
             if isinstance(value, list | range | np.ndarray) and np.shape(value) != ():
                 raise TypeError(
-                    f"{argument}[{place}] is {value!r}, of type {type(value).__name__}; for several values put a star "
-                    "before it, as in wd.Choice(*values)."
+                    f"{argument}[{position}] is {value!r}, of type {type(value).__name__}; for several values put a "
+                    "star before it, as in wd.Choice(*values)."
                 )
-            of(value).check(f"{argument}[{place}]")
+            of(value).check(f"{argument}[{position}]")
 
 
 @dataclass(frozen=True)
 class Holder(Distribution):
-    """A value that holds distributions, such as a rule with one as its coefficient; without any it is itself.
+    """A value that holds distributions, such as a rule with a distribution as its coefficient, or a constant.
 
     Args:
-      value: Any pytree; the numbers go to its distributions in the order of `jax.tree.leaves`.
+      value: Any pytree. The numbers of a point go to its distributions in the order of `jax.tree.leaves`.
     """
 
     value: Any
@@ -229,11 +229,13 @@ class Holder(Distribution):
     @override
     def ends(self) -> list[Any]:
         leaves, structure = jax.tree.flatten(self.value)
-        every = [leaf.ends() if isinstance(leaf, Distribution) else [leaf] for leaf in leaves]
-        first = [ends[0] for ends in every]
-        # One leaf after the other goes through its ends.
-        moved = [[*first[:place], end, *first[place + 1 :]] for place, ends in enumerate(every) for end in ends]
-        return [jax.tree.unflatten(structure, one) for one in moved or [first]]
+        all_ends = [leaf.ends() if isinstance(leaf, Distribution) else [leaf] for leaf in leaves]
+        first = [ends[0] for ends in all_ends]
+        # One leaf after the other takes each of its ends, while all others stay at their first.
+        varied = [
+            [*first[:position], end, *first[position + 1 :]] for position, ends in enumerate(all_ends) for end in ends
+        ]
+        return [jax.tree.unflatten(structure, values) for values in varied or [first]]
 
     @override
     def check(self, argument: str) -> None:
@@ -243,10 +245,10 @@ class Holder(Distribution):
 
 
 def of(value: Any) -> Distribution:
-    """A value of an axis as a distribution.
+    """Convert a value of an axis to a distribution.
 
     Args:
-      value: A distribution, or whatever an axis may hold, which may hold distributions.
+      value: A distribution, or any value of an axis, which may hold distributions.
 
     Returns:
       The distribution itself, or a `Holder` of the value.
@@ -254,11 +256,11 @@ def of(value: Any) -> Distribution:
     return value if isinstance(value, Distribution) else Holder(value)
 
 
-def _check_ends(one: Any, argument: str, domain: str, *, least: float = -tree.LARGEST) -> None:
-    where = f"{argument} = {one}"
-    for name, value in (("low", one.low), ("high", one.high)):
+def _check_ends(distribution: Any, argument: str, domain: str, *, least: float = -tree.LARGEST) -> None:
+    where = f"{argument} = {distribution}"
+    for name, value in (("low", distribution.low), ("high", distribution.high)):
         tree.check_number(value, f"{where}: {name}", domain, lambda _: True)
         if not least <= tree.plain(value) <= tree.LARGEST:
             raise ValueError(f"{where}: {name} is {value}; give a finite {domain}.")
-    if not tree.plain(one.low) < tree.plain(one.high):
-        raise ValueError(f"{where}: low is not below high; give the smaller end first, and one value without a range.")
+    if not tree.plain(distribution.low) < tree.plain(distribution.high):
+        raise ValueError(f"{where}: low is not below high; give the smaller end first, or one value without a range.")

@@ -1,4 +1,4 @@
-"""Distinct candidates, drawn from the distributions of the axes."""
+"""Drawing of distinct candidates from the distributions of the axes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,81 +6,82 @@ from typing import Any
 import numpy as np
 
 from weightdecay import decay
+from weightdecay.core.checks import ArgumentError, integer
 from weightdecay.core.types import Integer
-from weightdecay.search import axis_values, distributions, member
+from weightdecay.search import axis_values, distributions
 from weightdecay.search.distributions import Distribution
+from weightdecay.search.member import identity
 
 
 def space(num: Any, seed: Any, axes: Mapping[str, Any]) -> dict[str, Distribution]:
-    """Distributions of the axes, checked.
+    """Validate the arguments of a draw, and make a distribution of each axis.
 
     Args:
-      num: How many candidates are wanted.
-      seed: Of the draw.
+      num: Number of candidates.
+      seed: Seed of the draw.
       axes: Values by name: a distribution, a list to choose from, or one value.
 
     Returns:
-      A distribution for each axis, ``decay`` among them.
+      A distribution for each axis; ``decay`` is one of them.
 
     Raises:
-      TypeError: A value or an end of the wrong type.
-      ValueError: A value or an end out of range.
+      TypeError: A value or an end of a range has the wrong type.
+      ValueError: A value or an end of a range is out of range.
     """
     axis_values.check_num(num)
-    is_whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-    if not is_whole or seed < 0:
-        raise (ValueError if is_whole else TypeError)(
-            f"seed is {seed!r}, of type {type(seed).__name__}; the seed of a draw is a whole number >= 0, and the "
-            "members' own are given as seeds=range(3)."
-        )
+    allowed = "the seed of the draw, an integer of at least 0; the seeds of the members are given as seeds=range(3)"
+    integer(seed, "seed", at_least=0, allowed=allowed)
     if "fold" in axes:
-        raise TypeError("fold is no axis of a draw: every candidate goes through all folds; give folds=range(5).")
+        raise TypeError("fold is not an axis of a draw: every candidate is trained on all folds; give folds=range(5).")
     space: dict[str, Distribution] = {}
     for name, values in {"decay": decay.NoDecay(), **axes}.items():
-        one = (
+        distribution = (
             distributions.of(values)
-            if axis_values.is_one(values)
-            else distributions.Choice(*axis_values.several(name, values))
+            if axis_values.is_single(values)
+            else distributions.Choice(*axis_values.as_list(name, values))
         )
-        one.check(name)
-        for place, branch in enumerate(one.values if isinstance(one, distributions.Choice) else [one]):
+        distribution.check(name)
+        branches = distribution.values if isinstance(distribution, distributions.Choice) else [distribution]
+        for position, branch in enumerate(branches):
             for end in distributions.of(branch).ends():
-                axis_values.checked_value(f"{name}[{place}]", name, end)
-        space[name] = one
+                axis_values.checked_value(f"{name}[{position}]", name, end)
+        space[name] = distribution
     return space
 
 
 def candidates(
     num: Integer, space: Mapping[str, Distribution], draw: Callable[[int], dict[str, np.ndarray]]
 ) -> list[dict[str, Any]]:
-    """Draw distinct candidates: one that comes again is left out.
+    """Draw distinct candidates; repetitions are skipped.
 
     Args:
-      num: How many.
+      num: Number of candidates.
       space: Distributions by name.
-      draw: ``draw(rows)`` gives each axis its next numbers from 0 to 1, ``(rows, dimensions)``.
+      draw: ``draw(rows)`` returns the next numbers from 0 to 1 of each axis, of shape ``(rows, dimensions)``.
 
     Returns:
-      Hyperparameters by name, without seed and fold, in the order in which they were drawn.
+      Hyperparameters by name, without seed and fold, in the order of the draw.
 
     Raises:
-      ValueError: There are fewer.
+      ArgumentError: There are fewer distinct candidates.
     """
-    found: dict[str, dict[str, Any]] = {}
-    # Powers of two, as Sobol sequences have them; enough to come upon each of ``num`` values that are all alike.
+    distinct: dict[str, dict[str, Any]] = {}
+    # Powers of two, as Sobol sequences require; enough to draw each of ``num`` equally likely values.
     rows = 1 << (int(num) - 1).bit_length()
     most, drawn = max(16 * rows, 1024), 0
     while drawn < most:
         units = draw(rows)
         for row in range(rows):
             candidate = {
-                name: axis_values.checked_value(name, name, one.at(units[name][row])) for name, one in space.items()
+                name: axis_values.checked_value(name, name, distribution.at(units[name][row]))
+                for name, distribution in space.items()
             }
-            found.setdefault(member.identity(candidate), candidate)
-            if len(found) == num:
-                return list(found.values())
+            distinct.setdefault(identity(candidate), candidate)
+            if len(distinct) == num:
+                return list(distinct.values())
         drawn += rows
-    raise ValueError(
-        f"num is {num}, but {drawn} draws gave {len(found)} distinct candidates; give num={len(found)}, distributions "
-        "with more values, or all values in wd.Grid(...)."
+    raise ArgumentError(
+        "num",
+        f"num is {num}, but {drawn} draws gave {len(distinct)} distinct candidates; give num={len(distinct)}, "
+        "distributions with more values, or all values in wd.Grid(...).",
     )

@@ -1,8 +1,8 @@
-"""A grid is a list of members, each a dictionary of hyperparameters.
+"""Grids: sequences of members, each a dictionary of hyperparameters.
 
-`Grid` makes the product of its axes; `Grid.zip` goes along them side by side, and `Grid.random` and `Grid.sobol` draw
-from distributions. Grids add up and are filtered. `logspace` makes the rules of one kind for an axis. What the
-values of an axis may be, `weightdecay.search.axis_values` says.
+`Grid` is the product of its axes; `Grid.zip` pairs their values, and `Grid.random` and `Grid.sobol` draw from
+distributions. Grids can be added and filtered. `logspace` makes rules of one kind with log-spaced coefficients.
+`weightdecay.search.axis_values` validates the values of an axis.
 """
 
 import math
@@ -17,27 +17,26 @@ from weightdecay.core import html, tree
 from weightdecay.core.types import Integer, Scalar
 from weightdecay.decay import Rule
 from weightdecay.search import axis_values, draws
-from weightdecay.search import member as member_json
-from weightdecay.search.member import REPLICATES
+from weightdecay.search.member import REPLICATES, identity, value_identity
 
 _SHOWN = 10  # members in a notebook
 
 
 def logspace(rule: Callable[[float], Rule], start: Scalar, stop: Scalar, num: Integer) -> list[Rule]:
-    """Rules of one kind with log-spaced coefficients, both ends in.
+    """Make rules of one kind with log-spaced coefficients, both ends included.
 
     Args:
-      rule: A kind with one coefficient, such as ``wd.L2``, or any function from a coefficient to a rule.
+      rule: A rule with one coefficient, such as ``wd.L2``, or any function from a coefficient to a rule.
       start: First coefficient, > 0.
       stop: Last coefficient, > 0.
-      num: How many, >= 1.
+      num: Number of rules, >= 1.
 
     Returns:
       The rules, in the order of their coefficients.
 
     Raises:
-      TypeError: ``rule`` takes several coefficients, or is no rule; an end or ``num`` is no number.
-      ValueError: An end that is not above 0, or ``num`` below 1.
+      TypeError: ``rule`` takes several coefficients or is not a rule, or an end or ``num`` is not a number.
+      ValueError: An end is not above 0, or ``num`` is below 1.
 
     Examples:
       >>> [str(rule) for rule in logspace(decay.L2, 1e-3, 1e-1, 3)]
@@ -51,7 +50,7 @@ def logspace(rule: Callable[[float], Rule], start: Scalar, stop: Scalar, num: In
             )
     axis_values.check_num(num)
     if not callable(rule):
-        raise TypeError(f"rule is {rule!r}; give a kind such as wd.L2, without a coefficient.")
+        raise TypeError(f"rule is {rule!r}; give a class such as wd.L2, without a coefficient.")
     coefficients = np.geomspace(start, stop, num)
     try:
         rules = [rule(float(coefficient)) for coefficient in coefficients]
@@ -68,14 +67,14 @@ def logspace(rule: Callable[[float], Rule], start: Scalar, stop: Scalar, num: In
 class Grid(Sequence[dict[str, Any]]):
     """Product of axes, the last axis fastest; a sequence of members.
 
-    ``decay`` and ``seed`` may be left out: no decay, and seed 0. Other axes are arguments of the training, of the
-    network or of the optimizer, such as ``label_smoothing``, ``dropout_rate``, ``momentum`` or ``b2``; a learning rate
-    may be a schedule. An axis may be one value; several rules together are a tuple in the list of ``decay``, and any
-    other tuple that is one value stands in a list too, ``hidden=[(64,), (64, 64)]``. Members that differ in the seed
-    and the fold alone are replicates of one candidate.
+    ``decay`` and ``seed`` are optional; the defaults are no decay and seed 0. Other axes are arguments of the training,
+    of the network or of the optimizer, such as ``label_smoothing``, ``dropout_rate``, ``momentum`` or ``b2``; a
+    learning rate may be a schedule. An axis may be a single value. Several rules that act together are a tuple in the
+    list of ``decay``, and any other tuple that is one value is put in a list too, ``hidden=[(64,), (64, 64)]``. Members
+    that differ only in seed and fold are replicates of one candidate.
 
-    Beside the product there are `zip`, `random` and `sobol`. ``grid + grid`` has the members of both, a member that is
-    in both once; their axes may differ.
+    Besides the product there are `zip`, `random` and `sobol`. ``grid + grid`` has the members of both grids, each
+    member once; their axes may differ.
 
     Attributes:
       axes: The distinct values of each axis by name, in the order of first appearance.
@@ -95,8 +94,8 @@ class Grid(Sequence[dict[str, Any]]):
           **axes: Values by name.
 
         Raises:
-          TypeError: A value of the wrong type, such as a rule's name in place of a rule.
-          ValueError: An empty axis, a value twice, or a value out of range.
+          TypeError: A value has the wrong type, such as the name of a rule instead of a rule.
+          ValueError: An axis is empty, or a value is out of range or occurs twice.
         """
         self.axes = {name: axis_values.checked_axis(name, values) for name, values in axes.items()}
         self.axes.setdefault("decay", [decay.NoDecay()])
@@ -105,10 +104,10 @@ class Grid(Sequence[dict[str, Any]]):
 
     @classmethod
     def zip(cls, **axes: Any) -> "Grid":
-        """Go along axes of one length side by side: the first values together, the second, and so on.
+        """Pair the values of axes of one length: the first values make a candidate, the second values, and so on.
 
         Args:
-          **axes: Values by name; one value alone goes with all others. ``seed`` and ``fold`` do not go along: every
+          **axes: Values by name; a single value is used for all candidates. ``seed`` and ``fold`` are not paired: every
             candidate is replicated over them.
 
         Returns:
@@ -116,7 +115,7 @@ class Grid(Sequence[dict[str, Any]]):
 
         Raises:
           TypeError: As for a product.
-          ValueError: Axes of different lengths, a candidate twice, or as for a product.
+          ValueError: The axes have different lengths, a candidate occurs twice, or as for a product.
 
         Examples:
           >>> grid = Grid.zip(decay=logspace(decay.L2, 1e-4, 1e-2, 3), learning_rate=[3e-3, 1e-3, 3e-4], seed=range(2))
@@ -133,20 +132,20 @@ class Grid(Sequence[dict[str, Any]]):
         columns.setdefault("decay", [decay.NoDecay()])
         lengths = {name: len(values) for name, values in columns.items() if len(values) > 1}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
             raise ValueError(
-                f"the axes are of different lengths: {told} values; give as many to each, one value for all, or "
-                "wd.Grid(...) for every combination."
+                f"the axes have different lengths: {counts} values; give each the same number of values or a single "
+                "value, or use wd.Grid(...) for all combinations."
             )
         rows = max(lengths.values(), default=1)
-        found: dict[str, int] = {}
+        positions: dict[str, int] = {}
         zipped = [{name: column[row % len(column)] for name, column in columns.items()} for row in range(rows)]
-        for place, candidate in enumerate(zipped):
-            first = found.setdefault(member_json.identity(candidate), place)
-            if first != place:
+        for position, candidate in enumerate(zipped):
+            first = positions.setdefault(identity(candidate), position)
+            if first != position:
                 raise ValueError(
-                    f"the values at places {first} and {place} are the same in every axis, as JAX rounds numbers; give "
-                    "each candidate once (seeds make replicates)."
+                    f"the values at positions {first} and {position} are the same in every axis, as JAX rounds "
+                    "numbers; give each candidate once (seeds make replicates)."
                 )
         return cls._replicated(zipped, replicates)
 
@@ -154,24 +153,24 @@ class Grid(Sequence[dict[str, Any]]):
     def random(cls, num: Integer, seed: Integer = 0, *, seeds: Any = 0, folds: Any = None, **axes: Any) -> "Grid":
         """Draw candidates at random.
 
-        Each axis has random numbers of its own, which follow from ``seed`` and the axis's name. So a larger ``num``
-        keeps the candidates and adds to them, and another axis leaves the values of the others as they are. Candidates
-        are distinct: one that comes again, as happens where values are few, is left out and another drawn.
+        Each axis has random numbers of its own, which depend on ``seed`` and the name of the axis. A larger ``num``
+        therefore keeps the candidates and adds to them, and a further axis does not change the values of the others.
+        Candidates are distinct: a repetition, which occurs if there are few values, is skipped and another is drawn.
 
         Args:
-          num: How many candidates, >= 1.
-          seed: Of the draw; not of the members.
-          seeds: The members' axis ``seed``, by which every candidate is replicated.
-          folds: The members' axis ``fold``, likewise; None = no such axis.
-          **axes: Distributions by name, as ``wd.LogUniform(1e-4, 1e-1)``; a list is a `weightdecay.Choice` of its
-            values, and one value is fixed. A rule or a schedule may hold distributions.
+          num: Number of candidates, >= 1.
+          seed: Seed of the draw, not of the members.
+          seeds: Values of the axis ``seed``, over which every candidate is replicated.
+          folds: Values of the axis ``fold``, over which every candidate is replicated; None = no such axis.
+          **axes: Distributions by name, such as ``wd.LogUniform(1e-4, 1e-1)``. A list is a `weightdecay.Choice` of its
+            values, and a single value is fixed. A rule or a schedule may hold distributions.
 
         Returns:
           The candidates times the seeds and folds, the last fastest.
 
         Raises:
-          TypeError: A value or an end of the wrong type.
-          ValueError: A value or an end out of range, or fewer distinct candidates than ``num``.
+          TypeError: A value or an end of a range has the wrong type.
+          ValueError: A value or an end of a range is out of range, or there are fewer distinct candidates than ``num``.
 
         Examples:
           >>> from weightdecay.search.distributions import LogUniform
@@ -188,31 +187,31 @@ class Grid(Sequence[dict[str, Any]]):
         }
 
         def draw(rows: int) -> dict[str, np.ndarray]:
-            return {name: streams[name].random((rows, one.num_dimensions)) for name, one in space.items()}
+            return {name: streams[name].random((rows, axis.num_dimensions)) for name, axis in space.items()}
 
         return cls._replicated(draws.candidates(num, space, draw), _replicates(seeds, folds))
 
     @classmethod
     def sobol(cls, num: Integer, seed: Integer = 0, *, seeds: Any = 0, folds: Any = None, **axes: Any) -> "Grid":
-        """Draw candidates that fill the space evenly: a scrambled Sobol sequence.
+        """Draw candidates from a scrambled Sobol sequence, which fills the space evenly.
 
-        The dimensions go to the axes in the order of their names, so that the order of the arguments does not matter. A
-        larger ``num`` keeps the candidates and adds to them; another axis makes a new sequence. Powers of two fill the
-        space most evenly. Candidates are distinct: one that comes again is left out, and the sequence goes on.
+        The dimensions are assigned to the axes in the order of their names, so that the order of the arguments does not
+        matter. A larger ``num`` keeps the candidates and adds to them; a further axis makes a new sequence. Powers of
+        two fill the space most evenly. Candidates are distinct: a repetition is skipped, and the sequence continues.
 
         Args:
-          num: How many candidates, >= 1.
-          seed: Of the scrambling; not of the members.
-          seeds: The members' axis ``seed``, by which every candidate is replicated.
-          folds: The members' axis ``fold``, likewise; None = no such axis.
+          num: Number of candidates, >= 1.
+          seed: Seed of the scrambling, not of the members.
+          seeds: Values of the axis ``seed``, over which every candidate is replicated.
+          folds: Values of the axis ``fold``, over which every candidate is replicated; None = no such axis.
           **axes: As for `random`.
 
         Returns:
           The candidates times the seeds and folds, the last fastest.
 
         Raises:
-          TypeError: A value or an end of the wrong type.
-          ValueError: A value or an end out of range, or fewer distinct candidates than ``num``.
+          TypeError: A value or an end of a range has the wrong type.
+          ValueError: A value or an end of a range is out of range, or there are fewer distinct candidates than ``num``.
 
         References:
           Owen, Scrambling Sobol' and Niederreiter-Xing Points, 1998; `scipy.stats.qmc.Sobol`.
@@ -236,18 +235,18 @@ class Grid(Sequence[dict[str, Any]]):
         return cls._replicated(draws.candidates(num, space, draw), _replicates(seeds, folds))
 
     def where(self, predicate: Callable[[dict[str, Any]], Any]) -> "Grid":
-        """Return the grid of those members for which something is true.
+        """Return the grid of the members for which a predicate is true.
 
         Args:
-          predicate: ``predicate(member) -> bool`` of a member's hyperparameters by name; an axis that not every member
-            has is ``member.get(name)``.
+          predicate: ``predicate(member) -> bool`` of a member's hyperparameters by name; use ``member.get(name)`` for
+            an axis that not every member has.
 
         Returns:
           The grid of these members, in their order.
 
         Raises:
-          TypeError: ``predicate`` is no function.
-          ValueError: No member is left.
+          TypeError: ``predicate`` is not a function.
+          ValueError: The predicate is true for no member.
 
         Examples:
           >>> grid = Grid(learning_rate=[0.1, 1.0], momentum=[0.0, 0.9])
@@ -261,19 +260,17 @@ class Grid(Sequence[dict[str, Any]]):
             )
         members = [member for member in self if predicate(dict(member))]
         if not members:
-            raise ValueError(
-                f"predicate is true for none of the {len(self)} members, so nothing is left; grid.axes has the values."
-            )
+            raise ValueError(f"predicate is true for none of the {len(self)} members; see grid.axes for the values.")
         return self._of(members)
 
     def __add__(self, other: "Grid") -> "Grid":
-        """Return the grid of the members of both, in order; a member that is in both stands there once."""
+        """Return the grid of the members of both, in order; a member of both occurs once."""
         if not isinstance(other, Grid):
-            raise TypeError(f"a grid and {other!r}, of type {type(other).__name__}, do not add up; give two grids.")
-        found: dict[str, dict[str, Any]] = {}
+            raise TypeError(f"a grid and {other!r}, of type {type(other).__name__}, cannot be added; give two grids.")
+        distinct: dict[str, dict[str, Any]] = {}
         for member in (*self, *other):
-            found.setdefault(member_json.identity(member), member)
-        return self._of(found.values())
+            distinct.setdefault(identity(member), member)
+        return self._of(distinct.values())
 
     def __len__(self) -> int:
         """Return the number of members."""
@@ -284,12 +281,12 @@ class Grid(Sequence[dict[str, Any]]):
         return self._members[index]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Go through the members."""
+        """Iterate over the members."""
         return iter(self._members)
 
     def __repr__(self) -> str:
         """Return the axes with their sizes."""
-        # Members are distinct, so that as many as combinations are the product.
+        # Members are distinct: if there are as many as combinations, the grid is the product.
         is_product = len(self) == math.prod(map(len, self.axes.values())) and all(
             len(member) == len(self.axes) for member in self
         )
@@ -297,22 +294,22 @@ class Grid(Sequence[dict[str, Any]]):
         return f"Grid of {len(self)} members: {axes}"
 
     def _repr_html_(self) -> str:
-        """Return the axes and, folded, the first members in tables, as a notebook shows them."""
+        """Return the axes and, folded, a table of the first members, as HTML for a notebook."""
         first = self[:_SHOWN]
         columns = {"member": range(len(first))}
-        columns |= {name: [html.said(one[name]) if name in one else "" for one in first] for name in self.axes}
-        members = html.table(columns, words=list(self.axes))
+        columns |= {name: [html.cell(one[name]) if name in one else "" for one in first] for name in self.axes}
+        members = html.table(columns, text_columns=list(self.axes))
         title = f"The first {len(first)} of {len(self)} members" if len(first) < len(self) else "The members"
         return "\n".join([html.paragraph(repr(self)), html.axes(self.axes), html.folded(title, members)])
 
     @classmethod
     def _of(cls, members: Iterable[Mapping[str, Any]]) -> "Grid":
-        """Grid of given members, which are checked already and distinct; values that JAX rounds to one become one."""
+        """Make a grid of validated, distinct members; values that are equal in JAX's precision become one value."""
         axes: dict[str, dict[str, Any]] = {}
         grid = cls.__new__(cls)
         grid._members = [
             {
-                name: axes.setdefault(name, {}).setdefault(member_json.value_identity(name, value), value)
+                name: axes.setdefault(name, {}).setdefault(value_identity(name, value), value)
                 for name, value in member.items()
             }
             for member in members
@@ -323,14 +320,14 @@ class Grid(Sequence[dict[str, Any]]):
     @classmethod
     def _replicated(cls, candidates: Iterable[Mapping[str, Any]], replicates: Mapping[str, list[Any]]) -> "Grid":
         combinations = [dict(zip(replicates, values, strict=True)) for values in product(*replicates.values())]
-        return cls._of({**candidate, **one} for candidate in candidates for one in combinations)
+        return cls._of({**candidate, **replicate} for candidate in candidates for replicate in combinations)
 
 
 def of_members(members: Iterable[Mapping[str, Any]]) -> Grid:
-    """Grid of members of other grids, in their order.
+    """Make a grid of members of other grids, in their order.
 
     Args:
-      members: Hyperparameters by name, each member once.
+      members: Hyperparameters of each member by name, each member once.
 
     Returns:
       The grid.

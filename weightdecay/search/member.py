@@ -1,6 +1,6 @@
-"""Members as JSON has them, and what tells one member from another.
+"""Members as JSON: how they are stored, hashed and compared.
 
-A member is a dictionary of hyperparameters. What is stored, hashed and compared is its JSON.
+A member is a dictionary of hyperparameters by name.
 """
 
 import json
@@ -15,34 +15,34 @@ from weightdecay.decay import Masked, PerLayer, Rule, masks, schedules
 from weightdecay.decay.registry import UnknownRuleError, named
 
 REPLICATES = ("seed", "fold")
-"""Axes that make no candidates of their own: members that differ in these alone share one."""
+"""Axes of replicates: members that differ only in these are replicates of one candidate."""
 MASKS = masks.NAMED
 """Masks that have a name, by it."""
 
 
 def encode(member: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as JSON has them.
+    """Convert hyperparameters to JSON values.
 
     Args:
       member: Hyperparameters by name.
 
     Returns:
-      The same, with a rule or a schedule as its name and its numbers, and a tuple as a list.
+      The same; a rule or a schedule is an object of its name and its numbers, and a tuple is a list.
     """
     return {name: _encode(value) for name, value in member.items()}
 
 
 def decode(member: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters from JSON.
+    """Convert JSON values to hyperparameters.
 
     Args:
-      member: As `encode` made it.
+      member: As `encode` returns it.
 
     Returns:
       Hyperparameters by name.
 
     Raises:
-      ValueError: A rule or a schedule that this version does not know.
+      ValueError: A rule or a schedule is unknown to this version.
     """
     return {
         name: _decode_rule(value) if name == "decay" else _decode_other(name, value) for name, value in member.items()
@@ -50,13 +50,13 @@ def decode(member: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def candidates(members: Iterable[Mapping[str, Any]]) -> list[int]:
-    """Candidate of each member: members that differ in the seed and the fold alone share one.
+    """Number the candidates; members that differ only in seed and fold have the same number.
 
     Args:
-      members: Hyperparameters by name.
+      members: Hyperparameters of each member by name.
 
     Returns:
-      Numbers from 0, in the order of first appearance.
+      Number of each member's candidate, from 0 in the order of first appearance.
     """
     numbers: dict[str, int] = {}
     compared = ({name: value for name, value in member.items() if name not in REPLICATES} for member in members)
@@ -65,35 +65,35 @@ def candidates(members: Iterable[Mapping[str, Any]]) -> list[int]:
 
 
 def identity(member: Mapping[str, Any]) -> str:
-    """What tells a member from others, seed and fold included.
+    """Return a string that identifies a member, including its seed and fold.
 
     Args:
       member: Hyperparameters by name.
 
     Returns:
-      The same text for members that are the same once JAX has rounded their numbers.
+      The same string for members whose numbers are equal in the precision in which JAX computes.
     """
     return json.dumps({name: value_identity(name, value) for name, value in member.items()}, sort_keys=True)
 
 
 def value_identity(name: str, value: Any) -> str:
-    """What tells a value of an axis from others.
+    """Return a string that identifies a value of an axis.
 
     Args:
-      name: The axis's.
-      value: A member's.
+      name: Name of the axis.
+      value: The value.
 
     Returns:
-      The same text for values that are the same once JAX has rounded their numbers.
+      The same string for values that are equal in the precision in which JAX computes.
     """
     return str(value) if name in REPLICATES else _rounded(value)
 
 
 def _encode(value: Any) -> Any:
-    """Rule, or what stands in one, in JSON: a dictionary whose first key says what it is."""
+    """Convert a rule or a part of one to JSON: an object whose first key names its type."""
 
     def of_fields(value: Any) -> dict[str, Any]:
-        named = {one.name: getattr(value, one.name) for one in fields(value)}
+        named = {field.name: getattr(value, field.name) for field in fields(value)}
         return {name: _encode(item) for name, item in named.items() if item is not None}
 
     if isinstance(value, Masked):
@@ -125,7 +125,7 @@ def _decode_rule(value: Any) -> Rule:
     except UnknownRuleError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"decay is stored as {value!r}, which is no rule of this version.") from error
+        raise ValueError(f"decay is stored as {value!r}, which is not a rule of this version.") from error
 
 
 def _decode_other(name: str, value: Any) -> Any:
@@ -136,7 +136,7 @@ def _decode_other(name: str, value: Any) -> Any:
         schedules.check(schedule, argument=name)
         return schedule
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{name} is stored as {value!r}, which is no schedule of this version.") from error
+        raise ValueError(f"{name} is stored as {value!r}, which is not a schedule of this version.") from error
 
 
 def _decode(value: Any) -> Any:
@@ -164,7 +164,7 @@ def _decode(value: Any) -> Any:
 
 
 def _rounded(value: Any) -> str:
-    """What tells a value from others: its JSON with numbers in the precision that JAX computes in."""
+    """Return the JSON of a value, with numbers rounded to the precision in which JAX computes."""
     precision = jnp.result_type(float).type
     number = lambda text: float(precision(text)) + 0.0  # noqa: E731 (-0.0 is 0.0)
     text = json.dumps(_encode(value), sort_keys=True)
