@@ -203,7 +203,7 @@ def test_faults_guide_names_a_test_for_each_row():
         2:
     ]:
         if line:
-            assert re.search(r"\| `tests/\w+/\w+\.py` \|$", line)
+            assert re.search(r"\| `tests/\w+/\w+\.py`(, `tests/\w+/\w+\.py`)* \|$", line)
 
 
 def test_speed_guide_names_the_processor_of_each_table():

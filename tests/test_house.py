@@ -1,6 +1,7 @@
 """The house: eleven rooms whose imports only go down, a whole face, and nothing imported that is not used."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -134,3 +135,34 @@ def modules_after(code):
 )
 def test_import_loads_nothing_that_is_not_used(code, unwanted):
     assert not modules_after(code) & unwanted
+
+
+UNWANTED = "|".join(
+    rf"\b(?:{word})\b"
+    for word in (
+        *("told", "foretells?", "foretold", "beside", "stretch(?:es)?", "whole numbers?", "divided by commas"),
+        "stands? (?:in|at|before|under)",
+    )
+)
+"""Words that plain technical English does not use, or not in this sense; see the style in CONTRIBUTING.md."""
+
+
+def texts():
+    """What a reader reads: the source of the package, its guides, the documents and the prose of the notebooks."""
+    root = PACKAGE.parent
+    for path in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi"), *PACKAGE.rglob("*.md"), *root.glob("*.md")]:
+        yield path.relative_to(root), path.read_text(encoding="utf-8")
+    for path in root.glob("notebooks/*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+        yield path.relative_to(root), "\n".join(prose)
+
+
+def test_texts_are_in_plain_words():
+    lines = [
+        f"{path}:{number}: {line.strip()}"
+        for path, text in texts()
+        for number, line in enumerate(text.splitlines(), 1)
+        if re.search(UNWANTED, line, flags=re.IGNORECASE)
+    ]
+    assert lines == []
