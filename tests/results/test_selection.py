@@ -492,7 +492,7 @@ def test_misspelled_names_get_a_suggestion(call, message):
 def test_choice_without_a_candidate_to_compare_with_says_so():
     chosen = choose([[0.1, 0.2]], decay=[wd.L2(0.1)])
     assert (chosen.difference, chosen.no_decay_is_as_good, chosen.beats_no_decay) == (None, None, None)
-    assert chosen.sentence.endswith("(2 seeds); the grid has no candidate without decay to compare it with.")
+    assert chosen.sentence.endswith("(2 seeds); the grid has no finite candidate without decay to compare it with.")
     broken = choose([[0.1, 0.2], [NAN, 0.1]], decay=[wd.L2(0.1), wd.NoDecay()])
     assert broken.difference is None
     alone = choose([[0.1, 0.2]], decay=[wd.NoDecay()])

@@ -78,7 +78,7 @@ class Selected(Candidate):
             return f"{take} ({count}); {some} with decay has {negation} finite {self._metric_name}."
         difference = self.difference_with_decay if self.is_without_decay else self.difference
         if difference is None:
-            return f"{take} ({count}); the grid has no candidate without decay to compare it with."
+            return f"{take} ({count}); the grid has no finite candidate without decay to compare it with."
         if math.isnan(difference.standard_error):
             doubt = "one seed cannot tell" if len(self.values) == 1 else "too few seeds are shared to tell"
             return f"{take}{self._relation(difference)}; {doubt} whether that is luck."
@@ -124,12 +124,14 @@ class Selected(Candidate):
         if not difference.replicates:
             return ", on its own"
         side = "below" if difference.mean < 0 else "above"
-        apart = text.estimate(abs(difference.mean), difference.standard_error)
+        relation = f"{text.estimate(abs(difference.mean), difference.standard_error)} {side}"
+        if difference.mean == 0 and not difference.standard_error > 0:
+            relation = "equal to"
         if not self.is_without_decay:
-            return f", {apart} {side} no decay"
+            return f", {relation} no decay"
         assert self.best_with_decay is not None
         others = "the candidate" if self.num_with_decay == 1 else f"the best of {self.num_with_decay} candidates"
-        return f"; {others} with decay, {_name(self.best_with_decay)}, is {apart} {side} that"
+        return f"; {others} with decay, {_name(self.best_with_decay)}, is {relation} that"
 
 
 def _name(candidate: Candidate) -> str:
