@@ -224,9 +224,7 @@ def test_check_covers_a_rule_of_ones_own():
             if self.which not in ("rows", "columns"):
                 raise ValueError(f"which is {self.which!r}; give 'rows' or 'columns'.")
 
-    with pytest.raises(
-        ValueError, match=r"decay = Rows\(0\.1, row\): which is 'row'; give 'rows' or 'columns'\."
-    ):
+    with pytest.raises(ValueError, match=r"decay = Rows\(0\.1, row\): which is 'row'; give 'rows' or 'columns'\."):
         wd.sgd(0.1, Rows(0.1, "row"))
 
 
@@ -262,6 +260,40 @@ def test_hook_that_returns_something_else_is_named(hook, returned, message):
     transform, params = wd.sgd(0.1, kind(0.1)), params_of()
     with pytest.raises((TypeError, ValueError), match=message):
         transform.update(params, transform.init(params), params)
+
+
+def test_state_that_changes_its_form_is_named():
+    zeros = {"initial": lambda self, weight: jnp.zeros(())}
+    grow = lambda self, step, state: (None, step.weight)  # noqa: E731
+    for extra, before in ((zeros, r"float32\[\]"), ({}, "None")):
+        kind = decay.rule(
+            type("Odd", (decay.Rule,), {"__annotations__": {"coefficient": float}, "shrink": grow, **extra})
+        )
+        transform, params = wd.sgd(0.1, kind(0.1)), params_of()
+        message = rf"Odd\.shrink returned a state of another form: {before} before, float32\[3, 4\] now; a state keeps"
+        with pytest.raises(TypeError, match=message):
+            transform.update(params, transform.init(params), params)
+
+
+def test_need_that_no_optimizer_has_and_penalty_of_many_numbers_are_named():
+    @decay.rule
+    class Odd(decay.Rule):
+        coefficient: float
+
+        @property
+        def needs(self):
+            return frozenset({"metric"})
+
+        def shrink(self, step, state):
+            return step.weight, state
+
+        def penalty(self, weight, state):
+            return weight**2
+
+    with pytest.raises(TypeError, match=r"Odd\.needs has 'metric'; an optimizer can have 'preconditioner_diagonal'"):
+        wd.sgd(0.1, Odd(0.1))
+    with pytest.raises(TypeError, match=r"Odd\.penalty returned an array of shape \(3, 4\); return one number per"):
+        decay.penalty(Odd(0.1), params_of())
 
 
 # Where it works.

@@ -160,6 +160,13 @@ def check_needs(rule: Rule, base: Base, rates: Sequence[Rate]) -> None:
       UnsupportedRuleError: The optimizer lacks something.
     """
     needs, without = rule.needs, [rate for rate in rates if rate.lacks_peak]
+    unknown = sorted(needs - {"preconditioner_diagonal", "second_moments", "peak_learning_rate"})
+    if unknown:
+        raise ArgumentTypeError(
+            "decay",
+            f"{rule.name}.needs has {unknown[0]!r}; an optimizer can have 'preconditioner_diagonal', 'second_moments' "
+            "and 'peak_learning_rate'.",
+        )
     if "peak_learning_rate" in needs and without:
         raise UnsupportedRuleError(
             without[0].peak_argument,

@@ -201,7 +201,12 @@ def penalty(
                 continue
             if leaf_state is None and isinstance(leaf_rule, TowardAnchor):
                 leaf_state = jnp.full_like(weight, jnp.nan) if leaf_rule.anchor is None else leaf_rule.anchor
-            total = total + leaf_rule.penalty(weight, leaf_state)
+            value = leaf_rule.penalty(weight, leaf_state)
+            if jnp.shape(value) != ():
+                raise TypeError(
+                    f"{rule.name}.penalty returned an array of shape {jnp.shape(value)}; return one number per array."
+                )
+            total = total + value
     return total
 
 

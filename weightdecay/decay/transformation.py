@@ -111,7 +111,7 @@ def join(
             check_second_moments(rules, base, base_state)
             # Copies, because an anchor may be the weights themselves, and a step that donates both cannot share them.
             states = [
-                None if rule is None else jax.tree.map(jnp.copy, rule.initial(_array(w)))
+                None if rule is None else jax.tree.map(_copied, rule.initial(_array(w)))
                 for rule, w in zip(rules, weights, strict=True)
             ]
             decay_states.append(structure.unflatten(states) if any(state is not None for state in states) else None)
@@ -146,7 +146,8 @@ def join(
         # Before the step: gradient terms.
         joined = list(data_gradients)
         for index, rule, states in calls:
-            term, states[index] = _returned(rule, "couple", rule.couple(weights[index], states[index]), weights[index])
+            returned = rule.couple(weights[index], states[index])
+            term, states[index] = _returned(rule, "couple", returned, weights[index], states[index])
             joined[index] = joined[index] if term is None else joined[index] + term
         joined = [g.astype(jnp.result_type(d)) for g, d in zip(map(_array, joined), data_gradients, strict=True)]
         directions, base_state = inner.update(structure.unflatten(joined), state.base, params, **extra)
@@ -161,16 +162,16 @@ def join(
 
         # In addition to the step: shrinkage.
         for (index, rule, states), step in zip(calls, steps, strict=True):
-            amount, states[index] = _returned(rule, "shrink", rule.shrink(step, states[index]), step.weight)
+            returned = rule.shrink(step, states[index])
+            amount, states[index] = _returned(rule, "shrink", returned, step.weight, states[index])
             updates[index] = updates[index] if amount is None else updates[index] - amount
 
         # After the step: moves.
         stepped = [w + u for w, u in zip(weights, updates, strict=True)]
         moved = list(stepped)
         for (index, rule, states), step in zip(calls, steps, strict=True):
-            moved[index], states[index] = _returned(
-                rule, "move", rule.move(moved[index], step, states[index]), step.weight
-            )
+            returned = rule.move(moved[index], step, states[index])
+            moved[index], states[index] = _returned(rule, "move", returned, step.weight, states[index])
         for index, weight in enumerate(weights):
             if moved[index] is not stepped[index]:
                 # Weights that the move leaves in place keep the exact base update; a zero that it makes is exactly -w.
@@ -195,12 +196,17 @@ def _without_anchors(rule: Rule) -> Rule:
     return dataclasses.replace(rule, **dict.fromkeys(anchors)) if anchors else rule  # pyright: ignore[reportArgumentType]
 
 
-def _returned(rule: Rule, hook: str, returned: Any, weight: Array) -> tuple[Any, Any]:
-    """What a hook returned, once it is known to be a pair whose first part fits the weights."""
+def _returned(rule: Rule, hook: str, returned: Any, weight: Array, before: PyTree) -> tuple[Any, Any]:
+    """What a hook returned, once it is known to be a pair that fits the weights and the state before."""
     name = f"{rule.name}.{hook}"
     if not isinstance(returned, tuple) or len(returned) != 2:
         raise TypeError(f"{name} returned {_kind_of(returned)}; return a pair of an array, or None, and the state.")
     value, state = returned
+    if _form(state) != _form(before):
+        raise TypeError(
+            f"{name} returned a state of another form: {_written_form(before)} before, {_written_form(state)} now; a "
+            "state keeps the structure, shapes and dtypes with which initial makes it."
+        )
     if value is None and hook != "move":
         return None, state
     if value is None or not tree.is_real(value) or (hook == "move" and jnp.shape(value) != weight.shape):
@@ -211,6 +217,20 @@ def _returned(rule: Rule, hook: str, returned: Any, weight: Array) -> tuple[Any,
     if len(shape) > weight.ndim or any(size not in (1, of_weight) for size, of_weight in aligned):
         raise TypeError(f"{name} returned {_kind_of(value)} for weights of shape {weight.shape}; return their shape.")
     return value, state
+
+
+def _form(state: PyTree) -> Any:
+    leaves, structure = jax.tree.flatten(state)
+    return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+
+
+def _written_form(state: PyTree) -> str:
+    return str(jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", state))
+
+
+def _copied(leaf: Any) -> Array:
+    """A copy whose dtype is fixed: a Python number would take on the dtype of what it is added to."""
+    return jnp.array(leaf, jnp.result_type(leaf))
 
 
 def _kind_of(value: Any) -> str:
