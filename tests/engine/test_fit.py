@@ -422,10 +422,10 @@ def test_fit_grid_takes_an_optimizer_without_a_metric_or_a_peak():
 
     assert wd.fit_grid(MODEL, DATA, grid, optimizer=cosine, **SHORT).settings["compiled_programs"] == 1
     sparse = wd.Grid(decay=[wd.NoDecay(), wd.ProximalL1(0.1)], learning_rate=1e-3)
-    with pytest.raises(ValueError, match=r"ProximalL1\(.*\) makes no sense here: Lion's step is a sign"):
+    with pytest.raises(ValueError, match=r"ProximalL1\(.*\) does not work here: the step of Lion is a sign"):
         wd.fit_grid(MODEL, DATA, sparse, optimizer=wd.lion, **SHORT)
     independent = wd.Grid(decay=[wd.Independent(0.1)], learning_rate=1e-3)
-    with pytest.raises(ValueError, match="beside a schedule needs the schedule's peak"):
+    with pytest.raises(ValueError, match="together with a schedule needs the peak of the schedule"):
         wd.fit_grid(MODEL, DATA, independent, optimizer=cosine, **SHORT)
 
 

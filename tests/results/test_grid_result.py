@@ -118,9 +118,7 @@ def test_methods_take_the_chosen_candidate_where_no_member_is_given(result, tmp_
     result.save_params(tmp_path / "chosen.safetensors")
     same_bits(wd.load_params(tmp_path / "chosen.safetensors"), result.params(first))
     broken = result.dataset.assign(diverged_at=("member", np.full(len(result), 3)))
-    with pytest.raises(
-        ValueError, match=r"member is None, and no candidate can be chosen: every .* a member, 0"
-    ):
+    with pytest.raises(ValueError, match=r"member is None, and no candidate can be chosen: every .* a member, 0"):
         wd.GridResult(broken, result.members, result._weights, result.settings).params()
 
 

@@ -20,8 +20,9 @@ def main(folder: str) -> None:
       folder: Folder to write; the first page is ``index.html``.
     """
     import pdoc
+    from pdoc import render
 
-    pdoc.render.configure(docformat="google")
+    render.configure(docformat="google")
     public = importlib.import_module(PACKAGE.name).__all__
     internal = [room for room in ROOMS if room not in public]
     pages = [f"weightdecay.{room}" for room in internal]

@@ -146,7 +146,8 @@ def direction(metric: str) -> Literal["lower", "higher"] | None:
       ['lower', 'higher', 'higher', None]
     """
     _, name = split_of(metric.lower())
-    known = {**dict.fromkeys(_LOWER, "lower"), **dict.fromkeys(_HIGHER, "higher")}
+    known: dict[str, Literal["lower", "higher"] | None] = dict.fromkeys(_LOWER, "lower")
+    known |= dict.fromkeys(_HIGHER, "higher")
     known |= {row.name: row.better for row in TABLE}
     if name in known:
         return known[name]

@@ -63,7 +63,9 @@ class RoutedMember:
         training = jax.tree.map(real, numbers)
         if self.training.get("patience") is not None:
             training["patience"] = np.asarray(self.training["patience"], np.int32)
-        own = None if scaling is None else jax.tree.map(real, scaling.of_fold(self.fold))
+        of_fold = None
+        if scaling is not None and self.fold is not None:
+            of_fold = jax.tree.map(real, scaling.of_fold(self.fold))
         return Hyperparameters(
             decay=jax.tree.map(real, decay),
             learning_rate=jax.tree.map(real, self.learning_rate),
@@ -72,7 +74,7 @@ class RoutedMember:
             training=training,
             network=jax.tree.map(real, self.network),
             fold=None if self.fold is None else np.asarray(self.fold, np.int32),
-            scaling=own,
+            scaling=of_fold,
         )
 
 
