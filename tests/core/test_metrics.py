@@ -29,7 +29,7 @@ def test_names_are_unique_and_recorded_once():
         ("penalty", "penalty, nats"),
         ("train_penalty", "training penalty, its own unit"),
         ("generalization_gap", "generalization gap, nats"),
-        ("rotation", "rotation of a layer, radians a step"),
+        ("rotation", "rotation of a layer, radians per step"),
         ("test", "test, its own unit"),
         ("my_number", "my number, its own unit"),
     ],

@@ -61,7 +61,7 @@ def test_decode_inverts_encode():
 
 
 def test_decode_refuses_an_unknown_rule():
-    with pytest.raises(ValueError, match="no rule of this version"):
+    with pytest.raises(ValueError, match="is stored as the rule __import__, .* no such rule is defined here"):
         member_json.decode({"decay": {"rule": "__import__", "coefficient": 1}})
 
 
@@ -149,7 +149,7 @@ def test_grid_takes_a_tuple_in_a_list_as_several_rules_together():
 
 def test_decode_refuses_what_is_no_rule():
     for stored in ({"rule": "L3"}, {"rule": "L2"}, {"mask": "mine"}, 3, {}, "L2"):
-        with pytest.raises(ValueError, match=r"decay is stored as .* which is not a rule of this version"):
+        with pytest.raises(ValueError, match=r"decay is stored as .*(which is not a rule of this version|no such rule is defined here)"):
             member_json.decode({"decay": stored})
 
 
@@ -324,7 +324,7 @@ def test_draws_are_stored_as_json_and_read_again(draw):
     [
         ({"num": 0}, ValueError, "num is 0; give an integer of at least 1"),
         ({"num": 2.0}, TypeError, "num is 2.0, of type float; give an integer"),
-        ({"seed": range(3)}, TypeError, r"seed is range\(0, 3\), .*the seed of a draw.*seeds=range\(3\)"),
+        ({"seed": range(3)}, TypeError, r"seed is range\(0, 3\), .*the seed of the draw.*seeds=range\(3\)"),
         ({"seed": -1}, ValueError, "seed is -1; give the seed of the draw, an integer of at least 0"),
         ({"seed": True}, TypeError, "seed is True, of type bool"),
         ({"seeds": 0.5}, TypeError, r"seeds\[0\] is 0.5, of type float; give a seed, an integer from 0 to"),
@@ -339,7 +339,7 @@ def test_draws_are_stored_as_json_and_read_again(draw):
         ({"learning_rate": LogUniform(0, 1)}, ValueError, "learning_rate = LogUniform.*low is 0; give a finite"),
         ({"momentum": Choice(0.5, Uniform(0.5, 1))}, ValueError, r"momentum\[1\] is 1.0; give a number from 0"),
         ({"momentum": [0.5, IntUniform(0, 1)]}, ValueError, r"momentum\[1\] is 1; give a number from 0"),
-        ({"patience": Uniform(1, 9)}, TypeError, r"patience\[0\] is 1.0, of type float; patience is a whole"),
+        ({"patience": Uniform(1, 9)}, TypeError, r"patience\[0\] is 1.0, of type float; give patience, an integer"),
         ({"decay": [wd.L2(LogUniform(1, 0.1))]}, ValueError, r"decay\[0\].coefficient = LogUniform.*low is not below"),
         ({"decay": wd.L2(Uniform(-1, 1))}, ValueError, r"decay\[0\] = L2\(-1\): coefficient is -1.0"),
         ({"decay": LogUniform(0.1, 1)}, TypeError, r"decay\[0\] is 0.1, of type float, which is not a decay rule"),

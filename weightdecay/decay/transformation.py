@@ -220,8 +220,8 @@ def _returned(rule: Rule, hook: str, returned: Any, weight: Array, before: PyTre
 
 
 def _form(state: PyTree) -> Any:
-    leaves, structure = jax.tree.flatten(state)
-    return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+    """Names, shapes and dtypes of a state; a library may have put its arrays into containers of its own."""
+    return [(name, jnp.shape(leaf), jnp.result_type(leaf)) for name, leaf in tree.named_leaves(state)]
 
 
 def _written_form(state: PyTree) -> str:
