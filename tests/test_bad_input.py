@@ -350,7 +350,7 @@ def test_penalty_refuses_values_that_are_not_weights_or_masks(name):
         refuses(lambda wrong=wrong: PENALTIES[name](wrong), TypeError, "params has an array of dtype")
     for mask in (1, 0.5, NAN, "x", np.array(1), jnp.array([True, False, True]), {"kernel": 1, "bias": 0}):
         refuses(
-            lambda mask=mask: PENALTIES[name](KERNEL, mask), TypeError, "mask has a leaf .*holds True .counts. or F"
+            lambda mask=mask: PENALTIES[name](KERNEL, mask), TypeError, "mask has a leaf .*holds True .included. or F"
         )
     refuses(
         lambda: PENALTIES[name](KERNEL, masks.kernels), TypeError, r"call the function, as in mask=wd\.masks\.kernels\("
@@ -393,7 +393,7 @@ def test_penalty_of_integers_and_of_low_precision_does_not_overflow(name):
         (
             lambda: wd.penalized(lambda w, x: jnp.ones(4), penalties.l2)(KERNEL, None, 0.1),
             ValueError,
-            r"loss_fn gives an array of shape \(4,\); it must give one number",
+            r"loss_fn returns an array of shape \(4,\); it must return one number",
         ),
         (lambda: proximal.huber(KERNEL, 0.1, 0.1, delta=-1.0), ValueError, "delta is -1.0; give one number >= 0"),
         (lambda: proximal.huber(KERNEL, 0.1, 0.1, delta="x"), TypeError, "delta is 'x', of type str"),
@@ -605,7 +605,7 @@ BAD_NUMBERS = st.sampled_from(
 @given(st.sampled_from([name for name in decay.KINDS if name != "NoDecay"]), BAD_NUMBERS, st.data())
 def test_rule_refuses_any_bad_number_as_any_coefficient(name, number, data):
     kind = decay.KINDS[name]
-    names = list(kind(*(0.5 for _ in decay._needed(kind))).coefficients())
+    names = list(kind(*(0.5 for _ in kind.required())).coefficients())
     chosen = data.draw(st.sampled_from(names))
     if chosen == "warm_start" and number is None:
         return

@@ -88,8 +88,11 @@ def test_a_disk_with_room_for_checkpoints_alone_gives_the_result(tmp_path, whole
 
         with monkeypatch.context() as patch:
             patch.setattr(result_folder, "write", fill_and_save)
-            with pytest.warns(UserWarning, match=r"the result could not be written there \(.*\); it is returned"):
+            # The last checkpoint may be written before the disk is full, or after.
+            with warnings.catch_warnings(record=True) as reported:
+                warnings.simplefilter("always")
                 same_result(fit(directory), whole)
+        assert any("could not be" in str(warning.message) for warning in reported)
         # The run is finished, so that the same call trains nothing; there is room for a result now.
         resize("10m")
         same_result(fit(directory), whole)
@@ -126,8 +129,16 @@ def test_a_limit_of_file_size_during_the_run_gives_the_result(tmp_path, whole, m
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
+    save = run_directory.RunDirectory.save
+
+    def save_and_wait(self, snapshot):
+        save(self, snapshot)
+        if self._writing is not None:
+            self._writing.result()  # the limit is one of the process: nothing else may be written meanwhile
+
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "write", limited)
+        patch.setattr(run_directory.RunDirectory, "save", save_and_wait)
         with (
             pytest.warns(UserWarning, match="training continues"),
             pytest.warns(UserWarning, match="could not be saved"),
@@ -136,7 +147,7 @@ def test_a_limit_of_file_size_during_the_run_gives_the_result(tmp_path, whole, m
     same_result(fit(tmp_path / "run"), whole)
 
 
-@pytest.mark.parametrize("size", [10_000, 100])
+@pytest.mark.parametrize("size", [10_000, 1_000])
 def test_weights_on_a_full_disk_are_an_error_of_the_file_system(tmp_path, size):
     with small_disk(tmp_path / "disk", "8k"):
         with pytest.raises(OSError, match=r"No space left|cannot be written"):
@@ -325,7 +336,7 @@ def test_paths_that_are_not_utf8_are_refused_before_training(tmp_path, whole, mo
 def test_a_mount_point_is_refused_before_training(tmp_path):
     with (
         small_disk(tmp_path / "disk", "1m"),
-        pytest.raises(ArgumentError, match=r"folder .*disk is a mount point; give a folder in it"),
+        pytest.raises(ArgumentError, match=r"folder .*disk is a mount point.*; give a folder in it"),
     ):
         result_folder.check_folder(tmp_path / "disk")
 
@@ -342,11 +353,11 @@ def test_a_changed_metric_of_the_same_name_is_refused(tmp_path):
         return 0.5 * accurate(outputs, targets)
 
     directory = tmp_path / "run"
-    fit(directory, metrics={"hits": accurate})
-    for changed in ({"hits": half}, {"hits": lambda outputs, targets: accurate(outputs, targets) + SHIFT}):
+    fit(directory, metrics={"own_accuracy": accurate})
+    for changed in ({"own_accuracy": half}, {"own_accuracy": lambda outputs, targets: accurate(outputs, targets) + SHIFT}):
         with pytest.raises(ValueError, match=r"a different run: the program of an evaluation \(.*\) differs"):
             fit(directory, metrics=changed)
-    assert np.isfinite(fit(directory, metrics={"hits": accurate}).dataset["validation_hits"].values[:, -1]).all()
+    assert np.isfinite(fit(directory, metrics={"own_accuracy": accurate}).dataset["validation_own_accuracy"].values[:, -1]).all()
 
 
 SHIFT = np.linspace(0, 1, 5).sum()
@@ -354,7 +365,7 @@ SHIFT = np.linspace(0, 1, 5).sum()
 
 def test_changed_arrays_that_a_metric_closes_over_are_refused(tmp_path):
     def weighted(class_weights):
-        return {"hits": lambda outputs, targets: accurate(outputs, targets) * class_weights[targets]}
+        return {"own_accuracy": lambda outputs, targets: accurate(outputs, targets) * class_weights[targets]}
 
     first, second = jnp.ones(10), jnp.ones(10).at[3].set(2.0)
     fit(tmp_path / "run", metrics=weighted(first))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from typing_extensions import override
@@ -227,6 +228,8 @@ def resolve(mask: Mask | MaskFn, params: Params) -> list[bool]:
             f"mask has a leaf {wrong!r} of type {type(wrong).__name__}; a mask holds True (decays) or False."
         )
     if decays and not any(decays):
+        if not any(jnp.issubdtype(jnp.result_type(leaf), np.floating) for leaf in jax.tree.leaves(params)):
+            tree.check_weights(params)  # Nothing can be selected where no array holds floats.
         name = getattr(mask, "__name__", "given")
         meaning = next((f" (it selects {text})" for function, text in _MEANINGS.items() if mask is function), "")
         leaves = ", ".join(f"{leaf_name} {np.shape(leaf)}" for leaf_name, leaf in tree.named_leaves(params))
