@@ -119,7 +119,7 @@ def test_units_are_those_of_the_rules_docstrings(rule):
     assert list(rule(**dict.fromkeys(told, 0.1)).coefficients()) == list(told)
     for name, unit in told.items():
         (said,) = re.findall(rf"^      {name}: ((?:.|\n       )+)", rule.__doc__, re.MULTILINE)
-        said = re.sub(r"\s+", " ", said).replace("Steps", "step")
+        said = re.sub(r"\s+", " ", said).replace("Number of steps", "step")
         for part in unit.removesuffix(" if decoupled").split(", or "):
             assert part == "no unit" or re.search(rf"{re.escape(part)}(?![²^\w])", said), (name, unit, said)
         assert axis_labels.is_coefficient(name)
