@@ -247,7 +247,7 @@ def count_traces(grid, **settings):
 
 
 def test_fit_grid_mixed_kinds_of_any_number_are_one_compiled_program():
-    alone = count_traces(wd.Grid(decay=[wd.NoDecay()], learning_rate=[1e-3]))
+    alone = count_traces(wd.Grid(decay=[wd.L2(0.1)], learning_rate=[1e-3]))
     kinds = [wd.L2, wd.L1, wd.ProximalL1, wd.Decoupled, wd.Independent, wd.ProximalL2]
     mixed = [rule for kind in kinds for rule in wd.logspace(kind, 1e-5, 1e-2, 2)]
     mixed += [wd.ElasticNet(1e-3, 1e-2), wd.ProximalElasticNet(1e-3, 1e-2)]

@@ -168,7 +168,7 @@ def of_others(hyperparameters):
     [
         (other_sums, Plan(4, 2), "a different run: train_fn differs. Nothing was changed"),
         (of_others, Plan(4, 2), "a different run: the arrays that train_fn uses differ"),
-        (sums, Plan(2, 2), "something else: the lanes are of another width"),
+        (sums, Plan(2, 2), "a different run: the lanes have another width"),
     ],
 )
 def test_map_grid_refuses_another_run_in_its_directory(tmp_path, train_fn, plan, told):
