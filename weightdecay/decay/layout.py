@@ -122,6 +122,7 @@ def describe_arrays(params: Params, layout: Layout | None = None) -> list[ArrayL
       ValueError: A pattern matches no weight, or a layout does not fit its array.
 
     Examples:
+      >>> import numpy as np
       >>> query = {"query": {"kernel": np.zeros((4, 2, 3)), "bias": np.zeros((2, 3))}}
       >>> [str(array) for array in describe_arrays(query)]
       ['out out', 'in out out']
