@@ -172,7 +172,7 @@ def _check_folds(members: Grid, num_folds: int | None) -> None:
     folds = {member.get("fold") for member in members}
     if num_folds is None and folds != {None}:
         raise ValueError(
-            "grid has an axis 'fold', but data has validation examples and not folds; give wd.data.folds(inputs, "
+            "grid has an axis 'fold', but data has validation examples and no folds; give wd.data.folds(inputs, "
             "targets, num_folds=5)."
         )
     if num_folds is not None and not folds <= set(range(num_folds)):
