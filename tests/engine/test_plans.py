@@ -129,7 +129,7 @@ def test_plan_foretells_the_memory():
 SECOND = """
 import jax
 import weightdecay as wd
-from weightdecay import backend
+from weightdecay.engine import devices as backend
 
 seen = []
 jax.monitoring.register_event_listener(lambda event, **_: seen.append(event))
@@ -177,7 +177,7 @@ import warnings
 import jax
 jax.devices()
 import weightdecay as wd
-from weightdecay import backend
+from weightdecay.engine import devices as backend
 backend.num_cores = lambda: 2
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -188,7 +188,7 @@ print(*(warning.message for warning in caught))
 
 def test_prepare_warns_where_jax_runs_with_too_few_devices():
     told = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=True).stdout
-    assert "JAX runs already, with 1 CPU device(s) for 2 cores" in told
+    assert "JAX already runs with 1 CPU device(s), and lanes of members could use 2 cores" in told
     assert "jax.config.update('jax_num_cpu_devices', 2)" in told
 
 

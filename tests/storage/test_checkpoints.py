@@ -139,7 +139,7 @@ def last_checkpoint(directory):
 def test_a_run_killed_twenty_times_has_the_bits_of_one_that_was_not(tmp_path, monkeypatch):
     monkeypatch.setenv("WEIGHTDECAY_COMPILATION_CACHE", str(tmp_path / "programs"))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.test_checkpoints"])
+    context.set_forkserver_preload(["test_checkpoints"])
     chance, directory = random.Random(0), tmp_path / "run"
     for number in range(20):
         process = context.Process(target=child, args=(directory, 0.1))  # 50 s in all
