@@ -469,7 +469,7 @@ def test_save_writes_the_tables_and_results_that_load(digits):
 
 def test_save_replaces_an_earlier_article_alone(digits, tmp_path):
     _, made, folder = digits
-    with pytest.raises(FileExistsError, match="holds an earlier article; nothing was touched"):
+    with pytest.raises(FileExistsError, match="holds an earlier article; nothing was changed"):
         made.save(folder)
     assert made.save(folder, overwrite=True) == folder
     (tmp_path / "mine.txt").write_text("mine")
@@ -508,7 +508,7 @@ def test_protocol_refuses_data_that_it_cannot_use():
         Protocol.of(wd.Data(train=one, validation=one), batch_size=4)
     with pytest.raises(ValueError, match="data has no separate validation and test examples"):
         Protocol.of(wd.data.folds(inputs, targets, num_folds=2), batch_size=4)
-    with pytest.raises(ValueError, match="data has weights of its examples"):
+    with pytest.raises(ValueError, match="data has weights of examples"):
         Protocol.of(wd.Data(train=(*one, np.ones(40)), validation=one, test=one), batch_size=4)
     several = inputs, np.stack([targets, 1 - targets], axis=1)
     with pytest.raises(ValueError, match=r"data.train targets have shape \(40, 2\); give one class an example"):

@@ -426,7 +426,7 @@ def test_a_limit_of_the_system_is_told(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
-        with pytest.raises(OSError, match=r"directory .* cannot be written \(.*File too large.*\); make room"):
+        with pytest.raises(OSError, match=r"folder .* has no room for .* \(File too large\). Make room"):
             fit(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -380,7 +380,7 @@ def test_changed_arrays_that_a_metric_closes_over_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("instruction_set", "x86_64 avx avx2 fma", "instruction_set was x86_64 avx avx2 fma and is "),
+        ("_instruction_set", "x86_64 avx avx2 fma", "instruction_set was x86_64 avx avx2 fma and is "),
         ("xla_flags", "--xla_cpu_max_isa=AVX2", "xla_flags was --xla_cpu_max_isa=AVX2 and is "),
     ],
 )
@@ -388,7 +388,7 @@ def test_a_run_of_another_processor_is_refused(tmp_path, monkeypatch, name, valu
     from weightdecay.engine import devices
 
     with monkeypatch.context() as patch:
-        patch.setattr(devices, f"_{name}", lambda: value)
+        patch.setattr(devices, name, lambda: value)
         fit(tmp_path / "run")
     with pytest.raises(ValueError, match=told):
         fit(tmp_path / "run")
@@ -399,7 +399,7 @@ def test_flags_of_xla_that_change_no_bits_are_left_out(monkeypatch):
 
     flags = "--xla_force_host_platform_device_count=8 --xla_cpu_max_isa=AVX2 --xla_dump_to=/nowhere"
     monkeypatch.setenv("XLA_FLAGS", flags)
-    assert devices._xla_flags() == "--xla_cpu_max_isa=AVX2"
+    assert devices.xla_flags() == "--xla_cpu_max_isa=AVX2"
 
 
 # Interrupts

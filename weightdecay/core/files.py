@@ -88,6 +88,18 @@ def recover(path: Path) -> None:
             return
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that it is complete under its name, or not there at all; what cannot be removed stays.
+
+    Args:
+      folder: The folder. A process that is killed meanwhile leaves ``.<name>-removed`` next to it.
+    """
+    removed = folder.with_name(f".{folder.name}-removed")
+    with contextlib.suppress(OSError):
+        os.rename(folder, removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
+
 def check_path(path: str | os.PathLike[str], argument: str) -> Path:
     """Validate a path before any work is done for what is to be written there.
 

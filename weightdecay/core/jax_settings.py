@@ -1,5 +1,7 @@
 """Settings of JAX in the current thread, and compiler options that are used in several places."""
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -27,6 +29,19 @@ def numeric() -> dict[str, Any]:
       JSON values by name.
     """
     return {name: setting(option) for name, option in _NUMERIC.items()}
+
+
+@contextlib.contextmanager
+def applied(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Apply the settings of another thread inside the ``with`` block.
+
+    Args:
+      settings: What `numeric` returned there.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, option in _NUMERIC.items():
+            stack.enter_context(getattr(jax, option)(settings[name]))
+        yield
 
 
 def check_supported() -> None:

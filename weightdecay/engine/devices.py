@@ -93,7 +93,7 @@ def arithmetic(device: Device) -> dict[str, Any]:
         **jax_settings.numeric(),
         "device": f"{jax.default_backend()} {device.device_kind}",
         "instruction_set": _instruction_set() if device.platform == "cpu" else "",
-        "xla_flags": _xla_flags(),
+        "xla_flags": xla_flags(),
     }
 
 
@@ -107,7 +107,7 @@ def _instruction_set() -> str:
     return " ".join([platform.machine(), *sorted(flag for flag in flags if _VECTORS.match(flag))])
 
 
-def _xla_flags() -> str:
+def xla_flags() -> str:
     """Return the flags of XLA that may change bits: all but the number of devices and what XLA dumps."""
     flags = os.environ.get("XLA_FLAGS", "").split()
     harmless = ("--xla_force_host_platform_device_count", "--xla_dump")
@@ -136,9 +136,12 @@ def outside_mesh(function: Callable[Parameters, Result]) -> Callable[Parameters,
 
 @contextlib.contextmanager
 def kept_programs() -> Iterator[None]:
-    """Turn on JAX's persistent compilation cache inside the ``with`` block, and restore JAX's settings after it."""
+    """Turn on JAX's persistent compilation cache inside the ``with`` block, and restore JAX's settings after it.
+
+    Programs for CPUs are kept by `weightdecay.engine.executables` in its place.
+    """
     folder = cache_folder()
-    if folder is None:
+    if folder is None or jax.default_backend() == "cpu":
         yield
         return
     from jax.experimental.compilation_cache import compilation_cache
@@ -174,7 +177,7 @@ def cache_folder() -> Path | None:
         return Path(switch)
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("weightdecay")) / f"programs-{_processor()}"
+    return Path(platformdirs.user_cache_dir("weightdecay")) / f"programs-{processor()}"
 
 
 def _configure(settings: dict[str, object]) -> None:
@@ -182,7 +185,7 @@ def _configure(settings: dict[str, object]) -> None:
         jax.config.update(name, value)
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return a short name of the processor and its instruction set."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

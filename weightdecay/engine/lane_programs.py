@@ -1,12 +1,12 @@
 """Programs that compute a lane: the only file in which members are batched.
 
-Functions of one member become functions of a lane of members. They are traced once a group and compiled in the
-background for each device. Compiled programs are kept for the next call, the least recently used ones are dropped.
+Functions of one member become functions of a lane of members. They are traced and compiled once a group, in the
+background. Compiled programs are kept for the next call, the least recently used ones are dropped.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from jax.sharding import SingleDeviceSharding
 from weightdecay.core import jax_settings
 from weightdecay.core.types import Batch, Device
 from weightdecay.data.batches import FromHost, OnDevice
-from weightdecay.engine import devices, plans
+from weightdecay.engine import devices, executables, plans
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.preparation import TrainingRun
 from weightdecay.training import early_stopping, evaluation, step
@@ -147,17 +147,18 @@ def compiled_function(
     """
     lane = jax.vmap(lambda constants, inputs: eval_jaxpr(traced.jaxpr, constants, *inputs), in_axes=(None, 0))
 
-    def lowered(device: Device) -> tuple[Any, Any]:
+    jitted = jax.jit(lane)
+    constants = {device: jax.device_put(traced.consts, device) for device in targets}
+
+    def lower(device: Device) -> dict[str, Any]:
         on_device = SingleDeviceSharding(device)
-        constants = jax.device_put(traced.consts, device)
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_device), constants)
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_device), constants[device]
+        )
         inputs = [jax.ShapeDtypeStruct((lane_width,), column.dtype, sharding=on_device) for column in numbers]
-        return jax.jit(lane).lower(shapes, inputs), constants
+        return {"lane": jitted.lower(shapes, inputs)}
 
-    def finish(program: Any, constants: Any) -> tuple[Any, Any]:
-        return program.compile(), constants
-
-    return [_compilers().submit(finish, *lowered(device)) for device in targets]
+    return executables.compiled(lower, targets, lambda programs, device: (programs["lane"], constants[device]))
 
 
 def clear() -> None:
@@ -182,21 +183,13 @@ def _compiled(
         for name, function in functions.items()
     }
 
-    def lowered(device: Device) -> dict[str, Any]:
+    def lower(device: Device) -> dict[str, Any]:
         on_device = SingleDeviceSharding(device)
         placed = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_device) for leaf in leaves]
         arguments = structure.unflatten(placed)
         return {name: jitted[name].lower(*arguments[name]) for name in arguments}
 
-    def compile_all(programs: Mapping[str, Any]) -> Programs:
-        return Programs(**{name: program.compile() for name, program in programs.items()})
-
-    return [_compilers().submit(compile_all, lowered(device)) for device in devices]
-
-
-@functools.cache
-def _compilers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(devices.num_cores(), thread_name_prefix="compile")
+    return executables.compiled(lower, devices, lambda programs, _: Programs(**programs))
 
 
 def _functions(task: Task) -> dict[str, Callable[..., Any]]:

@@ -270,7 +270,7 @@ class RunDirectory:
             for old in all_saved[:-kept]:
                 self._keys[old.checkpoint].discard(key)
                 if not self._keys[old.checkpoint]:
-                    shutil.rmtree(self._checkpoint(old.checkpoint), ignore_errors=True)
+                    files.remove_folder(self._checkpoint(old.checkpoint))
             self._saved[key] = all_saved[-kept:]
 
     def _checkpoint(self, number: int) -> Path:
