@@ -1,6 +1,8 @@
-"""Eight CPU devices, shapes checked by beartype, and the switch to float64."""
+"""Eight CPU devices, shapes checked by beartype, the switch to float64, and what keeps the tests fast and small."""
 
 import os
+import resource
+import sys
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -12,6 +14,9 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+OPTIMIZED = {"engine", "storage"}  # rooms whose tests run programs that are optimized as users' programs are
+LARGEST_KIBIBYTES = 1_500_000
 
 
 @pytest.fixture
@@ -30,20 +35,26 @@ def without_beartype():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _drop_programs():
-    """Drop the compiled programs of a test file at its end; hundreds of them are what fills a worker's memory."""
+def _compile_quickly(request):
+    """Compile with few optimizations, but in the rooms that promise bits; this halves the time of most tests."""
+    optimized = request.path.parent.name in OPTIMIZED
+    jax.config.update("jax_disable_most_optimizations", not optimized)
     yield
-    import sys
+    jax.config.update("jax_disable_most_optimizations", False)
 
-    if "weightdecay.engine.lane_programs" in sys.modules:
-        sys.modules["weightdecay.engine.lane_programs"].clear()
-    jax.clear_caches()
+
+@pytest.fixture(scope="module", autouse=True)
+def _drop_programs():
+    """Drop compiled programs at the end of a test file where they fill the memory of the process."""
+    yield
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > LARGEST_KIBIBYTES:
+        if "weightdecay.engine.lane_programs" in sys.modules:
+            sys.modules["weightdecay.engine.lane_programs"].clear()
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield
-    import sys
-
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
