@@ -381,16 +381,6 @@ def test_a_path_that_is_no_directory_is_refused_before_training(tmp_path, traine
     assert not trained
 
 
-def test_a_directory_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch, trained):
-    def refuse(*_, **__):
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(PermissionError, match=r"cannot be written \(.*Read-only file.*\); give another directory"):
-        fit(tmp_path / "run")
-    assert not trained
-
-
 def full(monkeypatch, num_failures):
     write, failed = checkpoints.write, []
 

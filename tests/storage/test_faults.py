@@ -28,6 +28,7 @@ from faulty_run import fit
 import weightdecay as wd
 from compare import same_bits
 from weightdecay.core.checks import ArgumentError
+from weightdecay.engine import lanes
 from weightdecay.storage import checkpoints, result_folder, run_directory, weights
 from weightdecay.storage.training_records import RecordedWeights, TrainingRecords
 
@@ -55,7 +56,7 @@ def small_disk(folder, size):
     if not sys.platform.startswith("linux") or mount(size) != 0:
         pytest.skip("only root may mount a file system")
     try:
-        yield lambda size: mount(size, flags=32)  # MS_REMOUNT
+        yield lambda size, flags=0: mount(size, flags=32 | flags)  # MS_REMOUNT
     finally:
         libc.umount2(os.fsencode(folder), 2)  # MNT_DETACH
 
@@ -116,6 +117,22 @@ def test_a_full_disk_is_refused_before_a_new_run(tmp_path):
         (tmp_path / "disk" / "filler").write_bytes(bytes(8000))
         with pytest.raises(OSError, match=r"directory .*run cannot be written \(.*No space left.*\); (make|give)"):
             fit(tmp_path / "disk" / "run")
+
+
+def test_a_read_only_disk_is_refused_before_training(tmp_path, whole, monkeypatch):
+    with small_disk(tmp_path / "disk", "1m") as change:
+        (tmp_path / "disk" / "run").mkdir()
+        change("1m", flags=1)  # MS_RDONLY
+        monkeypatch.setattr("weightdecay.engine.lanes.run", lambda *_: pytest.fail("it trains"))
+        for name in ("run", "new"):
+            with pytest.raises(
+                OSError, match=r"directory .* cannot be written \(.*Read-only file system.*give another"
+            ):
+                fit(tmp_path / "disk" / name)
+        with pytest.raises(
+            PermissionError, match=r"folder .* cannot be created \(Read-only file system\); give another"
+        ):
+            result_folder.check_folder(tmp_path / "disk" / "result")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -323,6 +340,26 @@ def test_a_directory_removed_during_the_run_is_reported(tmp_path, whole, monkeyp
     ):
         same_result(fit(tmp_path / "run"), whole)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_removed_when_it_is_resumed_is_reported(tmp_path, monkeypatch):
+    """The members that it held are trained from the first step on."""
+    directory, run = tmp_path / "run", lanes.run
+    fit(directory)
+    longer = fit(None, num_steps=8)
+
+    def remove_and_run(*arguments):
+        shutil.rmtree(directory)
+        checkpoints.read.cache_clear()
+        return run(*arguments)
+
+    monkeypatch.setattr(lanes, "run", remove_and_run)
+    with (
+        pytest.warns(UserWarning, match=r"saved members cannot be read \(.*\); they start again at step 0"),
+        pytest.warns(UserWarning, match=r"cannot be written \(it was removed, moved or replaced during the run\)"),
+        pytest.warns(UserWarning, match="last members could not be saved .*; the returned result holds them"),
+    ):
+        same_result(fit(directory, num_steps=8), longer)
 
 
 def test_paths_that_are_not_utf8_are_refused_before_training(tmp_path, whole, monkeypatch):

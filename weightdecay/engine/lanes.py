@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
+from weightdecay.core.warn import warn
 from weightdecay.engine import devices, workers
 from weightdecay.engine.groups import Lane
 from weightdecay.engine.workload import OnDevice, Workload
@@ -93,7 +94,13 @@ class DeviceWorker:
           programs: The compiled programs of its group on this device.
         """
         saved, last = self._saved, self._workload.num_steps
-        leaves = None if lane.start == 0 or saved is None else saved.read(lane.keys).leaves
+        leaves = None
+        if lane.start > 0 and saved is not None:
+            try:
+                leaves = saved.read(lane.keys).leaves
+            except (OSError, ValueError) as error:
+                warn(f"directory {saved.path}: saved members cannot be read ({error}); they start again at step 0.")
+                lane = lane._replace(start=0)
         lane_run = self._on_device.begin(programs, lane, leaves)
         reached, saved_at = lane.start, time.monotonic()
         while reached < last and not self._stop.is_set():

@@ -75,10 +75,14 @@ def as_list(name: str, values: Any) -> list[Any]:
     if is_single(values):
         return [values]
     if isinstance(values, Mapping | Set | np.ma.MaskedArray):
-        raise TypeError(f"{name} is of type {type(values).__name__}; give its values in a list, in their order.")
+        raise ArgumentTypeError(
+            name, f"{name} is of type {type(values).__name__}; give its values in a list, in their order."
+        )
     values = list(values)
     if not values:
-        raise ValueError(f"{name} is an empty axis, so the grid would have no members; give at least one value.")
+        raise ArgumentError(
+            name, f"{name} is an empty axis, so the grid would have no members; give at least one value."
+        )
     return values
 
 
@@ -124,9 +128,10 @@ def checked_axis(name: str, values: Any, argument: str | None = None) -> list[An
             hint = (
                 f"; put a tuple that is one value in a list: {name}=[{values!r}]" if isinstance(values, tuple) else ""
             )
-            raise ValueError(
+            raise ArgumentError(
+                argument or name,
                 f"{argument or name} holds {value} twice, as JAX rounds numbers; give each value once (seeds make "
-                f"replicates){hint}."
+                f"replicates){hint}.",
             )
         seen.add(key)
     return checked

@@ -27,6 +27,7 @@ files account for.
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -104,8 +105,11 @@ def check_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
     parent = next(ancestor for ancestor in folder.absolute().parents if ancestor.exists())
     if not parent.is_dir():
         raise NotADirectoryError(f"folder {folder} is below {parent}, which is a file; give another folder.")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"folder {folder} cannot be created: {parent} is not writable; give another folder.")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=parent):
+            pass
+    except OSError as error:
+        raise PermissionError(f"folder {folder} cannot be created ({error.strerror}); give another folder.") from error
     return folder
 
 
