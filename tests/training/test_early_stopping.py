@@ -60,7 +60,12 @@ def test_train_freezes_at_the_last_finite_state(learning_rate, num_steps):
     order = np.random.default_rng(0).integers(0, 100, (num_steps, 20)).astype(np.int32)
     state = training.initialize(task, hyperparameters, splits["train"].inputs[:1])
     examples = Examples(splits["train"], order, None)
-    train = jax.jit(lambda one, state: training.train(task, one, state, examples, num_steps))
+
+    @jax.jit
+    def train(one, state):
+        trained = training.train(task, one, state, examples, num_steps)
+        return training.repeat(task, one, *trained, examples, num_steps)
+
     trained, previous = train(hyperparameters, state)
     died, params = loop(task, hyperparameters, num_steps, splits["train"], order)
     assert int(trained.diverged_at) == died

@@ -42,9 +42,13 @@ def test_train_marks_the_step_whose_loss_is_not_finite():
     hyperparameters = tasks.Hyperparameters(wd.NoDecay(), np.float32(1e30), np.int32(0), {})
     state = training.initialize(task, hyperparameters, data.inputs[:1])
     rows = Orders(20, data)((0, -1), 0, 10)
-    advance = jax.jit(
-        lambda state, rows: training.train(task, hyperparameters, state, training.Examples(data, rows, None), 1)[0]
-    )
+
+    @jax.jit
+    def advance(state, rows):
+        examples = training.Examples(data, rows, None)
+        trained = training.train(task, hyperparameters, state, examples, 1)
+        return training.repeat(task, hyperparameters, *trained, examples, 1)[0]
+
     score = jax.jit(
         lambda state: evaluation.score(task, hyperparameters, state.params, state.model_state, data)["loss"]
     )

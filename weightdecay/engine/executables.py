@@ -81,6 +81,34 @@ def compiled(
     return futures
 
 
+class OnDemand:
+    """A program that few runs need: compiled when a device first asks for it, once for all CPU devices."""
+
+    def __init__(self, name: str, lower: Callable[[Device], Any]) -> None:
+        """Take the name of the program, and a function that returns it, lowered for a device."""
+        self._name, self._lower = name, lower
+        self._settings, self._folder, self._lock = jax_settings.numeric(), devices.cache_folder(), threading.Lock()
+        self._programs: dict[Device, Any] = {}
+        self._serialized: dict[str, _Serialized] | None = None
+
+    def on(self, device: Device) -> Any:
+        """Return the compiled program of a device."""
+        with self._lock:
+            if device not in self._programs:
+                self._programs[device] = self._copied_or_compiled(device)
+            return self._programs[device]
+
+    def _copied_or_compiled(self, device: Device) -> Any:
+        programs = None if self._serialized is None else _copies(self._serialized, device)
+        if programs is None:
+            with jax_settings.applied(self._settings):
+                lowered = {self._name: self._lower(device)}
+            if device.platform != "cpu":
+                return lowered[self._name].compile()
+            programs, self._serialized = _read_or_compile(lowered, device, self._folder)
+        return programs[self._name]
+
+
 def _read_or_compile(
     lowered: Mapping[str, Any], device: Device, folder: Path | None
 ) -> tuple[dict[str, Any], dict[str, _Serialized] | None]:
@@ -169,7 +197,17 @@ def _key(program: Any) -> str:
     """Return a name for everything that the machine code of a program depends on."""
     versions = [metadata.version(name) for name in ("weightdecay", "jax", "jaxlib")]
     options = _compile_options(jax.local_devices(backend="cpu")[0]).SerializeAsString()
-    parts = [program.as_text(), options, versions, jax_settings.FAST_COMPILE, devices.xla_flags(), devices.processor()]
+    # Arguments that a program does not read are not in its text, but must be given as they are here.
+    arguments = program.args_info, program.in_tree, program.out_tree
+    parts = [
+        program.as_text(),
+        arguments,
+        options,
+        versions,
+        jax_settings.FAST_COMPILE,
+        devices.xla_flags(),
+        devices.processor(),
+    ]
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

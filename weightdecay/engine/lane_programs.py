@@ -32,7 +32,9 @@ class Programs(NamedTuple):
 
     Attributes:
       initialize: ``(hyperparameters, one input) -> states``.
-      advance: ``(hyperparameters, states, examples, num_steps) -> (states, weights before the last step)``.
+      advance: ``(hyperparameters, states, examples, num_steps) -> (states, weights before the last step, failed)``.
+      repeat: ``(hyperparameters, states, weights before the last step, failed, examples, num_steps) -> (states, weights
+        before the last step)``, for members with a number that was not finite; see `executables.OnDemand`.
       evaluate: ``(hyperparameters, states, weights before the last step, training examples or their sums, validation
         examples) -> (metrics, stopped_at, best)``.
       add_up: ``(hyperparameters, states, chunk, counts) -> sums`` over a chunk of the training examples; None where
@@ -41,6 +43,7 @@ class Programs(NamedTuple):
 
     initialize: Any
     advance: Any
+    repeat: Any
     evaluate: Any
     add_up: Any = None
 
@@ -105,7 +108,7 @@ def check_memory(programs: Programs, run: TrainingRun) -> int:
     # The examples stay on the device all the time, and are arguments of some programs as well.
     counted = {"advance": train, "evaluate": train + validation}
     needs = []
-    for name, program in programs._asdict().items():
+    for name, program in programs._replace(repeat=None)._asdict().items():
         used = None if program is None else program.memory_analysis()
         if used is not None:
             arguments = used.argument_size_in_bytes - counted.get(name, 0)
@@ -177,19 +180,25 @@ def _compiled(
     """Compile the programs for each device; ``settings`` are the settings of JAX that a program depends on."""
     functions = _functions(task)
     options = {"initialize": jax_settings.FAST_COMPILE}
-    donated = {"advance": 1}
+    donated = {"advance": 1, "repeat": 1}
     jitted = {
         name: jax.jit(function, compiler_options=options.get(name), donate_argnums=donated.get(name, ()))
         for name, function in functions.items()
     }
 
-    def lower(device: Device) -> dict[str, Any]:
+    def lower(names: Sequence[str], device: Device) -> dict[str, Any]:
         on_device = SingleDeviceSharding(device)
         placed = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_device) for leaf in leaves]
         arguments = structure.unflatten(placed)
-        return {name: jitted[name].lower(*arguments[name]) for name in arguments}
+        return {name: jitted[name].lower(*arguments[name]) for name in names}
 
-    return executables.compiled(lower, devices, lambda programs, _: Programs(**programs))
+    names = [name for name in structure.unflatten(leaves) if name != "repeat"]
+    repeat = executables.OnDemand("repeat", lambda device: lower(["repeat"], device)["repeat"])
+    return executables.compiled(
+        functools.partial(lower, names),
+        devices,
+        lambda programs, device: Programs(**programs, repeat=functools.partial(repeat.on, device)),
+    )
 
 
 def _functions(task: Task) -> dict[str, Callable[..., Any]]:
@@ -205,6 +214,15 @@ def _functions(task: Task) -> dict[str, Callable[..., Any]]:
             lambda numbers, state, examples: step.train(task, numbers, state, examples, num_steps),
             in_axes=(0, 0, mapped),
         )(hyperparameters, states, examples)
+
+    def repeat(hyperparameters: Any, states: Any, previous: Any, failed: Any, examples: Any, num_steps: Any) -> Any:
+        mapped = type(examples)(data=None, order=0, stream=0)
+        return jax.vmap(
+            lambda numbers, state, previous, failed, examples: step.repeat(
+                task, numbers, state, previous, failed, examples, num_steps
+            ),
+            in_axes=(0, 0, 0, 0, mapped),
+        )(hyperparameters, states, previous, failed, examples)
 
     def evaluate(hyperparameters: Any, states: Any, previous: Any, train: Any, validation: Any) -> Any:
         def member(numbers: Any, state: Any, previous: Any, train: Any) -> Any:
@@ -225,7 +243,7 @@ def _functions(task: Task) -> dict[str, Callable[..., Any]]:
             lambda numbers, state: evaluation.chunk_sums(task, numbers, state.params, state.model_state, chunk, counts)
         )(hyperparameters, states)
 
-    return {"initialize": initialize, "advance": advance, "evaluate": evaluate, "add_up": add_up}
+    return {"initialize": initialize, "advance": advance, "repeat": repeat, "evaluate": evaluate, "add_up": add_up}
 
 
 def _arguments(run: TrainingRun, group: TrainingGroup, source: OnDevice | FromHost) -> dict[str, tuple[Any, ...]]:
@@ -243,9 +261,11 @@ def _arguments(run: TrainingRun, group: TrainingGroup, source: OnDevice | FromHo
     states, validation = wide(group.state), shapes(run.splits["validation"])
     streams = group.streams(np.resize(np.arange(len(group.indices)), width))
     examples = shapes(source.segment(source.shared(), streams, 0, 1, run.longest_segment))
+    number = jax.ShapeDtypeStruct((), np.int32)
     arguments: dict[str, tuple[Any, ...]] = {
         "initialize": (hyperparameters, shapes(run.splits["train"].inputs[:1])),
-        "advance": (hyperparameters, states, examples, jax.ShapeDtypeStruct((), np.int32)),
+        "advance": (hyperparameters, states, examples, number),
+        "repeat": (hyperparameters, states, states.params, wide(number), examples, number),
     }
     if isinstance(source, OnDevice):
         train = shapes(run.splits["train"])

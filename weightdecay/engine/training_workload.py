@@ -168,12 +168,16 @@ class TrainingLane:
         run, steps = self._on_device.run, self._on_device.run.steps
         start, end, batches = self._batches
         examples = batches.result()
-        self._states, previous = self._programs.advance(
+        self._states, previous, failed = self._programs.advance(
             self._hyperparameters, self._states, examples, np.int32(end - start)
         )
         if end < steps[-1]:
             self._batches = self._prefetch()
-        jax.block_until_ready(self._states)
+        if (np.asarray(failed) >= 0).any():
+            self._states, previous = self._programs.repeat()(
+                self._hyperparameters, self._states, previous, failed, examples, np.int32(end - start)
+            )
+            jax.block_until_ready(self._states)
         if end in steps:
             self._record_evaluation([steps.index(end)], previous)
             if end < steps[-1] and not _continues(self._states, len(self._lane.members)):
@@ -193,7 +197,7 @@ class TrainingLane:
         def advance(num_steps: int) -> float:
             nonlocal previous
             started = time.perf_counter()
-            self._states, previous = jax.block_until_ready(
+            self._states, previous, _ = jax.block_until_ready(
                 self._programs.advance(self._hyperparameters, self._states, examples, np.int32(num_steps))
             )
             return time.perf_counter() - started

@@ -232,15 +232,14 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
 
 def train(
     task: Task, hyperparameters: Hyperparameters, state: State, examples: Examples, num_steps: Any
-) -> tuple[State, Params]:
-    """Take some steps in one compiled loop; a member that diverges stays at its last finite state.
+) -> tuple[State, Params, Any]:
+    """Take some steps in one compiled loop, without checking the numbers of each.
 
     The number of steps is traced, so that one compiled program serves short and long segments alike.
 
-    Steps are taken in blocks without checking each step's numbers. If a number was not finite after a block, the member
-    returns to the state before the block and takes its steps again one by one, up to the step that fails. As long as
-    all members of a lane are finite, this costs one check and one copy for each block. The last step is a block of its
-    own, so that the weights before it are available.
+    Steps are taken in blocks. If a number was not finite after a block, the member returns to the state before the
+    block, and waits there for `repeat`. As long as all members of a lane are finite, this costs one check and one copy
+    for each block. The last step is a block of its own, so that the weights before it are available.
 
     Args:
       task: What is trained.
@@ -250,44 +249,71 @@ def train(
       num_steps: At least 1, shape ``()``.
 
     Returns:
+      The state after the steps, the weights before the last step, and -1, shape ``()``. If a number of a block was not
+      finite: the state and the weights before the block, and the number of steps that were taken before it.
+    """
+
+    def step(index: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
+        after, (loss, _) = train_step(task, hyperparameters, carry[0], examples.at(index))
+        return after, carry[1] & jnp.isfinite(loss)
+
+    last_block = -(-(num_steps - 1) // _BLOCK)
+
+    def block(number: Any, carry: tuple[State, Params, Any]) -> tuple[State, Params, Any]:
+        before, _, failed = carry
+        first = jnp.minimum(number * _BLOCK, num_steps - 1)
+        last = jnp.where(number == last_block, num_steps, jnp.minimum(first + _BLOCK, num_steps - 1))
+        after, finite = jax.lax.fori_loop(first, last, step, (before, jnp.ones((), bool)))
+        finite &= diagnostics.all_finite(after)
+        is_training = before.is_training() & (failed < 0)
+        state = jax.tree.map(lambda new, old: jnp.where(is_training & finite, new, old), after, before)
+        return state, before.params, jnp.where(is_training & ~finite, first, failed)
+
+    best, state = state.best, state._replace(best=None)  # no step changes it
+    start = state, state.params, jnp.full((), -1, jnp.int32)
+    state, previous, failed = jax.lax.fori_loop(0, last_block + 1, block, start)
+    return state._replace(best=best), previous, failed
+
+
+def repeat(
+    task: Task,
+    hyperparameters: Hyperparameters,
+    state: State,
+    previous: Params,
+    failed: Any,
+    examples: Examples,
+    num_steps: Any,
+) -> tuple[State, Params]:
+    """Take the steps again that `train` did not finish, and check each; a member that diverges stays as it was before.
+
+    Args:
+      task: What is trained.
+      hyperparameters: The member's.
+      state: As `train` returned it.
+      previous: As `train` returned it.
+      failed: As `train` returned it. Where it is -1 nothing changes.
+      examples: The same as in `train`.
+      num_steps: The same as in `train`.
+
+    Returns:
       The state after the steps, and the weights before the last step. If a step has a loss, a gradient or a new state
       that is not finite, ``diverged_at`` is the first such step and everything else is as before that step.
     """
 
-    def step(index: Any, state: State) -> tuple[State, Any]:
-        return train_step(task, hyperparameters, state, examples.at(index))
+    def repeats(carry: tuple[Any, State, Params]) -> Any:
+        index, state, _ = carry
+        return (index >= 0) & (index < num_steps) & state.is_training()
 
-    last_block = -(-(num_steps - 1) // _BLOCK)
-
-    def block(number: Any, carry: tuple[State, Params]) -> tuple[State, Params]:
-        before, _ = carry
-        first = jnp.minimum(number * _BLOCK, num_steps - 1)
-        last = jnp.where(number == last_block, num_steps, jnp.minimum(first + _BLOCK, num_steps - 1))
-
-        def unchecked_step(index: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
-            after, (loss, _) = step(index, carry[0])
-            return after, carry[1] & jnp.isfinite(loss)
-
-        after, finite = jax.lax.fori_loop(first, last, unchecked_step, (before, jnp.ones((), bool)))
-        finite &= diagnostics.all_finite(after)
-        is_training = before.is_training()
-        state = jax.tree.map(lambda new, old: jnp.where(is_training & finite, new, old), after, before)
-
-        def repeats(carry: tuple[Any, State]) -> Any:
-            index, state = carry
-            return is_training & ~finite & (index < last) & state.is_training()
-
-        def checked_step(carry: tuple[Any, State]) -> tuple[Any, State]:
-            index, state = carry
-            after, loss_and_gradients = step(index, state)
-            finite = diagnostics.all_finite((after, loss_and_gradients))
-            diverged = state._replace(diverged_at=state.step)
-            return index + 1, jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, diverged)
-
-        return jax.lax.while_loop(repeats, checked_step, (first, state))[1], before.params
+    def step(carry: tuple[Any, State, Params]) -> tuple[Any, State, Params]:
+        index, state, _ = carry
+        after, loss_and_gradients = train_step(task, hyperparameters, state, examples.at(index))
+        finite = diagnostics.all_finite((after, loss_and_gradients))
+        diverged = state._replace(diverged_at=state.step)
+        state_after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, diverged)
+        return index + 1, state_after, state.params
 
     best, state = state.best, state._replace(best=None)  # no step changes it
-    state, previous = jax.lax.fori_loop(0, last_block + 1, block, (state, state.params))
+    _, state, previous = jax.lax.while_loop(repeats, step, (failed, state, previous))
     return state._replace(best=best), previous
 
 
