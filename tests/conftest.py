@@ -1,8 +1,10 @@
 """Eight CPU devices, shapes checked by beartype, the switch to float64, and what keeps the tests fast and small."""
 
+import ctypes
+import gc
 import os
-import resource
 import sys
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -15,8 +17,8 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 
-OPTIMIZED = {"engine", "storage"}  # rooms whose tests run programs that are optimized as users' programs are
-LARGEST_KIBIBYTES = 1_500_000
+OPTIMIZED = {"test_fit.py", "test_map_grid.py", "test_promise.py"}  # programs are optimized as users' programs are
+_limit = 1200  # MiB
 
 
 @pytest.fixture
@@ -36,21 +38,34 @@ def without_beartype():
 
 @pytest.fixture(scope="module", autouse=True)
 def _compile_quickly(request):
-    """Compile with few optimizations, but in the rooms that promise bits; this halves the time of most tests."""
-    optimized = request.path.parent.name in OPTIMIZED
+    """Compile with few optimizations, but in the files that hold the promises of bits; this halves the time of a fit."""
+    optimized = request.path.name in OPTIMIZED
     jax.config.update("jax_disable_most_optimizations", not optimized)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _drop_programs():
-    """Drop compiled programs at the end of a test file where they fill the memory of the process."""
+@pytest.fixture(autouse=True)
+def _bound_memory():
+    """Drop the compiled programs that earlier tests left, where they fill the memory of the process."""
     yield
-    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > LARGEST_KIBIBYTES:
+    global _limit
+    if _megabytes() > _limit:
         if "weightdecay.engine.lane_programs" in sys.modules:
             sys.modules["weightdecay.engine.lane_programs"].clear()
         jax.clear_caches()
+        gc.collect()
+        if sys.platform == "linux":  # glibc keeps what is freed
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        _limit = max(_limit, _megabytes() + 500)
+
+
+def _megabytes():
+    """Memory of this process; 0 where it is unknown."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except OSError:
+        return 0
 
 
 @pytest.fixture(autouse=True)
