@@ -38,7 +38,7 @@ def without_beartype():
 
 @pytest.fixture(scope="module", autouse=True)
 def _compile_quickly(request):
-    """Compile with few optimizations, but in the files that hold the promises of bits; this halves the time of a fit."""
+    """Compile with few optimizations, but in the files that hold promises of bits; this halves the time of a fit."""
     optimized = request.path.name in OPTIMIZED
     jax.config.update("jax_disable_most_optimizations", not optimized)
     yield
