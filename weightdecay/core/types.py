@@ -6,6 +6,7 @@ Only the tests check shapes, by beartype; at run time these names cost nothing.
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray, PyTree
@@ -39,7 +40,8 @@ Device: TypeAlias = Any
 """A `jax.Device`."""
 
 LossFn: TypeAlias = Callable[[Any, Any], Any]
-"""``loss_fn(outputs, targets) -> losses`` with one loss per example, shape ``(examples,)``."""
+"""``loss_fn(outputs, targets) -> losses`` with one loss per example, shape ``(examples,)``, or with several of them for
+the positions of an example, shape ``(examples, ...)``."""
 
 
 class Batch(NamedTuple):
@@ -49,3 +51,12 @@ class Batch(NamedTuple):
     targets: Any  # (examples, ...)
     weights: Any = None  # of the losses, (examples,), mean 1 over a split; None = equal weights
     fold: Any = None  # fold in which each example validates, int32, (examples,); None = no folds
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples, which is the first axis of every array."""
+        return jax.tree.leaves(self.inputs)[0].shape[0]
+
+    def first(self) -> "Batch":
+        """Return the first example."""
+        return jax.tree.map(lambda array: array[:1], self)

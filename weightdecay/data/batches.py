@@ -49,7 +49,7 @@ class Orders:
     def __init__(self, batch_size: int, data: Batch) -> None:
         """Store the training examples; a step takes ``batch_size`` of those that do not validate the member."""
         self._batch_size = batch_size
-        kept = max(4, _KEPT_BYTES // (4 * len(data.inputs)))
+        kept = max(4, _KEPT_BYTES // (4 * data.num_examples))
         self._rows = functools.cache(functools.partial(_all_but, data))
         self._epoch = functools.lru_cache(maxsize=kept)(self._shuffled)
 
@@ -133,7 +133,7 @@ class FromHost:
 
 def _all_but(data: Batch, fold: int) -> np.ndarray:
     """Indices of the examples outside a fold, int32."""
-    num_examples = len(data.inputs)
+    num_examples = data.num_examples
     return (np.arange(num_examples) if data.fold is None else np.flatnonzero(data.fold != fold)).astype(np.int32)
 
 

@@ -32,6 +32,24 @@ def indices(labels: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
     return index.reshape(labels.shape).astype(np.int32), tuple(names.tolist())
 
 
+def uncounted(labels: np.ndarray) -> np.ndarray:
+    """Determine which labels are below 0 and do not count, as those of examples or positions without a label.
+
+    Args:
+      labels: Integers, shape ``(examples,)``.
+
+    Returns:
+      bool, shape ``(examples,)``. None of them where there are only two distinct labels, such as -1 and 1, or where all
+      are below 0: then they are labels of classes.
+
+    Examples:
+      >>> uncounted(np.array([0, 1, 2, -1])).tolist(), uncounted(np.array([-1, 1])).tolist()
+      ([False, False, False, True], [False, False])
+    """
+    below = labels < 0
+    return below if not below.all() and len(np.unique(labels)) > 2 else np.zeros_like(below)
+
+
 def quantity(labels: np.ndarray) -> str | None:
     """Decide whether integers look like a quantity, such as a price, a year or a count, rather than labels of classes.
 

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from weightdecay.core import checks
+from weightdecay.core import checks, tree
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Batch, Integer
-from weightdecay.data import classes
+from weightdecay.core.warn import warn
+from weightdecay.data import classes, trees
 from weightdecay.data.classes import check_weights
 
 _LARGEST_OFFSET = 1000.0  # standard deviations; float32 then rounds a value to 6e-5 of a standard deviation
@@ -27,14 +30,33 @@ class Scaling(NamedTuple):
     they become float32; `stored_inputs`, `stored_targets` and `of_fold` agree on the shift.
     """
 
-    input_mean: Any = None  # (folds, ...); None = inputs are not standardized
+    # (folds, ...); of inputs that are several arrays: by the name of each that is standardized. None = none is.
+    input_mean: Any = None
     input_scale: Any = None  # (folds, ...), > 0
     target_mean: Any = None  # (folds, ...); None = targets are not standardized
     target_scale: Any = None  # (folds, ...), > 0
 
-    def stored_inputs(self, inputs: np.ndarray) -> np.ndarray:
+    def stored_inputs(self, inputs: Any) -> Any:
         """Return inputs in the unit of `of_fold`, in a dtype from which float32 loses nothing."""
-        return _stored(inputs, *_reference(self.input_mean, self.input_scale))
+        if not isinstance(self.input_mean, dict):
+            return _stored(inputs, *_reference(self.input_mean, self.input_scale))
+
+        def stored(name: str, values: Any) -> Any:
+            return _stored(values, *_reference(self.input_mean.get(name), self.input_scale.get(name)))
+
+        return trees.mapped(stored, inputs, "inputs")
+
+    def scaled_inputs(self, inputs: Any) -> Any:
+        """Standardize inputs in the unit of `of_fold`, which made this scaling."""
+        if self.input_mean is None:
+            return inputs
+        if not isinstance(self.input_mean, dict):
+            return scaled(inputs, self.input_mean, self.input_scale)
+
+        def scaled_array(name: str, values: Any) -> Any:
+            return scaled(values, self.input_mean[name], self.input_scale[name]) if name in self.input_mean else values
+
+        return trees.mapped(scaled_array, inputs, "inputs")
 
     def stored_targets(self, targets: np.ndarray) -> np.ndarray:
         """Return targets in the unit of `of_fold`, in a dtype from which float32 loses nothing."""
@@ -47,8 +69,22 @@ class Scaling(NamedTuple):
 
     def of_fold(self, fold: int) -> "Scaling":
         """Return the scaling of one fold, for stored values: each float32, shape ``(...)``."""
-        inputs = _of_fold(self.input_mean, self.input_scale, fold)
+        if isinstance(self.input_mean, dict):
+            pairs = {name: _of_fold(mean, self.input_scale[name], fold) for name, mean in self.input_mean.items()}
+            inputs = (
+                {name: mean for name, (mean, _) in pairs.items()},
+                {name: scale for name, (_, scale) in pairs.items()},
+            )
+        else:
+            inputs = _of_fold(self.input_mean, self.input_scale, fold)
         return Scaling(*inputs, *_of_fold(self.target_mean, self.target_scale, fold))
+
+
+def scaled(values: Any, mean: Any, scale: Any) -> Any:
+    """Standardize values; floats keep their dtype."""
+    if jnp.issubdtype(values.dtype, jnp.floating):
+        mean, scale = mean.astype(values.dtype), scale.astype(values.dtype)
+    return (values - mean) / scale
 
 
 def _reference(mean: Any, scale: Any) -> tuple[Any, Any]:
@@ -81,8 +117,10 @@ def _of_fold(mean: Any, scale: Any, fold: int) -> tuple[Any, Any]:
 class Data:
     """Training, validation and test examples.
 
-    A split is ``(inputs, targets)`` or ``(inputs, targets, weights)``: arrays with one row for each example. The loss
-    of each example is multiplied by its weight, shape ``(examples,)``, >= 0, relative to the others of its split.
+    A split is ``(inputs, targets)`` or ``(inputs, targets, weights)``: arrays with one row for each example, or trees
+    of them (a dictionary, a tuple, a NamedTuple, a registered dataclass). The loss of each example is multiplied by its
+    weight, shape ``(examples,)``, >= 0, relative to the others of its split. A model receives inputs as they are here;
+    a dictionary is passed by name to a network whose call has arguments of these names.
 
     Attributes:
       train: Training examples; with folds, all examples except the test examples.
@@ -126,8 +164,8 @@ class Data:
             they are integers or truth values, one for each example.
 
         Returns:
-          The same data where the targets are not classes, where they already are 0, 1, 2, ..., and where
-          ``class_names`` is given.
+          The same data where the targets are not classes, where they already are 0, 1, 2, ... (or below 0, where they
+          do not count; see `weightdecay.data.classes.uncounted`), and where ``class_names`` is given.
 
         Raises:
           ValueError: ``loss`` is None, and the targets look like a quantity; see `weightdecay.data.classes.quantity`.
@@ -143,6 +181,13 @@ class Data:
         if self.class_names is not None:
             return self._with_named_classes(targets)
         labels = np.concatenate(list(targets.values()))
+        below = np.zeros(len(labels), bool) if labels.dtype.kind == "b" else classes.uncounted(labels)
+        if below.any():
+            warn(
+                f"data has {np.count_nonzero(below)} targets below 0, which do not count, neither in the loss nor in "
+                "the accuracy. If they are labels of a class, make the data by wd.data.split(..., classes=True)."
+            )
+            labels = labels[~below]
         if loss is None and labels.dtype.kind != "b" and (description := classes.quantity(labels)):
             raise ArgumentError(
                 "loss",
@@ -153,26 +198,28 @@ class Data:
         _, names = classes.indices(labels)
         if labels.dtype.kind != "b" and names == tuple(range(len(names))):
             return self
-        splits = {
-            name: (split[0], np.searchsorted(names, targets[name]).astype(np.int32), *split[2:])
-            for name, split in self._splits()
-        }
+
+        def indices(of_split: np.ndarray) -> np.ndarray:
+            known = np.searchsorted(names, of_split).astype(np.int32)
+            return np.where(of_split < 0, -1, known).astype(np.int32) if below.any() else known
+
+        splits = {name: (split[0], indices(targets[name]), *split[2:]) for name, split in self._splits()}
         return replace(self, **splits, class_names=names)
 
     def _with_named_classes(self, targets: Mapping[str, np.ndarray]) -> "Data":
         number = len(self.class_names or ())
         for name, values in targets.items():
-            if values.size and not (values.min() >= 0 and values.max() < number):
+            if values.size and not values.max() < number:
                 raise ArgumentError(
                     "data",
                     f"data.{name} has targets from {values.min()} to {values.max()}, and class_names has {number} "
-                    f"names; give targets from 0 to {number - 1}.",
+                    f"names; give targets from 0 to {number - 1}, or below 0 where they do not count.",
                 )
         return self
 
     def __repr__(self) -> str:
         """Return the shapes of the arrays."""
-        parts = [f"{name}: {' and '.join(map(_shape, split))}" for name, split in self._splits()]
+        parts = [f"{name}: {' and '.join(map(_shapes, split))}" for name, split in self._splits()]
         folds = [] if self.fold is None else [f"{self.num_folds} folds"]
         return f"Data({'; '.join([*parts, *folds])})"
 
@@ -180,6 +227,12 @@ class Data:
         for name in ("train", "validation", "test"):
             if (split := getattr(self, name)) is not None:
                 yield name, split
+
+
+def _shapes(values: Any) -> str:
+    if not trees.is_tree(values):
+        return _shape(values)
+    return f"{{{', '.join(f'{name}: {_shape(leaf)}' for name, leaf in tree.named_leaves(values))}}}"
 
 
 def _shape(values: Any) -> str:
@@ -223,7 +276,7 @@ def check(data: Any, batch_size: Integer | None) -> None:
     for name, batch in splits.items():
         check_examples(f"data.{name} ", batch.inputs, batch.targets)
     _check_shapes(splits)
-    num_train, subject, noun = len(splits["train"].inputs), "data.train has", "examples"
+    num_train, subject, noun = splits["train"].num_examples, "data.train has", "examples"
     if data.fold is not None:
         num_train -= int(np.bincount(splits["train"].fold).max())
         subject, noun = "data has a fold with", "training examples"
@@ -241,43 +294,55 @@ def check(data: Any, batch_size: Integer | None) -> None:
         )
 
 
-def check_examples(prefix: str, inputs: np.ndarray, targets: np.ndarray) -> None:
+def check_examples(prefix: str, inputs: Any, targets: Any) -> None:
     """Check the arrays of one split.
 
     Args:
       prefix: Prefix of their names in messages, such as ``"data.train "``.
-      inputs: Shape ``(examples, ...)``.
-      targets: Shape ``(examples, ...)``.
+      inputs: Arrays of shape ``(examples, ...)``.
+      targets: Arrays of shape ``(examples, ...)``.
 
     Raises:
       TypeError: Not numbers.
       ValueError: Empty, of unequal length, nan or infinite.
     """
     for part, values in {"inputs": inputs, "targets": targets}.items():
-        name = prefix + part
-        argument = name.split(".")[0]
-        if values.dtype.kind not in "fiub" and not np.issubdtype(values.dtype, np.number):
-            raise ArgumentTypeError(
-                argument, f"{name} have dtype {values.dtype}; give numbers (classes as integers from 0)."
-            )
-        if values.ndim == 0 or len(values) == 0:
-            raise ArgumentError(argument, f"{name} have shape {values.shape}; give one row for each example.")
-        if values.size == 0:
+        arrays = trees.named(values, prefix + part)
+        for name, array in arrays:
+            _check_array(name, array)
+        lengths = {name: len(array) for name, array in arrays}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise ArgumentError(
-                argument, f"{name} have shape {values.shape}, which has no features; give at least one feature."
+                arrays[0][0].split(".")[0].split()[0].split("[")[0],
+                f"{prefix + part} have unequal numbers of rows ({listed}); give one row for each example.",
             )
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            bad = np.argwhere(~np.isfinite(values))
-            raise ArgumentError(
-                argument,
-                f"{name} contain {len(bad)} values that are nan or infinite, the first in example {bad[0][0]}; remove "
-                "these examples or replace the values.",
-            )
-    if len(inputs) != len(targets):
+    if trees.num_rows(inputs) != trees.num_rows(targets):
         raise ArgumentError(
             prefix.split(".")[0] or "targets",
-            f"{prefix or 'the data '}has {len(inputs)} inputs and {len(targets)} targets; give one target for each "
-            "example.",
+            f"{prefix or 'the data '}has {trees.num_rows(inputs)} inputs and {trees.num_rows(targets)} targets; give "
+            "one target for each example.",
+        )
+
+
+def _check_array(name: str, values: np.ndarray) -> None:
+    argument = name.split(".")[0].split("[")[0]
+    if values.dtype.kind not in "fiub" and not np.issubdtype(values.dtype, np.number):
+        raise ArgumentTypeError(
+            argument, f"{name} have dtype {values.dtype}; give numbers (classes as integers from 0)."
+        )
+    if values.ndim == 0 or len(values) == 0:
+        raise ArgumentError(argument, f"{name} have shape {values.shape}; give one row for each example.")
+    if values.size == 0:
+        raise ArgumentError(
+            argument, f"{name} have shape {values.shape}, which has no features; give at least one feature."
+        )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        bad = np.argwhere(~np.isfinite(values))
+        raise ArgumentError(
+            argument,
+            f"{name} contain {len(bad)} values that are nan or infinite, the first in example {bad[0][0]}; remove "
+            "these examples or replace the values.",
         )
 
 
@@ -362,13 +427,20 @@ def _check_folds(data: Data) -> None:
 def _check_shapes(splits: Mapping[str, Batch]) -> None:
     for name, batch in splits.items():
         for part in ("inputs", "targets"):
-            shape, of_train = getattr(batch, part).shape[1:], getattr(splits["train"], part).shape[1:]
-            if shape != of_train:
+            values, of_train = getattr(batch, part), getattr(splits["train"], part)
+            if jax.tree.structure(values) != jax.tree.structure(of_train):
                 raise ArgumentError(
                     "data",
-                    f"data.{name} has {part} of shape (examples, *{shape}), data.train has (examples, *{of_train}); "
-                    "every split needs the same shape after the first dimension.",
+                    f"data.{name} has other {part} than data.train ({_shapes(values)}, {_shapes(of_train)}); every "
+                    "split needs the same arrays.",
                 )
+            for (leaf, array), (_, train) in zip(trees.named(values, part), trees.named(of_train, part), strict=True):
+                if array.shape[1:] != train.shape[1:]:
+                    raise ArgumentError(
+                        "data",
+                        f"data.{name} has {leaf} of shape (examples, *{array.shape[1:]}), data.train has (examples, "
+                        f"*{train.shape[1:]}); every split needs the same shape after the first dimension.",
+                    )
 
 
 def _batch(name: str, split: Any, scaling: Scaling | None) -> Batch:
@@ -378,11 +450,12 @@ def _batch(name: str, split: Any, scaling: Scaling | None) -> Batch:
     if weights is not None:
         weights = np.asarray(weights, np.float64)
         weights = (weights / weights.mean()).astype(np.float32)
-    return Batch(_as_array(f"{name} inputs", inputs), _as_array(f"{name} targets", targets), weights)
+    inputs = trees.mapped(_as_array, inputs, f"{name} inputs")
+    return Batch(inputs, trees.mapped(_as_array, targets, f"{name} targets"), weights)
 
 
 def _num_rows(name: str, values: Any) -> int:
-    return len(_array(name, values))
+    return len(_array(*trees.named(values, name)[0]))
 
 
 def _array(name: str, values: Any) -> np.ndarray:

@@ -13,6 +13,7 @@ from weightdecay.core import checks
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Integer, Scalar
 from weightdecay.data import classes as class_labels
+from weightdecay.data import trees
 from weightdecay.data.classes import check_weights, class_weights
 from weightdecay.data.dataset import Data, Scaling, check_examples, to_float32
 from weightdecay.data.encoding import as_inputs, as_labels
@@ -38,7 +39,7 @@ def split(
 
     Args:
       inputs: Numbers, shape ``(examples, ...)``, or a pandas DataFrame, whose columns of strings are encoded as by
-        `one_hot`.
+        `one_hot`. Or a tree of arrays, such as a dictionary, whose floats are standardized and whose integers are not.
       targets: Labels of classes or real numbers, shape ``(examples, ...)``; see ``classes``.
       seed: Decides the split, the choice of ``num_train`` examples and the label noise; 0 to 2**32 - 1.
       validation_size: Fraction of all examples used for validation.
@@ -116,8 +117,7 @@ def split(
             )
         _, train = _part(train, int(num_train), strata, seed)
 
-    if _standardizes(standardize, tokens):
-        inputs = _standardized(inputs, train)
+    standardizes = _standardizes(standardize, tokens)
     if targets.dtype.kind == "f" and standardize is not False:
         targets = _standardized(targets, train)
     noisy = targets.copy()
@@ -126,11 +126,19 @@ def split(
         flipped = random.choice(train, size=round(float(label_noise) * len(train)), replace=False)
         shifts = random.integers(1, num_classes, size=len(flipped))
         noisy[flipped] = (targets[flipped] + shifts) % num_classes
-    inputs = _narrow("inputs", inputs, integers=tokens)
 
-    def part(rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, ...]:
+    def prepared(name: str, values: np.ndarray) -> np.ndarray:
+        integers = tokens or (trees.is_tree(inputs) and values.dtype.kind in "iub")
+        return _narrow(
+            name, _standardized(values, train) if standardizes and not integers else values, integers=integers
+        )
+
+    ready = trees.mapped(prepared, inputs, "inputs")
+
+    def part(rows: np.ndarray, targets: np.ndarray) -> tuple[Any, ...]:
         targets = _narrow("targets", targets[rows], integers=targets.dtype.kind == "i")
-        return (inputs[rows], targets) if weights is None else (inputs[rows], targets, weights[rows])
+        of_part = trees.rows(ready, rows)
+        return (of_part, targets) if weights is None else (of_part, targets, weights[rows])
 
     return Data(part(train, noisy), part(validation, targets), part(test, targets), class_names=examples.class_names)
 
@@ -203,7 +211,10 @@ def folds(
     )
     in_folds = slice(None) if test is None else rows
     input_mean = input_scale = target_mean = target_scale = None
-    if _standardizes(standardize, tokens):
+    standardizes = _standardizes(standardize, tokens)
+    if trees.is_tree(inputs):
+        inputs, input_mean, input_scale = _fold_scalings(inputs, in_folds, fold, standardizes)
+    elif standardizes:
         inputs, input_mean, input_scale = _fold_scaling(inputs, in_folds, fold)
     else:
         inputs = _narrow("inputs", inputs, integers=tokens)
@@ -213,8 +224,9 @@ def folds(
         targets = _narrow("targets", targets, integers=targets.dtype.kind == "i")
     scaling = Scaling(input_mean, input_scale, target_mean, target_scale)
 
-    def part(rows: Any) -> tuple[np.ndarray, ...]:
-        return (inputs[rows], targets[rows]) if weights is None else (inputs[rows], targets[rows], weights[rows])
+    def part(rows: Any) -> tuple[Any, ...]:
+        of_part = trees.rows(inputs, rows), targets[rows]
+        return of_part if weights is None else (*of_part, weights[rows])
 
     return Data(
         train=part(in_folds),
@@ -228,7 +240,7 @@ def folds(
 class _Examples(NamedTuple):
     """Checked arrays of the user."""
 
-    inputs: np.ndarray  # float or integer, (examples, ...)
+    inputs: Any  # float or integer, (examples, ...), or a tree of such arrays
     targets: np.ndarray  # int32 or float, (examples, ...)
     weights: np.ndarray | None  # float64, (examples,)
     groups: np.ndarray | None  # numbers of groups, (examples,)
@@ -238,14 +250,15 @@ class _Examples(NamedTuple):
 def _examples(inputs: Any, targets: Any, weights: Any, groups: Any, classes: bool | None, tokens: bool) -> _Examples:
     if isinstance(weights, str | Mapping):
         weights = class_weights(targets, weights)
-    inputs, labels = as_inputs(inputs), as_labels(targets)
+    inputs, labels = trees.mapped(lambda _, array: as_inputs(array), inputs, "inputs"), as_labels(targets)
     strings = labels.dtype.kind == "U"
     check_examples("", inputs, class_labels.indices(labels)[0] if strings else labels)
-    for name, values in {"inputs": inputs, "targets": labels}.items():
+    for name, values in (*trees.named(inputs, "inputs"), ("targets", labels)):
         if values.dtype.kind not in "fiubU":
             raise ArgumentTypeError(name, f"{name} have dtype {values.dtype}; give real numbers, in a dtype of NumPy.")
     if tokens:
-        _check_tokens(inputs)
+        for _, values in trees.named(inputs, "inputs"):
+            _check_tokens(values)
     targets, class_names = _class_indices(labels, classes)
     if weights is not None:
         weights = check_weights("weights", weights, len(targets))
@@ -426,6 +439,22 @@ def _fold_scaling(values: np.ndarray, in_folds: Any, fold: np.ndarray) -> tuple[
         values = values.astype(np.float32)
         mean, scale = _fold_moments(values[in_folds], fold)
     return values, mean, scale
+
+
+def _fold_scalings(inputs: Any, in_folds: Any, fold: np.ndarray, standardizes: bool) -> tuple[Any, Any, Any]:
+    """Inputs that are several arrays, as they are stored, and the means and scales of the floats by name."""
+    means, scales = {}, {}
+
+    def stored(name: str, values: np.ndarray) -> np.ndarray:
+        if values.dtype.kind in "iub":
+            return _narrow(name, values, integers=True)
+        if not standardizes:
+            return _narrow(name, values, integers=False)
+        values, means[name], scales[name] = _fold_scaling(values, in_folds, fold)
+        return values
+
+    inputs = trees.mapped(stored, inputs, "inputs")
+    return (inputs, means, scales) if means else (inputs, None, None)
 
 
 def _fold_moments(values: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -186,7 +186,7 @@ def fit_grid(
                 **names,
                 "num_steps": trained.steps[-1],
                 "batch_size": trained.batch_size,
-                "examples": {name: len(split.inputs) for name, split in trained.splits.items()},
+                "examples": {name: split.num_examples for name, split in trained.splits.items()},
                 "folds": data.num_folds,
                 "class_names": None if trained.class_names is None else list(trained.class_names),
                 "compiled_programs": len(trained.groups),

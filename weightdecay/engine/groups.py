@@ -123,7 +123,7 @@ class TrainingGroup(Group):
 
     def without_gradient(self) -> list[str]:
         """Return the names of the arrays that decay and in which the loss has no gradient."""
-        rows = self.task.batch_size or len(self.splits["train"].inputs)
+        rows = self.task.batch_size or self.splits["train"].num_examples
         batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), self.splits["train"])
         return gradients.without_gradient(self.task, self.one(), self.state, batch)
 
@@ -139,7 +139,7 @@ class TrainingGroup(Group):
             state = step.initialize(self.task, hyperparameters, batch.inputs)
             return step.train_step(self.task, hyperparameters, state, batch)
 
-        rows = self.task.batch_size or len(self.splits["train"].inputs)
+        rows = self.task.batch_size or self.splits["train"].num_examples
         batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), self.splits["train"])
         return hashlib.sha256(jax.jit(one_step).lower(self.one(), batch).as_text().encode()).hexdigest()
 
@@ -254,6 +254,6 @@ def _initialize(task: Task, routed: RoutedMember, decay: Any, splits: Mapping[st
     jax.eval_shape(functools.partial(step.initialize, task, hyperparameters), _example(splits))
 
 
-def _example(splits: Mapping[str, Batch]) -> jax.ShapeDtypeStruct:
+def _example(splits: Mapping[str, Batch]) -> Any:
     inputs = splits["train"].inputs
-    return jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct((1, *array.shape[1:]), array.dtype), inputs)

@@ -22,6 +22,7 @@ from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.preparation import TrainingRun
 from weightdecay.training import early_stopping, evaluation, step
 from weightdecay.training.evaluation import Sums
+from weightdecay.training.losses import Loss
 from weightdecay.training.task import Task
 
 _KEPT_GROUPS = 16  # groups whose programs are kept in memory; those of a small network take some 15 MB a device
@@ -120,16 +121,17 @@ def check_memory(programs: Programs, run: TrainingRun) -> int:
     return need
 
 
-def chunks(data: Batch) -> Iterator[tuple[Batch, np.ndarray]]:
+def chunks(loss: Loss, data: Batch) -> Iterator[tuple[Batch, np.ndarray]]:
     """Cut the training examples into chunks, gathered on the host one at a time.
 
     Args:
+      loss: What is computed of each example.
       data: All training examples.
 
     Yields:
       A chunk, and whether each of its examples counts, bool, shape ``(examples of a chunk,)``.
     """
-    for rows, counts in zip(*map(np.asarray, evaluation.chunk_rows(len(data.inputs))), strict=True):
+    for rows, counts in zip(*map(np.asarray, evaluation.chunk_rows(loss, data)), strict=True):
         yield jax.tree.map(lambda array, rows=rows: array[rows], data), counts
 
 
@@ -263,15 +265,15 @@ def _arguments(run: TrainingRun, group: TrainingGroup, source: OnDevice | FromHo
     examples = shapes(source.segment(source.shared(), streams, 0, 1, run.longest_segment))
     number = jax.ShapeDtypeStruct((), np.int32)
     arguments: dict[str, tuple[Any, ...]] = {
-        "initialize": (hyperparameters, shapes(run.splits["train"].inputs[:1])),
+        "initialize": (hyperparameters, shapes(run.splits["train"].first().inputs)),
         "advance": (hyperparameters, states, examples, number),
         "repeat": (hyperparameters, states, states.params, wide(number), examples, number),
     }
     if isinstance(source, OnDevice):
         train = shapes(run.splits["train"])
         return arguments | {"evaluate": (hyperparameters, states, states.params, train, validation)}
-    first = shapes(next(chunks(run.splits["train"])))
-    num_chunks = len(evaluation.chunk_rows(len(run.splits["train"].inputs))[0])
+    loss, train = group.task.loss, run.splits["train"]
+    first, num_chunks = shapes(next(chunks(loss, train))), len(evaluation.chunk_rows(loss, train)[0])
     one_chunk = jax.eval_shape(_functions(group.task)["add_up"], hyperparameters, states, *first)
     sums = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*leaf.shape, num_chunks), leaf.dtype), one_chunk)
     return arguments | {

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from weightdecay.data import Scaling
+from weightdecay.data import Scaling, trees
 from weightdecay.decay import masks, theory
 from weightdecay.engine import devices
 from weightdecay.engine.groups import TrainingGroup
@@ -44,21 +44,23 @@ def score_function(run: TrainingRun) -> Callable[[int, Any, Any], dict[str, floa
     return score
 
 
-def predict_function(run: TrainingRun) -> Callable[[int, Any, Any, Any], np.ndarray]:
+def predict_function(run: TrainingRun) -> Callable[[int, Any, Any, Any], Any]:
     """Return a function that computes the outputs of a member.
 
     Args:
       run: The run, trained.
 
     Returns:
-      ``predict(member, params, model_state, inputs)``, shape ``(examples, ...)``.
+      ``predict(member, params, model_state, inputs)``, arrays of shape ``(examples, ...)``.
     """
     outputs = _function_of_member(run, evaluation.predict)
     scaling = run.scaling or Scaling()
 
-    def predict(member: int, params: Any, model_state: Any, inputs: Any) -> np.ndarray:
+    def predict(member: int, params: Any, model_state: Any, inputs: Any) -> Any:
+        inputs = trees.mapped(lambda _, array: np.asarray(array), inputs, "inputs")
         stored = scaling.stored_inputs(inputs)
-        return scaling.original_targets(np.asarray(outputs(member, params, model_state, stored)))
+        made = outputs(member, params, model_state, stored)
+        return jax.tree.map(lambda array: scaling.original_targets(np.asarray(array)), made)
 
     return predict
 
@@ -75,7 +77,7 @@ def record_theory(run: TrainingRun, grid: Grid, records: TrainingRecords) -> Non
     shape = len(grid), len(run.steps)
     time_scale, rotation = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
     decaying, freedom = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
-    num_train = len(run.splits["train"].inputs)
+    num_train = run.splits["train"].num_examples
     steps_per_epoch = 1.0 if run.batch_size is None else num_train / run.batch_size
     for group in run.groups:
         sizes = [leaf.size for leaf in jax.tree.leaves(group.state.params)]
@@ -109,6 +111,8 @@ def _linear_inputs(run: TrainingRun, group: TrainingGroup, decays: list[bool]) -
     """Return the training inputs of a linear network with one output that is fitted by squared error, else None."""
     inputs, leaves = run.splits["train"].inputs, jax.tree.leaves(group.state.params)
     kernels = [leaf for leaf, decayed in zip(leaves, decays, strict=True) if decayed]
+    if not isinstance(inputs, np.ndarray):
+        return None
     features = int(np.prod(inputs.shape[1:]))
     shapes = sorted(leaf.shape for leaf in leaves)
     is_linear = shapes in ([(features, 1)], [(1,), (features, 1)]) and len(kernels) == 1

@@ -148,7 +148,7 @@ class TrainingLane:
         members = np.resize(lane.members, run.plan.lane_width)
         self._hyperparameters = jax.device_put(jax.tree.map(lambda leaf: leaf[members], group.hyperparameters), device)
         if saved is None:
-            inputs = jax.device_put(run.splits["train"].inputs[:1], device)
+            inputs = jax.device_put(run.splits["train"].first().inputs, device)
             self._states = programs.initialize(self._hyperparameters, inputs)
         else:
             rows = np.resize(np.arange(len(lane.members)), run.plan.lane_width)
@@ -237,7 +237,7 @@ class TrainingLane:
         # One chunk is on the device at a time: the sums of each are waited for.
         sums = [
             jax.device_get(programs.add_up(*before, *jax.device_put(chunk, on_device.device)))
-            for chunk in lane_programs.chunks(on_device.run.splits["train"])
+            for chunk in lane_programs.chunks(self._lane.group.task.loss, on_device.run.splits["train"])
         ]
         together = jax.tree.map(lambda *column: np.stack(column, axis=1), *sums)
         return programs.evaluate(*before, previous, jax.device_put(together, on_device.device), on_device.validation)

@@ -5,8 +5,13 @@ their own for it.
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
+
+import jax
+
+from weightdecay.core.types import Key
 
 Functions: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
 """``init(key, inputs) -> (params, model_state)``, and ``forward(params, model_state, inputs, key, train,
@@ -42,28 +47,60 @@ def mode(names: Iterable[str], *, train: bool) -> dict[str, bool]:
     return {name: _WHEN_TRAINING[name] == train for name in names if name in FLAGS}
 
 
-def call_arguments(call: Callable[..., Any], given: Iterable[str] = ()) -> frozenset[str]:
-    """Names of the arguments that a model takes after its inputs.
+def call_arguments(call: Callable[..., Any]) -> frozenset[str]:
+    """Names of the arguments of a model in addition to its first one, or of all where inputs are passed by name.
 
     Args:
-      call: The ``__call__`` of a class: ``self`` and the inputs come first.
-      given: Names of arguments that can be passed, in addition to the flags.
+      call: The ``__call__`` of a class, whose first argument is ``self``.
 
     Returns:
       The names.
+    """
+    return frozenset(list(inspect.signature(call).parameters)[1:])
+
+
+def bound(call: Callable[..., Any], inputs: Any, key: Key, given: Iterable[str] = ()) -> tuple[tuple[Any, ...], dict]:
+    """Arguments with which a model is called: its inputs, and keys for arguments named ``..._rng`` or ``key``.
+
+    Inputs that are a dictionary are passed by name where the call has arguments of all these names; all other inputs
+    are the first argument.
+
+    Args:
+      call: The ``__call__`` of a class, whose first argument is ``self``.
+      inputs: What the model receives.
+      key: Random key, from which that of each argument follows by its name.
+      given: Names of further arguments that the caller passes, in addition to the flags.
+
+    Returns:
+      Positional and named arguments.
 
     Raises:
-      TypeError: Another argument without a default, whose value is not known.
+      TypeError: Another argument without a default, whose value is not known; or a dictionary of which some names alone
+        are arguments.
     """
-    parameters = list(inspect.signature(call).parameters.values())[2:]
-    for parameter in parameters:
-        needed = parameter.default is parameter.empty and parameter.kind not in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        )
-        if needed and parameter.name not in FLAGS and parameter.name not in given:
+    parameters = list(inspect.signature(call).parameters.values())[1:]
+    parameters = [one for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    names = [parameter.name for parameter in parameters]
+    by_name = isinstance(inputs, Mapping) and any(name in names for name in inputs)
+    named: dict[str, Any] = dict(inputs) if by_name else {}
+    if by_name:
+        unknown = [name for name in inputs if name not in names]
+        if unknown:
             raise TypeError(
-                f"model is called with an argument {parameter.name!r}, whose value is not known; give it a default. A "
-                f"model takes its inputs and, to know whether it is training, one of {', '.join(sorted(FLAGS))}."
+                f"inputs have the names {', '.join(map(repr, inputs))}, and model is called with the arguments "
+                f"{', '.join(names)}; give no {unknown[0]!r}, or add an argument of that name."
             )
-    return frozenset(parameter.name for parameter in parameters)
+    for parameter in parameters if by_name else parameters[1:]:
+        name, is_needed = parameter.name, parameter.default is parameter.empty
+        if name in FLAGS or name in given or name in named:
+            continue
+        if name.endswith(("rng", "rngs", "key")) and is_needed:
+            named[name] = jax.random.fold_in(key, zlib.crc32(name.encode()))
+        elif is_needed:
+            first = names[0]
+            raise TypeError(
+                f"model is called with an argument {name!r}, whose value is not known; give it a default, or give the "
+                f"inputs by name, as wd.Data(train=({{{first!r}: ..., {name!r}: ...}}, targets), ...). To know whether "
+                f"it is training, a model takes one of {', '.join(sorted(FLAGS))}."
+            )
+    return () if by_name else (inputs,), named

@@ -52,19 +52,20 @@ def functions(factory: Callable[..., Any]) -> Functions:
         if dropout.AXIS in hyperparameters:
             module = _with_rate(module, hyperparameters[dropout.AXIS])
         arguments = inspect.signature(type(module).__call__).parameters
-        known = adapters.call_arguments(type(module).__call__, given=("state", "key"))
+        known = adapters.call_arguments(type(module).__call__)
         flags = adapters.mode(known, train=train)
         before = model_state.get("state", [])
         state = jax.tree.unflatten(jax.tree.structure(skeleton.state), before)
         stateful = "state" in known and (bool(before) or arguments["state"].default is inspect.Parameter.empty)
 
         def apply_to_example(example: Any, key: Key) -> Any:
-            options: dict[str, Any] = {**flags, "key": key} if "key" in known else dict(flags)
+            positional, named = adapters.bound(type(module).__call__, example, key, given=("state", "key"))
+            options: dict[str, Any] = {"key": key} | named | flags if "key" in known else named | flags
             if not stateful:
-                return module(example, **options), state
-            return module(example, state=state, **options)
+                return module(*positional, **options), state
+            return module(*positional, state=state, **options)
 
-        keys = jax.random.split(key, len(inputs))
+        keys = jax.random.split(key, jax.tree.leaves(inputs)[0].shape[0])
         outputs, state = jax.vmap(apply_to_example, axis_name="batch", out_axes=(0, None))(inputs, keys)
         if not before or not train:
             return outputs, model_state

@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from flax.errors import InvalidRngError
 
 from weightdecay.core.types import Key, ModelState, Params
 from weightdecay.models import adapters, dropout
@@ -27,7 +28,8 @@ def functions(model: nn.Module) -> Functions:
       ``init`` and ``forward``.
 
     Raises:
-      TypeError: ``__call__`` has arguments whose values are not known.
+      TypeError: It has no ``__call__``; when it is initialized, that ``__call__`` has arguments whose values are not
+        known, see `weightdecay.models.adapters.bound`.
     """
     if not callable(model):
         raise TypeError(f"model is of {type(model).__name__}, which has no __call__; define it, with the inputs.")
@@ -42,16 +44,26 @@ def functions(model: nn.Module) -> Functions:
     def init(key: Key, inputs: Any) -> tuple[Params, ModelState]:
         params_key, dropout_key = jax.random.split(key)
         module, flags = in_mode(train=False)
-        variables = module.init({"params": params_key, "dropout": dropout_key}, inputs, **flags)
+        positional, named = adapters.bound(type(model).__call__, inputs, dropout_key)
+        variables = module.init({"params": params_key, "dropout": dropout_key}, *positional, **named, **flags)
         return variables.get("params", {}), {name: value for name, value in variables.items() if name != "params"}
 
     def apply_module(params: Params, model_state: ModelState, inputs: Any, key: Key, train: bool) -> Any:
         variables, (module, flags) = {"params": params, **model_state}, in_mode(train)
+        positional, named = adapters.bound(type(model).__call__, inputs, key)
         if not train:
-            return module.apply(variables, inputs, **flags), model_state
+            try:
+                return module.apply(variables, *positional, **named, **flags), model_state
+            except InvalidRngError as error:
+                raise TypeError(
+                    f"model draws random numbers in evaluation ({str(error).split(' (')[0]}), as nothing tells it that "
+                    "it is not training. Give it an argument or a field named deterministic or train, or give two "
+                    "networks: wd.Model.pair(train=Net(..., deterministic=False), evaluate=Net(..., "
+                    "deterministic=True))."
+                ) from error
         # flax draws from the stream "params" for every name that it does not find.
         rngs = {"dropout": key, "params": jax.random.fold_in(key, 1)}
-        outputs, changed = module.apply(variables, inputs, **flags, rngs=rngs, mutable=list(model_state))
+        outputs, changed = module.apply(variables, *positional, **named, **flags, rngs=rngs, mutable=list(model_state))
         return outputs, {**model_state, **changed}
 
     def forward(

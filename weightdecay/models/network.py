@@ -5,6 +5,7 @@ flax linen, flax nnx and equinox have a file each; a network that a user defines
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from weightdecay.core import text, tree
 from weightdecay.core.types import Key, ModelState, Params
 from weightdecay.models import dropout, linen, zoo
 from weightdecay.models.adapters import Functions
+
+_UNBOUND_AXIS = re.compile(r"unbound axis name: (\w+)")  # in the error of JAX
 
 
 class Network(NamedTuple):
@@ -56,6 +59,35 @@ class Model:
     init: Callable[[Key, Any], Params]
     apply: Callable[..., Any]
 
+    @staticmethod
+    def pair(*, train: Any, evaluate: Any) -> "Pair":
+        """Return a model of two networks with the same weights: one that trains and one that evaluates.
+
+        This is for networks that are told by their constructor, or by a configuration, whether they are training::
+
+            wd.Model.pair(
+                train=Transformer(Config(deterministic=False)), evaluate=Transformer(Config(deterministic=True))
+            )
+
+        Args:
+          train: The network of training steps: any model of the libraries that `fit_grid` takes.
+          evaluate: The network of evaluations, of the same kind; it also makes the initial weights.
+        """
+        return Pair(train, evaluate)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two networks with the same weights, as `Model.pair` makes it.
+
+    Attributes:
+      train: The network of training steps.
+      evaluate: The network of evaluations, which also makes the initial weights.
+    """
+
+    train: Any
+    evaluate: Any
+
 
 def network(model: Any) -> Network:
     """Return the `Network` of a model.
@@ -71,6 +103,8 @@ def network(model: Any) -> Network:
       TypeError: Anything else; a field of the wrong type in a model of `weightdecay.models` or a `Model`.
       ValueError: A field of a model of `weightdecay.models` that is out of range.
     """
+    if isinstance(model, Pair):
+        return _pair(network(model.train), network(model.evaluate))
     if isinstance(model, zoo.OWN):
         zoo.check(model)
     if isinstance(model, nn.Module):
@@ -100,6 +134,8 @@ def complete(model: Any, num_outputs: int) -> Any:
     Returns:
       The model.
     """
+    if isinstance(model, Pair):
+        return Pair(complete(model.train, num_outputs), complete(model.evaluate, num_outputs))
     if isinstance(model, nn.Module):
         is_open = getattr(model, "num_outputs", 0) is None
     else:
@@ -117,6 +153,8 @@ def traced_axes(model: Any) -> frozenset[str]:
     Returns:
       Their names: ``dropout_rate``, or for a `Model` the further arguments of its ``apply``.
     """
+    if isinstance(model, Pair):
+        return traced_axes(model.train)
     if not isinstance(model, Model):
         return frozenset({dropout.AXIS})
     return _further_arguments(model) - {"key", "train"}
@@ -131,6 +169,8 @@ def static_axes(model: Any) -> frozenset[str]:
     Returns:
       Their names: the fields of a linen module, the arguments of a class or function of nnx or equinox.
     """
+    if isinstance(model, Pair):
+        return static_axes(model.train) & static_axes(model.evaluate)
     if isinstance(model, nn.Module):
         return linen.fields(model) - {dropout.AXIS}
     return frozenset(_arguments(model)) - {"rngs", "key", dropout.AXIS}
@@ -155,6 +195,8 @@ def with_options(model: Any, options: Mapping[str, Any]) -> Any:
     if unknown:
         known = ", ".join(sorted(static_axes(model))) or "none"
         raise ValueError(f"model has no field {unknown[0]!r} that a grid can set; it has: {known}.")
+    if isinstance(model, Pair):
+        return Pair(with_options(model.train, options), with_options(model.evaluate, options))
     if isinstance(model, nn.Module):
         present = {name: getattr(model, name) for name in options}
     else:
@@ -243,11 +285,49 @@ def _network(functions: Functions) -> Network:
     init, forward = functions
 
     def checked_init(key: Key, inputs: Any) -> tuple[Params, ModelState]:
-        params, model_state = init(key, inputs)
+        params, model_state = _within_axes(init, key, inputs)
         tree.check_weights(params)
         return params, model_state
 
-    return Network(checked_init, _apply(forward))
+    return Network(checked_init, _apply(functools.partial(_within_axes, forward)))
+
+
+def _within_axes(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function within the named axes that it asks for, each of size 1.
+
+    A layer with an ``axis_name``, such as ``nn.BatchNorm(axis_name="batch")``, averages over the devices of a program
+    that is mapped over them. A member is trained by one device, so that there is nothing to average over.
+    """
+    names: list[str] = []
+    while True:
+        call = functools.partial(function, *arguments)
+        for name in names:
+            call = functools.partial(_within_axis, call, name)
+        try:
+            return call()
+        except NameError as error:
+            unbound = _UNBOUND_AXIS.search(str(error))
+            if unbound is None or unbound[1] in names:
+                raise
+            names.append(unbound[1])
+
+
+def _within_axis(call: Callable[[], Any], name: str) -> Any:
+    outputs = jax.vmap(lambda _: call(), axis_name=name)(jnp.zeros(1))
+    return jax.tree.map(lambda array: array[0], outputs)
+
+
+def _pair(training: Network, evaluating: Network) -> Network:
+    """Return the network that trains as the first and evaluates as the second."""
+
+    def forward(
+        params: Params, model_state: ModelState, inputs: Any, key: Key, train: bool, hyperparameters: Mapping[str, Any]
+    ) -> tuple[Any, ModelState]:
+        apply = training.apply if train else evaluating.apply
+        hyperparameters = hyperparameters if train else {}  # A network without dropout layers takes no rate.
+        return apply(params, model_state, inputs, key=key, train=train, hyperparameters=hyperparameters)
+
+    return Network(evaluating.init, _apply(forward))
 
 
 class _Partial(functools.partial):
@@ -314,7 +394,7 @@ def _arguments(model: Any) -> dict[str, inspect.Parameter]:
     modules = _module_classes()
     if isinstance(function, type):
         return _parameters(model) if issubclass(function, modules) else {}
-    if isinstance(function, modules) or isinstance(function, nn.Module | Model) or not callable(function):
+    if isinstance(function, modules) or isinstance(function, nn.Module | Model | Pair) or not callable(function):
         return {}
     return _parameters(model)
 

@@ -50,11 +50,12 @@ def functions(factory: Callable[..., Any]) -> Functions:
         module.train() if train else module.eval()
         if dropout.AXIS in hyperparameters:
             _set_rate(module, hyperparameters[dropout.AXIS])
-        arguments = adapters.call_arguments(type(module).__call__, given=("rngs",))
+        arguments = adapters.call_arguments(type(module).__call__)
+        positional, named = adapters.bound(type(module).__call__, inputs, key, given=("rngs",))
         options: dict[str, Any] = adapters.mode(arguments, train=train)
         if "rngs" in arguments and train:
             options["rngs"] = nnx.Rngs(jax.random.fold_in(key, 0))
-        outputs = module(inputs, **options)  # pyright: ignore[reportCallIssue]
+        outputs = module(*positional, **named, **options)  # pyright: ignore[reportCallIssue]
         return outputs, _within(model_state, _divided(module)[1]) if train else model_state
 
     return init, forward

@@ -15,30 +15,36 @@ from jaxtyping import Float
 from weightdecay import decay as rules
 from weightdecay.core.types import Batch, ModelState, Params
 from weightdecay.decay import masks, transformation
-from weightdecay.training import diagnostics
+from weightdecay.training import diagnostics, losses
+from weightdecay.training.losses import Loss
 from weightdecay.training.step import forward, outputs_and_batch, standardized
 from weightdecay.training.task import Hyperparameters, State, Task
 
-_CHUNK = 128  # examples
+_CHUNK = 128  # examples, or class indices of examples that have several
 
 
 class Sums(NamedTuple):
-    """Sums over the examples of a chunk that count, each of shape ``()``."""
+    """Sums over the examples of a chunk that count, or over their positions, each of shape ``()``.
 
-    weight: Any
-    metrics: dict[str, Any]  # by the names of `weightdecay.training.losses.Loss.metrics` and of the user's metrics
+    Both are by the names of `weightdecay.training.losses.Loss.metrics` and of the user's metrics.
+    """
+
+    weights: dict[str, Any]
+    metrics: dict[str, Any]
 
 
-def chunk_rows(num_examples: int) -> tuple[Array, Array]:
+def chunk_rows(loss: Loss, data: Batch) -> tuple[Array, Array]:
     """Divide a split into chunks of equal size; the last is filled up with the first examples, which do not count.
 
     Args:
-      num_examples: Examples in the split.
+      loss: What is computed of each example.
+      data: The split, as arrays or as shapes.
 
     Returns:
       Indices of the examples, and whether each counts; both of shape ``(chunks, examples of a chunk)``.
     """
-    num_chunks = -(-num_examples // _CHUNK)
+    num_examples = data.num_examples
+    num_chunks = -(-num_examples // max(1, _CHUNK // loss.num_positions(data.targets)))
     size = -(-num_examples // num_chunks)
     rows = jnp.arange(num_chunks * size, dtype=jnp.int32).reshape(num_chunks, size)
     return rows % num_examples, rows < num_examples
@@ -47,7 +53,7 @@ def chunk_rows(num_examples: int) -> tuple[Array, Array]:
 def chunk_sums(
     task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, batch: Batch, counts: Any
 ) -> Sums:
-    """Sum the loss, the accuracy and the metrics over a chunk.
+    """Sum the loss, the accuracy and the metrics over the targets of a chunk that count.
 
     Args:
       task: What is trained.
@@ -61,15 +67,22 @@ def chunk_sums(
       The sums; each example is multiplied by its weight.
     """
     outputs, batch = outputs_and_batch(task, hyperparameters, params, model_state, batch)
+    functions = task.loss.metrics() | {metric.name: metric.per_example for metric in task.metrics}
+    values = {name: metric(outputs, batch.targets) for name, metric in functions.items()}
+    target_counts = task.loss.counts(batch.targets)
 
     def total(values: Any) -> Any:
         values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-        return jnp.where(counts, values if batch.weights is None else values * batch.weights, 0).sum()
+        which = losses.spread(counts, values)
+        if target_counts is not None and target_counts.shape == values.shape:
+            which &= target_counts
+        return jnp.where(
+            which, values if batch.weights is None else values * losses.spread(batch.weights, values), 0
+        ).sum()
 
-    functions = task.loss.metrics() | {metric.name: metric.per_example for metric in task.metrics}
     return Sums(
-        weight=total(jnp.ones(counts.shape)),
-        metrics={name: total(metric(outputs, batch.targets)) for name, metric in functions.items()},
+        weights={name: total(jnp.ones(of_metric.shape)) for name, of_metric in values.items()},
+        metrics={name: total(of_metric) for name, of_metric in values.items()},
     )
 
 
@@ -82,8 +95,7 @@ def means(sums: Sums) -> dict[str, Float[Array, ""]]:
     Returns:
       ``{"loss": ..., "accuracy": ...}`` and every metric by its name; the accuracy is nan if the loss has none.
     """
-    weight = sums.weight.sum()
-    return {name: values.sum() / weight for name, values in sums.metrics.items()}
+    return {name: values.sum() / sums.weights[name].sum() for name, values in sums.metrics.items()}
 
 
 def score(
@@ -116,7 +128,7 @@ def score(
             counts &= (batch.fold == hyperparameters.fold) == validation
         return chunk_sums(task, hyperparameters, params, model_state, batch, counts)
 
-    return means(jax.lax.map(one_chunk, chunk_rows(len(data.inputs))))
+    return means(jax.lax.map(one_chunk, chunk_rows(task.loss, data)))
 
 
 def predict(task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any) -> Any:
@@ -127,12 +139,12 @@ def predict(task: Task, hyperparameters: Hyperparameters, params: Params, model_
       hyperparameters: The member's.
       params: Weights.
       model_state: State of the model.
-      inputs: As in the data, ``(examples, ...)``.
+      inputs: As in the data, arrays of shape ``(examples, ...)``.
 
     Returns:
       The outputs, ``(examples, ...)``; in the original unit of the targets if folds standardize them.
     """
-    batch = standardized(hyperparameters, Batch(jnp.asarray(inputs), jnp.zeros(())))
+    batch = standardized(hyperparameters, Batch(jax.tree.map(jnp.asarray, inputs), jnp.zeros(())))
     outputs = forward(task, hyperparameters, params, model_state, batch.inputs)
     scaling = hyperparameters.scaling
     if scaling is None or scaling.target_mean is None:

@@ -3,7 +3,8 @@
 A new loss is a function here and its name in `_BY_NAME`; `Loss` adds what training and evaluation need with it.
 """
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,11 +22,11 @@ def softmax_cross_entropy(outputs: Any, targets: Any) -> Any:
     """Cross-entropy of the softmax of the outputs, in nats.
 
     Args:
-      outputs: Logits, shape ``(examples, classes)``.
-      targets: Class indices, integers, shape ``(examples,)``.
+      outputs: Logits, shape ``(examples, ..., classes)``.
+      targets: Class indices, integers, shape ``(examples, ...)``; those below 0 do not count, see `Loss.counts`.
 
     Returns:
-      Losses, shape ``(examples,)``.
+      Losses, shape ``(examples, ...)``.
     """
     return optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
 
@@ -78,11 +79,46 @@ def _mean_over_outputs(losses: Any) -> Any:
     return losses.reshape(losses.shape[0], -1).mean(axis=1)
 
 
+def spread(weights: Any, values: Any) -> Any:
+    """Spread one number an example over the positions of its losses.
+
+    Args:
+      weights: Shape ``(examples,)``.
+      values: Losses, shape ``(examples, ...)``.
+
+    Returns:
+      The numbers, with axes of size 1 after the first one.
+    """
+    return weights.reshape(-1, *[1] * (values.ndim - 1))
+
+
 class Loss(NamedTuple):
     """A data loss, with the accuracy and the label smoothing that belong to it."""
 
     name: str
     per_example: LossFn
+    ignores: bool = False
+    """Whether there are targets below 0, which do not count."""
+
+    def counts(self, targets: Any) -> Any:
+        """Return which losses count, bool, shape ``(examples, ...)`` as the targets; None = all of them."""
+        return targets >= 0 if self.ignores else None
+
+    def num_positions(self, targets: Any) -> int:
+        """Return the number of class indices of an example; 1 for other losses."""
+        return math.prod(targets.shape[1:]) if self._is_one_of(softmax_cross_entropy) else 1
+
+    def mean(self, values: Any, targets: Any) -> Any:
+        """Mean of the losses of a batch over those that count, shape ``()``; 0 if none counts.
+
+        Args:
+          values: Losses, shape ``(examples, ...)``.
+          targets: Their targets.
+        """
+        counts = self.counts(targets)
+        if counts is None:
+            return values.mean()
+        return jnp.where(counts, values, 0).sum() / jnp.maximum(counts.sum(), 1)
 
     @property
     def smooths(self) -> bool:
@@ -119,14 +155,14 @@ class Loss(NamedTuple):
         strength = jnp.asarray(strength, outputs.dtype)
         if self._is_one_of(sigmoid_cross_entropy):
             return self.per_example(outputs, (1 - strength) * targets.astype(outputs.dtype) + strength / 2)
-        of_label = jnp.take_along_axis(outputs, targets[:, None], axis=-1)[:, 0]
+        of_label = jnp.take_along_axis(outputs, targets[..., None], axis=-1)[..., 0]
         return self.per_example(outputs, targets) + strength * (of_label - outputs.mean(axis=-1))
 
     def align(self, outputs: Any, targets: Any) -> Any:
         """Drop a last dimension of 1 from outputs of shape ``(examples, 1)`` if the targets have ``(examples,)``.
 
         Args:
-          outputs: Of the model.
+          outputs: Of the model; a loss of the user may take a tree of arrays, which is returned unchanged.
           targets: Shape ``(examples, ...)``.
 
         Returns:
@@ -136,11 +172,13 @@ class Loss(NamedTuple):
           TypeError: Outputs that are not one array of floats.
           ValueError: Outputs without one row for each example.
         """
+        if not self._is_one_of(*_BY_NAME.values()) and not (hasattr(outputs, "ndim") and hasattr(targets, "ndim")):
+            return outputs
         if not hasattr(outputs, "ndim"):
             raise ArgumentTypeError(
                 "model",
-                f"model returns outputs of type {type(outputs).__name__}; return one array with one row for each "
-                "example.",
+                f"model returns outputs of type {type(outputs).__name__}, and loss {self.name!r} takes one array with "
+                "one row for each example; return such an array, or give a loss of your own that takes these outputs.",
             )
         if outputs.ndim == 0 or outputs.shape[0] != targets.shape[0]:
             raise ArgumentError(
@@ -155,12 +193,12 @@ class Loss(NamedTuple):
         return outputs
 
     def accuracy(self, outputs: Any, targets: Any) -> Any:
-        """Fraction of correct predictions in each example, shape ``(examples,)``; nan if the loss has no accuracy."""
+        """Fraction of correct predictions, shape ``(examples, ...)`` as the loss; nan if the loss has no accuracy."""
         if self._is_one_of(softmax_cross_entropy):
             return (outputs.argmax(axis=-1) == targets).astype(jnp.float32)
         if self._is_one_of(sigmoid_cross_entropy):
             return _mean_over_outputs(((outputs > 0) == (targets > 0.5)).astype(jnp.float32))
-        return jnp.full(outputs.shape[:1], jnp.nan, jnp.float32)
+        return jnp.full(jax.tree.leaves(outputs)[0].shape[:1], jnp.nan, jnp.float32)
 
     def metrics(self) -> dict[str, LossFn]:
         """Return the metrics of examples by their names in `weightdecay.core.metrics`."""
@@ -174,14 +212,17 @@ _ELEMENTWISE = (sigmoid_cross_entropy, squared_error, huber)
 _BY_NAME = {fn.__name__: fn for fn in (softmax_cross_entropy, *_ELEMENTWISE)}
 
 
-def resolve(loss: str | LossFn | None, targets: Any) -> Loss:
+def resolve(
+    loss: str | LossFn | None, targets: Any, output_shape: Callable[[], tuple[int, ...] | None] = lambda: None
+) -> Loss:
     """Find a loss by its name, take a function of the user, or choose the default for the targets.
 
     Args:
-      loss: A name, ``loss_fn(outputs, targets) -> losses`` of shape ``(examples,)``, or None: softmax cross-entropy for
-        class indices, sigmoid cross-entropy for integer targets of several dimensions that are all 0 or 1, squared
-        error for all others.
+      loss: A name, ``loss_fn(outputs, targets) -> losses`` of shape ``(examples, ...)``, or None: softmax cross-entropy
+        for integers, one for each row of outputs (``targets.shape == outputs.shape[:-1]``), sigmoid cross-entropy for
+        other integers that are all 0 or 1, squared error for all others.
       targets: Training targets, shape ``(examples, ...)``.
+      output_shape: Returns the shape of the outputs for one example, None = unknown; called where it decides.
 
     Returns:
       The loss.
@@ -190,10 +231,16 @@ def resolve(loss: str | LossFn | None, targets: Any) -> Loss:
       TypeError: ``loss`` is not a name or a function.
       ValueError: An unknown name.
     """
-    if loss is None:
-        loss = _default(targets)
+    if loss is None and hasattr(targets, "dtype"):
+        loss = _default(targets, output_shape)
     if callable(loss):
         return Loss(getattr(loss, "__name__", "loss_fn"), loss)
+    if not hasattr(targets, "dtype"):
+        raise ArgumentError(
+            "loss",
+            f"loss is {loss!r}, and data has targets that are several arrays; give a function of your own, "
+            "loss_fn(outputs, targets) -> losses.",
+        )
     names = ", ".join(_BY_NAME)
     if not isinstance(loss, str):
         raise ArgumentTypeError(
@@ -208,10 +255,13 @@ def resolve(loss: str | LossFn | None, targets: Any) -> Loss:
     return Loss(loss, _BY_NAME[loss])
 
 
-def _default(targets: Any) -> str:
+def _default(targets: Any, output_shape: Callable[[], tuple[int, ...] | None]) -> str:
     if not np.issubdtype(targets.dtype, np.integer):
         return "squared_error"
     if targets.ndim == 1:
+        return "softmax_cross_entropy"
+    shape = output_shape()
+    if shape is not None and shape[1:-1] == targets.shape[1:]:
         return "softmax_cross_entropy"
     return "sigmoid_cross_entropy" if np.isin(targets, (0, 1)).all() else "squared_error"
 
@@ -227,17 +277,22 @@ def check_targets(loss: Loss, targets: Any, *, argument: str) -> None:
     Raises:
       ValueError: Wrong type, shape or range.
     """
+    if not hasattr(targets, "dtype"):
+        return
     description = f"{argument} has dtype {targets.dtype} and shape {targets.shape}"
     if loss._is_one_of(softmax_cross_entropy):
-        if not np.issubdtype(targets.dtype, np.integer) or targets.ndim != 1:
+        if not np.issubdtype(targets.dtype, np.integer):
             raise ArgumentError(
                 "loss",
-                f"{description}, but loss='softmax_cross_entropy' needs one class index for each example: integers of "
-                "shape (examples,). Convert the targets to class indices, or give loss='squared_error' for real "
-                "targets.",
+                f"{description}, but loss='softmax_cross_entropy' needs class indices: integers of shape (examples,), "
+                "or (examples, positions) for outputs of shape (examples, positions, classes). Convert the targets to "
+                "class indices, or give loss='squared_error' for real targets.",
             )
-        if targets.size and targets.min() < 0:
-            raise ArgumentError("loss", f"{argument} contains the class {targets.min()}; number the classes from 0.")
+        if targets.size and targets.max() < 0:
+            raise ArgumentError(
+                "loss",
+                f"{argument} are all below 0, so that none of them counts; give at least one class index from 0.",
+            )
     if loss._is_one_of(sigmoid_cross_entropy) and targets.size and (targets.min() < 0 or targets.max() > 1):
         raise ArgumentError(
             "loss",
@@ -246,46 +301,48 @@ def check_targets(loss: Loss, targets: Any, *, argument: str) -> None:
         )
 
 
-def num_outputs(loss: Loss, targets: Any) -> int:
+def num_outputs(loss: Loss, targets: Sequence[Any]) -> int:
     """Number of outputs that the targets require: the number of classes, or of values in one target.
 
     Args:
       loss: The loss.
-      targets: Targets of all splits, shape ``(examples, ...)``.
+      targets: Targets of each split, shape ``(examples, ...)``.
 
     Returns:
-      Outputs for each example.
+      Outputs for each example, or for each position of one.
     """
     if loss._is_one_of(softmax_cross_entropy):
-        return int(targets.max()) + 1
-    return int(np.prod(targets.shape[1:], dtype=int))
+        return max(int(split.max()) for split in targets) + 1
+    return sum(int(np.prod(array.shape[1:], dtype=int)) for array in jax.tree.leaves(targets[0]))
 
 
-def check_outputs(loss: Loss, outputs: Any, targets: Any) -> None:
+def check_outputs(loss: Loss, outputs: Any, targets: Sequence[Any]) -> None:
     """Check that the outputs of a model fit the targets.
 
     Args:
       loss: The loss.
       outputs: Shape and dtype of a batch of outputs, aligned with the targets.
-      targets: Targets of all splits, shape ``(examples, ...)``.
+      targets: Targets of each split, shape ``(examples, ...)``.
 
     Raises:
       ValueError: Fewer outputs than classes, or another shape than the targets.
     """
     if loss._is_one_of(softmax_cross_entropy):
         classes = num_outputs(loss, targets)
-        if outputs.ndim != 2 or outputs.shape[1] < classes:
+        positions = targets[0].shape[1:]
+        if outputs.ndim < 2 or outputs.shape[1:-1] != positions or outputs.shape[-1] < classes:
+            expected = ", ".join(map(str, ("examples", *positions, classes)))
             raise ArgumentError(
                 "model",
                 f"model returns outputs of shape (examples, {', '.join(map(str, outputs.shape[1:]))}), but data has "
-                f"{classes} classes (targets 0 to {classes - 1}); give the model at least {classes} outputs, or leave "
-                "num_outputs unset where the model takes it from the data.",
+                f"{classes} classes (targets 0 to {classes - 1}), so that the shape must be ({expected}) or have more "
+                "classes; change the model, or leave num_outputs unset where the model takes it from the data.",
             )
-    elif loss._is_one_of(*_ELEMENTWISE) and outputs.shape[1:] != targets.shape[1:]:
+    elif loss._is_one_of(*_ELEMENTWISE) and outputs.shape[1:] != targets[0].shape[1:]:
         raise ArgumentError(
             "model",
             f"model returns outputs of shape {('examples', *outputs.shape[1:])}, but the targets have shape "
-            f"{('examples', *targets.shape[1:])}; give the model as many outputs as a target has values.",
+            f"{('examples', *targets[0].shape[1:])}; give the model as many outputs as a target has values.",
         )
 
 
@@ -385,9 +442,10 @@ def check_metric_shape(metric: UserMetric, outputs: Any, targets: Any) -> None:
         ) from error
     if not hasattr(values, "shape"):
         raise ArgumentTypeError("metrics", f"{argument} returns a {type(values).__name__}; return one array.")
-    if values.shape != targets.shape[:1]:
+    num_examples = jax.tree.leaves(targets)[0].shape[0]
+    if values.shape[:1] != (num_examples,):
         raise ArgumentError(
             "metrics",
-            f"{argument} returns an array of shape {values.shape} for {targets.shape[0]} examples; return one number "
-            f"for each example, shape {targets.shape[:1]}, not their mean.",
+            f"{argument} returns an array of shape {values.shape} for {num_examples} examples; return one number "
+            f"for each example, shape ({num_examples},), or for each position of it, not their mean.",
         )

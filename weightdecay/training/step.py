@@ -16,10 +16,10 @@ from jaxtyping import Float
 from weightdecay.core import random_streams, tree
 from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Batch, ModelState, Params
-from weightdecay.data import augment
+from weightdecay.data import augment, dataset, trees
 from weightdecay.data.batches import Examples
 from weightdecay.training import diagnostics, losses
-from weightdecay.training.task import LAYER_METRICS, Best, Hyperparameters, State, Task, all_targets
+from weightdecay.training.task import LAYER_METRICS, Best, Hyperparameters, State, Task
 
 _BLOCK = 32  # steps between two checks that all numbers are finite
 
@@ -44,13 +44,14 @@ def check_outputs(task: Task, hyperparameters: Hyperparameters, state: State, sp
         return outputs_and_batch(task, hyperparameters, state.params, state.model_state, batch)[0]
 
     outputs = jax.eval_shape(outputs_of, hyperparameters, state, validation)
-    losses.check_outputs(task.loss, outputs, all_targets(splits))
+    losses.check_outputs(task.loss, outputs, [split.targets for split in splits.values()])
     values = jax.eval_shape(task.loss.per_example, outputs, validation.targets)
-    if values.shape != validation.targets.shape[:1]:
+    num_examples = validation.num_examples
+    if getattr(values, "shape", ())[:1] != (num_examples,):
         raise ArgumentError(
             "loss",
-            f"loss returns an array of shape {values.shape} for {len(validation.targets)} examples; return one loss "
-            f"for each example, shape {validation.targets.shape[:1]}, not their mean.",
+            f"loss returns an array of shape {getattr(values, 'shape', None)} for {num_examples} examples; return one "
+            f"loss for each example, shape ({num_examples},), or for each position of it, not their mean.",
         )
     for metric in task.metrics:
         losses.check_metric_shape(metric, outputs, validation.targets)
@@ -132,19 +133,10 @@ def standardized(hyperparameters: Hyperparameters, batch: Batch) -> Batch:
     scaling = hyperparameters.scaling
     if scaling is None:
         return batch
-    inputs, targets = batch.inputs, batch.targets
-    if scaling.input_mean is not None:
-        inputs = _scaled(inputs, scaling.input_mean, scaling.input_scale)
+    targets = batch.targets
     if scaling.target_mean is not None:
-        targets = _scaled(targets, scaling.target_mean, scaling.target_scale)
-    return batch._replace(inputs=inputs, targets=targets)
-
-
-def _scaled(values: Any, mean: Any, scale: Any) -> Any:
-    """Standardize values; floats keep their dtype."""
-    if jnp.issubdtype(values.dtype, jnp.floating):
-        mean, scale = mean.astype(values.dtype), scale.astype(values.dtype)
-    return (values - mean) / scale
+        targets = dataset.scaled(targets, scaling.target_mean, scaling.target_scale)
+    return batch._replace(inputs=scaling.scaled_inputs(batch.inputs), targets=targets)
 
 
 def sizes(task: Task, hyperparameters: Mapping[str, Any], batch: Batch) -> tuple[int, int]:
@@ -197,7 +189,7 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
             values = task.loss.smoothed(outputs, targets, strengths["label_smoothing"])
         else:
             values = task.loss.per_example(outputs, targets)
-        return values if weights is None else values * weights
+        return values if weights is None else values * losses.spread(weights, values)
 
     def data_loss(params: Params) -> tuple[Float[Array, ""], ModelState]:
         outputs, model_state = network.apply(
@@ -206,9 +198,13 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         outputs = task.loss.align(outputs, targets)
         values = losses_of(outputs, targets, weights)
         if partners is not None:
-            of_partners = losses_of(outputs, targets[partners], None if weights is None else weights[partners])
+            partner_targets = trees.rows(targets, partners)
+            of_partners = losses_of(outputs, partner_targets, None if weights is None else weights[partners])
+            if task.loss.ignores:
+                of_partners = task.loss.mean(of_partners, partner_targets)
+                return fraction * task.loss.mean(values, targets) + (1 - fraction) * of_partners, model_state
             values = fraction * values + (1 - fraction) * of_partners
-        return values.mean(), model_state
+        return task.loss.mean(values, targets), model_state
 
     (loss, model_state), gradients = jax.value_and_grad(data_loss, has_aux=True)(state.params)
     # Layers may return statistics in the dtype of their inputs; the state of a member keeps its dtypes.

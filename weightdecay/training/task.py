@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 from jaxtyping import Float, Int
 
 from weightdecay.core import metrics as metric_table
-from weightdecay.core import tree
+from weightdecay.core import random_streams, tree
 from weightdecay.core.checks import ArgumentTypeError
 from weightdecay.core.types import Batch, LossFn, Mask, MaskFn, ModelState, Params, PyTree
 from weightdecay.data import Scaling, augment
@@ -164,10 +164,17 @@ def prepare(
       TypeError: A model, a loss, a metric or a dtype of a wrong type.
       ValueError: An unknown loss, targets that do not fit the loss, or a reserved name of a metric.
     """
-    resolved = losses.resolve(loss, splits["train"].targets)
+    targets = [split.targets for split in splits.values()]
+
+    def output_shape() -> tuple[int, ...] | None:
+        return _output_shape(networks.complete(model, int(targets[0].max()) + 1), splits["train"])
+
+    resolved = losses.resolve(loss, targets[0], output_shape)
     for name, split in splits.items():
         losses.check_targets(resolved, split.targets, argument=f"data.{name} targets")
-    num_outputs = losses.num_outputs(resolved, all_targets(splits))
+    if resolved.name == "softmax_cross_entropy":
+        resolved = resolved._replace(ignores=any(bool((of_split < 0).any()) for of_split in targets))
+    num_outputs = losses.num_outputs(resolved, targets)
     if class_names is not None and resolved.name == "softmax_cross_entropy":
         num_outputs = max(num_outputs, len(class_names))
     complete = networks.complete(model, num_outputs)
@@ -184,16 +191,18 @@ def prepare(
     )
 
 
-def all_targets(splits: Mapping[str, Batch]) -> np.ndarray:
-    """Concatenate the targets of all splits.
+def _output_shape(model: Any, train: Batch) -> tuple[int, ...] | None:
+    """Return the shape of the outputs for the first training example; None where the model cannot be called."""
+    network, key = networks.network(model), random_streams.constant_key()
 
-    Args:
-      splits: Examples by the name of the split.
+    def outputs(inputs: Any) -> Any:
+        params, model_state = network.init(key, inputs)
+        return network.apply(params, model_state, inputs, key=key, train=False)[0]
 
-    Returns:
-      Shape ``(examples, ...)``.
-    """
-    return np.concatenate([split.targets for split in splits.values()])
+    try:
+        return jax.eval_shape(outputs, train.first().inputs).shape
+    except Exception:  # What is wrong is reported where the model is made ready.
+        return None
 
 
 def _float_name(dtype: Any) -> str:
