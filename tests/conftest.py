@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a process that a script has put into the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OPTIMIZED = {"test_fit.py", "test_map_grid.py", "test_promise.py"}  # programs are optimized as users' programs are
 _limit = 1200  # MiB
@@ -41,8 +44,10 @@ def _compile_quickly(request):
     """Compile with few optimizations, but in the files that hold promises of bits; this halves the time of a fit."""
     optimized = request.path.name in OPTIMIZED
     jax.config.update("jax_disable_most_optimizations", not optimized)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not optimized))  # for processes that a test starts
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
 
 
 @pytest.fixture(autouse=True)

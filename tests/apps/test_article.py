@@ -511,7 +511,7 @@ def test_protocol_refuses_data_that_it_cannot_use():
     with pytest.raises(ValueError, match="data has weights of examples"):
         Protocol.of(wd.Data(train=(*one, np.ones(40)), validation=one, test=one), batch_size=4)
     several = inputs, np.stack([targets, 1 - targets], axis=1)
-    with pytest.raises(ValueError, match=r"data.train targets have shape \(40, 2\); give one class an example"):
+    with pytest.raises(ValueError, match=r"data.train targets have shape \(40, 2\); give one class per example"):
         Protocol.of(wd.Data(train=several, validation=several, test=several), batch_size=4)
 
 

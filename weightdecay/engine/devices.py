@@ -108,8 +108,13 @@ def _instruction_set() -> str:
 
 
 def xla_flags() -> str:
-    """Return the flags of XLA that may change bits: all but the number of devices and what XLA dumps."""
+    """Return the flags of XLA that may change bits: all but the number of devices and what XLA dumps.
+
+    JAX's own setting that reduces optimizations is one of them where it is on.
+    """
     flags = os.environ.get("XLA_FLAGS", "").split()
+    if jax.config.read("jax_disable_most_optimizations"):
+        flags.append("jax_disable_most_optimizations")
     harmless = ("--xla_force_host_platform_device_count", "--xla_dump")
     return " ".join(sorted(flag for flag in flags if not flag.startswith(harmless)))
 

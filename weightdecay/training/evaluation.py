@@ -24,13 +24,11 @@ _CHUNK = 128  # examples, or class indices of examples that have several
 
 
 class Sums(NamedTuple):
-    """Sums over the examples of a chunk that count, or over their positions, each of shape ``()``.
+    """Sums over the examples of a chunk that count, or over their positions, each of shape ``()``."""
 
-    Both are by the names of `weightdecay.training.losses.Loss.metrics` and of the user's metrics.
-    """
-
-    weights: dict[str, Any]
-    metrics: dict[str, Any]
+    weight: Any  # of the examples
+    metrics: dict[str, Any]  # by the names of `weightdecay.training.losses.Loss.metrics` and of the user's metrics
+    weights: dict[str, Any]  # by the names of those metrics that have several positions, or targets that do not count
 
 
 def chunk_rows(loss: Loss, data: Batch) -> tuple[Array, Array]:
@@ -80,9 +78,11 @@ def chunk_sums(
             which, values if batch.weights is None else values * losses.spread(batch.weights, values), 0
         ).sum()
 
+    own_weight = {name for name, of_metric in values.items() if of_metric.ndim > 1 or target_counts is not None}
     return Sums(
-        weights={name: total(jnp.ones(of_metric.shape)) for name, of_metric in values.items()},
+        weight=total(jnp.ones(counts.shape)),
         metrics={name: total(of_metric) for name, of_metric in values.items()},
+        weights={name: total(jnp.ones(values[name].shape)) for name in sorted(own_weight)},
     )
 
 
@@ -95,7 +95,9 @@ def means(sums: Sums) -> dict[str, Float[Array, ""]]:
     Returns:
       ``{"loss": ..., "accuracy": ...}`` and every metric by its name; the accuracy is nan if the loss has none.
     """
-    return {name: values.sum() / sums.weights[name].sum() for name, values in sums.metrics.items()}
+    weight = sums.weight.sum()
+    weights = {name: of_metric.sum() for name, of_metric in sums.weights.items()}
+    return {name: values.sum() / weights.get(name, weight) for name, values in sums.metrics.items()}
 
 
 def score(
