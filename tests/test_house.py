@@ -95,6 +95,7 @@ def test_every_room_has_tests_of_its_own():
 MAPPED = {
     "engine/lane_programs.py": "members",
     "models/equinox.py": "examples, since a module of equinox sees one",
+    "models/network.py": "an axis of size 1, for layers that average over an axis by its name",
     **dict.fromkeys(
         [f"decay/{name}.py" for name in ("laid_out", "layout", "penalties", "preconditioners", "proximal")],
         "matrices that one array stacks",

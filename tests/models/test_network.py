@@ -157,8 +157,8 @@ def test_network_refuses_linen_calls_that_it_cannot_make():
         def __call__(self, x, temperature):
             return x * temperature
 
-    with pytest.raises(TypeError, match="argument 'temperature', whose value is not known; give it a default"):
-        networks.network(Unknown())
+    with pytest.raises(TypeError, match="argument 'temperature', whose value is not known; give it a default, or give"):
+        networks.network(Unknown()).init(FIRST, ROWS)
 
     class Nothing(nn.Module):
         def forward(self, x):

@@ -165,7 +165,8 @@ def test_score_weighs_examples_and_counts_those_of_the_fold(validation, num_exam
 
 @pytest.mark.parametrize("num_examples", [1, 128, 129, 1000])
 def test_chunk_rows_count_every_example_once(num_examples):
-    rows, counts = map(np.asarray, evaluation.chunk_rows(num_examples))
+    data = Batch(np.zeros((num_examples, 2)), np.zeros(num_examples, np.int32))
+    rows, counts = map(np.asarray, evaluation.chunk_rows(losses.resolve(None, data.targets), data))
     assert sorted(rows[counts]) == list(range(num_examples))
     assert rows.shape[1] <= 128
     assert (rows < num_examples).all()

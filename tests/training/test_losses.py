@@ -77,9 +77,9 @@ def test_align_sets_one_output_beside_integer_targets(name):
     outputs, targets = RANDOM.normal(size=(50, 1)).astype(np.float32), RANDOM.integers(0, 2, 50)
     loss = losses.resolve(name, targets)
     losses.check_targets(loss, targets, argument="data.train targets")
-    assert losses.num_outputs(loss, targets) == 1
+    assert losses.num_outputs(loss, [targets]) == 1
     aligned = loss.align(outputs, targets)
-    losses.check_outputs(loss, aligned, targets)
+    losses.check_outputs(loss, aligned, [targets])
     np.testing.assert_array_equal(loss.per_example(aligned, targets), loss.per_example(outputs[:, 0], targets))
 
 
@@ -282,3 +282,8 @@ def test_check_metric_shape_takes_one_number_an_example():
 def test_check_metric_shape_refuses_all_else(metric, error, words):
     with pytest.raises(error, match=rf"metrics\['my_metric'\] .*{words}"):
         losses.check_metric_shape(losses.UserMetric("my_metric", metric, True), jnp.zeros(4), jnp.zeros(4))
+
+
+def test_check_metric_shape_takes_one_number_for_each_position():
+    for metric in (lambda o, t: o.sum(axis=-1) - t, lambda o, t: o - t[..., None], lambda o, t: t.mean(axis=1)):
+        losses.check_metric_shape(losses.UserMetric("a", metric, True), jnp.zeros((4, 5, 3)), jnp.zeros((4, 5)))

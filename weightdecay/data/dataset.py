@@ -58,7 +58,7 @@ class Scaling(NamedTuple):
 
         return trees.mapped(scaled_array, inputs, "inputs")
 
-    def stored_targets(self, targets: np.ndarray) -> np.ndarray:
+    def stored_targets(self, targets: Any) -> Any:
         """Return targets in the unit of `of_fold`, in a dtype from which float32 loses nothing."""
         return _stored(targets, *_reference(self.target_mean, self.target_scale))
 
@@ -99,7 +99,7 @@ def _reference(mean: Any, scale: Any) -> tuple[Any, Any]:
     return np.where(shifted, mean[0], 0.0), np.where(extreme, scale[0], 1.0)
 
 
-def _stored(values: np.ndarray, shift: Any, unit: Any) -> np.ndarray:
+def _stored(values: Any, shift: Any, unit: Any) -> Any:
     return values if shift is None else (np.asarray(values, np.float64) - shift) / unit
 
 

@@ -63,7 +63,7 @@ class Model:
     def pair(*, train: Any, evaluate: Any) -> "Pair":
         """Return a model of two networks with the same weights: one that trains and one that evaluates.
 
-        This is for networks that are told by their constructor, or by a configuration, whether they are training::
+        This is for networks whose constructor, or whose configuration, says whether they are training::
 
             wd.Model.pair(
                 train=Transformer(Config(deterministic=False)), evaluate=Transformer(Config(deterministic=True))

@@ -92,6 +92,20 @@ def spread(weights: Any, values: Any) -> Any:
     return weights.reshape(-1, *[1] * (values.ndim - 1))
 
 
+def has_one_per_example(values: Any, outputs: Any, targets: Any) -> bool:
+    """Whether a loss or a metric has one number for each example, or for each position of its outputs or targets.
+
+    Args:
+      values: What it returned, or its shape.
+      outputs: What it received: arrays or shapes.
+      targets: What it received.
+    """
+    arrays = jax.tree.leaves((outputs, targets))
+    shape, positions = getattr(values, "shape", ()), [array.shape[1:] for array in arrays]
+    num_examples = jax.tree.leaves(targets)[0].shape[0]
+    return shape[:1] == (num_examples,) and any(shape[1:] == of_array[: len(shape) - 1] for of_array in positions)
+
+
 class Loss(NamedTuple):
     """A data loss, with the accuracy and the label smoothing that belong to it."""
 
@@ -443,7 +457,7 @@ def check_metric_shape(metric: UserMetric, outputs: Any, targets: Any) -> None:
     if not hasattr(values, "shape"):
         raise ArgumentTypeError("metrics", f"{argument} returns a {type(values).__name__}; return one array.")
     num_examples = jax.tree.leaves(targets)[0].shape[0]
-    if values.shape[:1] != (num_examples,):
+    if not has_one_per_example(values, outputs, targets):
         raise ArgumentError(
             "metrics",
             f"{argument} returns an array of shape {values.shape} for {num_examples} examples; return one number "
