@@ -538,7 +538,7 @@ def linear(key, inputs):
         (
             lambda: wd.Model(linear, lambda w, x: None),
             TypeError,
-            "model returns outputs of type NoneType; return one array",
+            "model returns outputs of type NoneType, and loss .* takes one array",
         ),
         (lambda: wd.Model(linear, lambda w, x: (x @ w["kernel"], 1)), TypeError, "model returns outputs of type tuple"),
         (lambda: wd.Model(linear, lambda w, x: {"a": x}), TypeError, "model returns outputs of type dict"),
