@@ -27,6 +27,9 @@ EXAMPLES = {
     "Exponential": (0.3, 0.5, 20.0),
     "EarlyOnly": (0.3, 50.0),
     "LogTime": (0.3, 20.0),
+    "WarmupCosine": (0.3, 10.0, 60.0, 0.1),
+    "WarmupStableDecay": (0.3, 10.0, 20.0, 60.0, 0.1),
+    "Sawtooth": (0.3, 0.1, 20.0),
 }
 COUNTS = np.concatenate([np.arange(150), [10**4, 2**24 + 1, 10**9]])
 every_kind = pytest.mark.parametrize("name", KINDS)
@@ -62,6 +65,22 @@ def test_kinds_differ_in_structure():
         (schedules.Exponential(0.3, 0.5, 40), optax.exponential_decay(0.3, 40, 0.5)),
         (schedules.EarlyOnly(0.3, 70), optax.piecewise_constant_schedule(0.3, {70: 0.0})),
         (schedules.LogTime(0.3, 40), lambda count: 0.3 / (1 + count / 40)),
+        (schedules.WarmupCosine(0.3, 10, 70), optax.warmup_cosine_decay_schedule(0.0, 0.3, 10, 70)),
+        (schedules.WarmupCosine(0.3, 7, 40, 0.1), optax.warmup_cosine_decay_schedule(0.0, 0.3, 7, 40, 0.1)),
+        (schedules.WarmupCosine(0.3, 0, 40), optax.cosine_decay_schedule(0.3, 40)),
+        (
+            schedules.WarmupStableDecay(0.3, 10, 20, 70, 0.1),
+            optax.join_schedules(
+                [
+                    optax.linear_schedule(0.0, 0.3, 10),
+                    optax.constant_schedule(0.3),
+                    optax.linear_schedule(0.3, 0.1, 20),
+                ],
+                [10, 50],
+            ),
+        ),
+        (schedules.Sawtooth(0.3, 0.1, 16), lambda count: 0.3 - 0.2 * (count % 16) / 15),
+        (schedules.Sawtooth(0.0, 0.1, 5), lambda count: 0.1 * (count % 5) / 4),
     ],
     ids=lambda one: str(one) if isinstance(one, schedules.Parametric) else "",
 )
@@ -121,10 +140,13 @@ def test_schedule_starts_at_its_first_parameter_and_stays_finite(name, x64):
         assert values.dtype == schedule(3).dtype == (jnp.float64 if x64 else jnp.float32)
         assert values.shape == COUNTS.shape
         assert jnp.shape(schedule(3)) == ()
-        np.testing.assert_allclose(values[0], EXAMPLES[name][0], rtol=1e-7 if not x64 else 1e-15)  # the dtype's own
+        first = 0.0 if name.startswith("Warmup") else EXAMPLES[name][0]
+        np.testing.assert_allclose(values[0], first, rtol=1e-7 if not x64 else 1e-15)  # the dtype's own
         assert np.isfinite(values).all()
         assert (values >= 0).all()
-        if name != "Constant":
+        if name.startswith("Warmup"):
+            np.testing.assert_allclose(values[-1], EXAMPLES[name][-1], rtol=1e-6)
+        elif name not in ("Constant", "Sawtooth"):
             assert values[-1] < values[0]
         narrow = KINDS[name](*(jnp.asarray(value, jnp.bfloat16) for value in EXAMPLES[name]))
         assert narrow(3).dtype == values.dtype
@@ -179,7 +201,7 @@ def test_early_only_ends_at_the_very_step():
 @every_kind
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(
-    parameters=st.lists(st.floats(0, 100, width=32), min_size=3, max_size=3),
+    parameters=st.lists(st.floats(0, 100, width=32), min_size=5, max_size=5),
     counts=st.lists(st.integers(0, 10**9), min_size=5, max_size=5),
 )
 def test_schedule_is_never_negative(name, parameters, counts):
@@ -260,16 +282,45 @@ def test_parametric_has_no_values():
 def test_peak_is_the_largest_value(name):
     schedule = example(name)
     values = [float(schedule(count)) for count in range(2000)]
-    np.testing.assert_allclose(float(schedule.peak()), max(values), rtol=1e-6)
-    traced = jax.jit(lambda one: one.peak())(schedule)
+    np.testing.assert_allclose(float(schedule.largest()), max(values), rtol=1e-6)
+    traced = jax.jit(lambda one: one.largest())(schedule)
     np.testing.assert_allclose(float(traced), max(values), rtol=1e-6)
 
 
+def test_warmup_is_an_axis_whose_numbers_share_a_program_and_are_stored(tmp_path):
+    """The schedule of most language models, for learning rates and for coefficients."""
+    rates = [schedules.WarmupCosine(peak, 2, 8) for peak in (1e-3, 1e-2)] + [schedules.WarmupStableDecay(0.01, 2, 3, 8)]
+    decay = [wd.NoDecay(), wd.Independent(0.01), wd.Decoupled(schedules.Sawtooth(0.0, 0.1, 4))]
+    grid = wd.Grid(decay=decay, learning_rate=rates)
+    settings = {"num_steps": 8, "batch_size": None, "progress": False}
+    result = wd.fit_grid(wd.models.MLP((4,)), wd.data.diabetes(), grid, **settings)
+    assert np.isfinite(result.dataset["validation_loss"]).all()
+    alone = wd.fit_grid(
+        wd.models.MLP((4,)),
+        wd.data.diabetes(),
+        wd.Grid(decay=decay[1:2], learning_rate=[1.0]),
+        **settings,
+        optimizer=lambda rate, decay, mask: wd.adam(
+            optax.warmup_cosine_decay_schedule(0, 1e-2, 2, 8), decay, mask=mask, peak_learning_rate=1e-2
+        ),
+    )
+    member = next(
+        number for number, one in enumerate(grid) if (one["decay"], one["learning_rate"]) == (decay[1], rates[1])
+    )
+    np.testing.assert_allclose(
+        result.params(member)["Dense_0"]["kernel"], alone.params(0)["Dense_0"]["kernel"], rtol=1e-4, atol=1e-6
+    )
+    result.save(tmp_path / "result")
+    assert [one["learning_rate"] for one in wd.load(tmp_path / "result").members] == [
+        one["learning_rate"] for one in grid
+    ]
+
+
 def test_peak_of_rising_growing_and_empty_schedules():
-    assert float(schedules.Linear(0.1, 0.4, 10).peak()) == np.float32(0.4)
-    assert float(schedules.Cosine(0.1, 10, 0.4).peak()) == np.float32(0.4)
-    assert float(schedules.Cosine(0.4, 0, 0.1).peak()) == np.float32(0.1)  # it is 0.1 from the start
-    assert schedules.Exponential(0.1, 1.1, 10).peak() is None
+    assert float(schedules.Linear(0.1, 0.4, 10).largest()) == np.float32(0.4)
+    assert float(schedules.Cosine(0.1, 10, 0.4).largest()) == np.float32(0.4)
+    assert float(schedules.Cosine(0.4, 0, 0.1).largest()) == np.float32(0.1)  # it is 0.1 from the start
+    assert schedules.Exponential(0.1, 1.1, 10).largest() is None
     with pytest.raises(ValueError, match=r"Independent\(0\.1\) together with a schedule needs the peak"):
         wd.adam(schedules.Exponential(0.1, 1.1, 10), wd.Independent(0.1))
 
@@ -288,7 +339,7 @@ def test_rules_that_need_the_peak_find_it_in_the_schedule(make, kind):
         return weights["kernel"]
 
     found = trained(make(rate, kind(0.3)))
-    np.testing.assert_array_equal(found, trained(make(rate, kind(0.3), peak_learning_rate=rate.peak())))
+    np.testing.assert_array_equal(found, trained(make(rate, kind(0.3), peak_learning_rate=rate.largest())))
     compiled = jax.jit(lambda rate: trained(make(rate, kind(0.3))))(rate)
     np.testing.assert_allclose(compiled, found, rtol=1e-5)  # fused and not
 

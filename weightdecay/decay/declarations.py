@@ -47,7 +47,7 @@ class Rate(NamedTuple):
     def known_peak(self) -> Any:
         """Return the largest learning rate, as passed or as the schedule knows it; None = it is not known."""
         if self.peak is None and isinstance(self.learning_rate, schedules.Parametric):
-            return self.learning_rate.peak()
+            return self.learning_rate.largest()
         return self.peak
 
     @property

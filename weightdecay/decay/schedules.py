@@ -35,7 +35,7 @@ class Parametric:
         """
         raise NotImplementedError(f"{type(self).__name__} does not define its values.")
 
-    def peak(self) -> Any:
+    def largest(self) -> Any:
         """Return the largest value over all steps, shape ``()``; None = it is not known.
 
         `weightdecay.Independent` and `weightdecay.Corrected` decay in proportion to the learning rate over its peak.
@@ -76,7 +76,7 @@ class Constant(Parametric):
         return _real(self.value)
 
     @override
-    def peak(self) -> Any:
+    def largest(self) -> Any:
         return _real(self.value)
 
 
@@ -106,7 +106,7 @@ class Linear(Parametric):
         return _real(self.start) * (1 - fraction) + _real(self.stop) * fraction
 
     @override
-    def peak(self) -> Any:
+    def largest(self) -> Any:
         return _larger_end(self.start, self.stop, self.num_steps)
 
 
@@ -140,7 +140,7 @@ class Cosine(Parametric):
         return _real(self.start) * height + _real(self.stop) * (1 - height)
 
     @override
-    def peak(self) -> Any:
+    def largest(self) -> Any:
         return _larger_end(self.start, self.stop, self.num_steps)
 
 
@@ -173,7 +173,7 @@ class Exponential(Parametric):
         return _real(self.start) * jnp.where(power == 0, 1, jnp.where(rate == 0, 0, raised))
 
     @override
-    def peak(self) -> Any:
+    def largest(self) -> Any:
         if isinstance(self.decay_rate, Tracer):
             # A growing schedule has no peak; a nan is noticed, where a wrong peak is not.
             return jnp.where(self.decay_rate <= 1, _real(self.start), jnp.nan)
@@ -208,7 +208,7 @@ class EarlyOnly(Parametric):
         return jnp.where(jnp.asarray(count) < self.num_steps, _real(self.value), 0)
 
     @override
-    def peak(self) -> Any:
+    def largest(self) -> Any:
         return _real(self.value)
 
 
@@ -238,12 +238,142 @@ class LogTime(Parametric):
         return _real(self.value) / (1 + _elapsed(count, self.time_scale))
 
     @override
-    def peak(self) -> Any:
+    def largest(self) -> Any:
         return _real(self.value)
 
 
+@tree.dataclass
+class WarmupCosine(Parametric):
+    """A straight line from 0 to a peak, then half a cosine down to the end, and constant from then on.
+
+    ``peak count / warmup_steps`` before step ``warmup_steps``; then ``end + (peak - end) (1 + cos(π f)) / 2`` with
+    ``f = min((count - warmup_steps) / (num_steps - warmup_steps), 1)``; as `optax.warmup_cosine_decay_schedule`.
+
+    Args:
+      peak: Value at step ``warmup_steps``, the largest; >= 0.
+      warmup_steps: Number of steps from 0 to the peak; >= 0. At 0 the value is ``peak`` at the start.
+      num_steps: Number of steps in all, from which on the value is ``end``; >= 0.
+      end: Value from step ``num_steps`` on; >= 0.
+
+    References:
+      Goyal et al., Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour, 2017, arXiv 1706.02677 (warm-up).
+
+    Examples:
+      >>> [round(float(WarmupCosine(1.0, 2, 6)(count)), 6) for count in (0, 1, 2, 4, 6)]
+      [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+
+    peak: Any
+    warmup_steps: Any
+    num_steps: Any
+    end: Any = 0.0
+
+    @override
+    def __call__(self, count: Any) -> Scalar:
+        falling = _fraction(_since(count, self.warmup_steps), _since(self.num_steps, self.warmup_steps))
+        height = (1 + jnp.cos(jnp.pi * falling)) / 2
+        return _warmed(count, self.warmup_steps, self.peak, _real(self.peak) * height + _real(self.end) * (1 - height))
+
+    @override
+    def largest(self) -> Any:
+        return jnp.maximum(_real(self.peak), _real(self.end))
+
+
+@tree.dataclass
+class WarmupStableDecay(Parametric):
+    """A straight line from 0 to a peak, a constant, then a straight line down to the end.
+
+    ``peak count / warmup_steps`` before step ``warmup_steps``; ``peak`` up to step ``num_steps - decay_steps``; then
+    ``peak (1 - f) + end f`` with ``f = min((count - (num_steps - decay_steps)) / decay_steps, 1)``.
+
+    Args:
+      peak: The largest value; >= 0.
+      warmup_steps: Number of steps from 0 to the peak; >= 0. At 0 the value is ``peak`` at the start.
+      decay_steps: Number of steps from the peak to the end; >= 0.
+      num_steps: Number of steps in all, from which on the value is ``end``; >= ``warmup_steps + decay_steps``.
+      end: Value from step ``num_steps`` on; >= 0.
+
+    References:
+      Hu et al., MiniCPM, 2024, arXiv 2404.06395; Hägele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed
+      Training Durations, 2024, arXiv 2405.18392.
+
+    Examples:
+      >>> [float(WarmupStableDecay(1.0, 2, 4, 10)(count)) for count in (0, 1, 2, 6, 7, 10)]
+      [0.0, 0.5, 1.0, 1.0, 0.75, 0.0]
+    """
+
+    peak: Any
+    warmup_steps: Any
+    decay_steps: Any
+    num_steps: Any
+    end: Any = 0.0
+
+    @override
+    def __call__(self, count: Any) -> Scalar:
+        falling = _fraction(_since(count, _real(self.num_steps) - _real(self.decay_steps)), self.decay_steps)
+        held = _real(self.peak) * (1 - falling) + _real(self.end) * falling
+        return _warmed(count, self.warmup_steps, self.peak, held)
+
+    @override
+    def largest(self) -> Any:
+        return jnp.maximum(_real(self.peak), _real(self.end))
+
+
+@tree.dataclass
+class Sawtooth(Parametric):
+    """A straight line from one value to another in each period, beginning anew with the next one.
+
+    ``start (1 - f) + stop f`` with ``f = (count mod period) / (period - 1)``: the first step of a period has ``start``,
+    the last one ``stop``.
+
+    Args:
+      start: Value at the first step of a period; >= 0.
+      stop: Value at the last step of a period; >= 0.
+      period: Number of steps of a period, a whole number >= 1.
+
+    References:
+      Loshchilov & Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017, arXiv 1608.03983 (restarts).
+
+    Examples:
+      >>> [float(Sawtooth(1.0, 0.0, 3)(count)) for count in range(5)]
+      [1.0, 0.5, 0.0, 1.0, 0.5]
+    """
+
+    start: Any
+    stop: Any
+    period: Any
+
+    @override
+    def __call__(self, count: Any) -> Scalar:
+        count = jnp.asarray(count)
+        period = jnp.maximum(jnp.round(_real(self.period)), 1)
+        if jnp.issubdtype(count.dtype, jnp.integer):  # exact for any count
+            largest = jnp.iinfo(count.dtype).max
+            position = count % jnp.where(period < largest, period, largest).astype(count.dtype)
+        else:
+            position = count % period
+        fraction = jnp.minimum(_elapsed(position, jnp.maximum(period - 1, 1)), 1)
+        return _real(self.start) * (1 - fraction) + _real(self.stop) * fraction
+
+    @override
+    def largest(self) -> Any:
+        ends = jnp.maximum(_real(self.start), _real(self.stop))
+        return jnp.where(jnp.round(_real(self.period)) > 1, ends, _real(self.start))
+
+
 KINDS: dict[str, type[Parametric]] = {
-    kind.__name__: kind for kind in (Constant, Linear, Cosine, Exponential, EarlyOnly, LogTime)
+    kind.__name__: kind
+    for kind in (
+        Constant,
+        Linear,
+        Cosine,
+        Exponential,
+        EarlyOnly,
+        LogTime,
+        WarmupCosine,
+        WarmupStableDecay,
+        Sawtooth,
+    )
 }
 """Every schedule by its name."""
 
@@ -302,6 +432,16 @@ def _fraction(count: Any, num_steps: Any) -> Array:
     # Compared as real numbers: an integer of 2^31 or more is not a number of JAX's default integers.
     count, num_steps = _real(count), _real(num_steps)
     return jnp.where(count < num_steps, count / jnp.maximum(num_steps, 1e-12), 1)
+
+
+def _since(count: Any, start: Any) -> Array:
+    """Steps since a step, 0 before it."""
+    return jnp.maximum(_real(count) - _real(start), 0)
+
+
+def _warmed(count: Any, warmup_steps: Any, peak: Any, after: Any) -> Array:
+    """The line from 0 to the peak, and ``after`` from its end on."""
+    return jnp.where(_real(count) < _real(warmup_steps), _real(peak) * _fraction(count, warmup_steps), after)
 
 
 def _elapsed(count: Any, num_steps: Any) -> Array:
