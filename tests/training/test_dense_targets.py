@@ -227,7 +227,7 @@ def test_two_labels_of_which_one_is_negative_are_classes():
 def test_targets_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="targets are all below 0, so that none of them counts"):
         fit(np.full_like(LABELS, -1))
-    with pytest.raises(ValueError, match=r"so that the shape must be \(examples, 6, 4\)"):
+    with pytest.raises(ValueError, match=r"give the model at least 4 outputs, shape \(examples, 6, 4\)"):
         fit(LABELS, Tagger(num_outputs=3), loss="softmax_cross_entropy")
 
 

@@ -345,12 +345,13 @@ def check_outputs(loss: Loss, outputs: Any, targets: Sequence[Any]) -> None:
         classes = num_outputs(loss, targets)
         positions = targets[0].shape[1:]
         if outputs.ndim < 2 or outputs.shape[1:-1] != positions or outputs.shape[-1] < classes:
-            expected = ", ".join(map(str, ("examples", *positions, classes)))
+            shape = ", ".join(map(str, ("examples", *positions, classes)))
             raise ArgumentError(
                 "model",
                 f"model returns outputs of shape (examples, {', '.join(map(str, outputs.shape[1:]))}), but data has "
-                f"{classes} classes (targets 0 to {classes - 1}), so that the shape must be ({expected}) or have more "
-                "classes; change the model, or leave num_outputs unset where the model takes it from the data.",
+                f"{classes} classes (targets 0 to {classes - 1}){' at each position' if positions else ''}; give the "
+                f"model at least {classes} outputs{f', shape ({shape})' if positions else ''}, or leave num_outputs "
+                "unset where the model takes it from the data.",
             )
     elif loss._is_one_of(*_ELEMENTWISE) and outputs.shape[1:] != targets[0].shape[1:]:
         raise ArgumentError(
