@@ -304,6 +304,7 @@ def test_update_refuses(change, error, message):
     refuses(lambda: transform.update(arguments["gradients"], arguments["state"], arguments["params"]), error, message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOMENTA)
 def test_optimizer_refuses_weights_that_are_not_floats_and_keeps_float16(name):
     transform = getattr(wd, name)(0.1, wd.Decoupled(0.1))
@@ -358,6 +359,7 @@ def test_penalty_refuses_values_that_are_not_weights_or_masks(name):
     assert PENALTIES[name]({}) == PENALTIES[name](None) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PENALTIES)
 def test_penalty_of_integers_and_of_low_precision_does_not_overflow(name):
     values = np.array([[100, 100], [0, 60]])
@@ -639,6 +641,7 @@ AXES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @sweep
 @given(AXES, st.sampled_from([list, tuple, iter]))
 def test_grid_is_the_product_of_its_axes_and_can_be_stored(axes, form):
@@ -661,6 +664,7 @@ NAMES = [convention.name for convention in conventions.TABLE]
 POSITIVE = st.floats(1e-6, 1e3)
 
 
+@pytest.mark.slow
 @sweep
 @given(
     st.sampled_from(NAMES), POSITIVE, st.floats(0.01, 0.99), POSITIVE, st.integers(1, 10**6), st.integers(1, 10**4),
@@ -729,6 +733,7 @@ ARRAYS = st.builds(
 WEIGHTS = st.dictionaries(KEYS, ARRAYS | st.dictionaries(KEYS, ARRAYS, max_size=2), max_size=3)
 
 
+@pytest.mark.slow
 @sweep
 @given(WEIGHTS)
 def test_penalties_of_finite_weights_are_finite_and_numpys(params):
@@ -742,6 +747,7 @@ def test_penalties_of_finite_weights_are_finite_and_numpys(params):
         assert (np.shape(value), np.isfinite(value), bool(value >= 0)) == ((), True, True), name
 
 
+@pytest.mark.slow
 @sweep
 @given(
     WEIGHTS,

@@ -209,6 +209,7 @@ def test_proximal_elastic_net_reaches_the_elastic_net(diabetes, base):
     np.testing.assert_allclose(trained, ELASTIC_NET, **DIGITS)
 
 
+@pytest.mark.slow
 @every_base
 def test_proximal_group_lasso_reaches_the_multi_task_lasso(diabetes, base):
     features, _ = diabetes
@@ -245,6 +246,7 @@ PENALTIES = {  # a rule; its penalty, first and second derivative
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PENALTIES)
 @pytest.mark.parametrize("base", BOTH)
 def test_penalty_rule_reaches_the_minimizer_of_scipy(diabetes, name, base):
@@ -330,6 +332,7 @@ AVERAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AVERAGES)
 def test_decoupled_is_an_average_of_the_steps_and_l2_is_not(name):
     # w_T = rho^T w_0 + sum of eta c rho^(T - k) (-u_k / c), rho = 1 - eta c
@@ -401,6 +404,7 @@ SYMMETRIES = [  # a base, its rule, and the powers of a that the learning rate a
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "kind", "rate_power", "coefficient_power"), SYMMETRIES)
 def test_scale_symmetry_keeps_every_direction(make, kind, rate_power, coefficient_power):
     eta, c = 0.05, 0.1
@@ -445,6 +449,7 @@ ROTATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROTATIONS)
 def test_weights_turn_by_the_angle_of_equilibrium(name):
     # Kosson et al. 2023, arXiv 2305.17212
@@ -457,6 +462,7 @@ def test_weights_turn_by_the_angle_of_equilibrium(name):
 NOISE_VARIANCE, NUM_WEIGHTS, NUM_DRAWS = 0.25, 300, 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ratio", "expected"), [(0.5, 0.6404), (1.0, 0.3904)])
 def test_best_l2_of_a_linear_student_is_the_variance_of_the_noise(ratio, expected):
     # Krogh & Hertz 1992: a penalty c |w|² beside a sum of squares

@@ -89,6 +89,7 @@ def without_training(monkeypatch):
     monkeypatch.setattr("weightdecay.apps.comparison.compare", accept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("guide", "index"), cases("console"))
 def test_guide_commands_work(guide, index, tmp_path, monkeypatch, without_training):
     monkeypatch.chdir(tmp_path)

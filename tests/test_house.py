@@ -61,6 +61,7 @@ def test_package_holds_rooms_and_its_face_alone():
     assert all((PACKAGE / room / "__init__.py").is_file() for room in ROOMS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ROOMS)
 def test_room_imports_what_its_row_permits(room):
     unpermitted = {target: files for (source, target), files in arrows().items() if source == room and target != source}
@@ -125,6 +126,7 @@ def modules_after(code):
     return set(loaded.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "unwanted"),
     [

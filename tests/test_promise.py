@@ -25,6 +25,7 @@ def result():
     )
 
 
+@pytest.mark.slow
 def test_sweep_of_noisy_digits_finds_a_decay_that_beats_none(result):
     best, none = result.best(), result.no_decay()
     error = np.hypot(best.standard_error, none.standard_error)

@@ -140,6 +140,7 @@ def test_crossed_equals_the_two_samples_of_welch():
 # Claims.
 
 
+@pytest.mark.slow
 def test_claimed_figures_are_those_of_the_article(digits):
     tables = digits[1].tables
     figures = {
@@ -174,6 +175,7 @@ def test_claimed_figures_are_those_of_the_article(digits):
 # Measured numbers, computed again from what was trained.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["digits", "diabetes"])
 def test_article_has_every_table_with_verdict_and_standard_errors(kind, request):
     shown, made, folder = request.getfixturevalue(kind)
@@ -220,6 +222,7 @@ def accuracy(made, setting, number):
     return np.array([100.0 * (result.predict(inputs, int(member)).argmax(axis=1) == targets) for member in number])
 
 
+@pytest.mark.slow
 def test_tables_of_test_accuracy_equal_the_predictions(digits):
     made = digits[1]
     kinds = {
@@ -291,6 +294,7 @@ def test_coefficients_of_table_6_equal_the_datasets(digits):
                 np.testing.assert_allclose((values[name], values[f"{name}_standard_error"]), expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_weights_of_tables_b_and_7_equal_the_params(digits):
     made = digits[1]
     for setting, trained in made.settings.items():
@@ -518,6 +522,7 @@ def test_protocol_refuses_data_that_it_cannot_use():
 # The parts of a step.
 
 
+@pytest.mark.slow
 def test_parts_of_a_step_make_the_weights_of_optax():
     import optax
 

@@ -39,6 +39,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_sweep_prints_a_table_and_a_choice_and_writes_a_folder(here):
     shown = run("digits", *QUICK)
     assert shown.exit_code == 0, shown.output
@@ -63,11 +64,13 @@ def test_sweep_prints_a_table_and_a_choice_and_writes_a_folder(here):
     assert "left" in shown.stderr
 
 
+@pytest.mark.slow
 def test_sweep_a_second_time_takes_a_new_folder(here):
     for folder in ("runs/digits", "runs/digits-2"):
         assert f"written to {folder}\n" in run("digits", *QUICK).stdout
 
 
+@pytest.mark.slow
 def test_sweep_options_reach_the_grid(here):
     shown = run(
         "wine", "--rules", "no_decay,proximal_elastic_net", "--coefficients", 1e-3, 1e-1, "--num-coefficients", 3,
@@ -86,6 +89,7 @@ def test_sweep_options_reach_the_grid(here):
     assert "learning rate" in shown.stdout
 
 
+@pytest.mark.slow
 def test_compare_prints_a_ranking_and_writes_a_folder(here):
     arguments = ["digits", "--widths", "8", "--steps", "20", "--trials", "2", "--seeds", "2", "--train-size", "100"]
     shown = CliRunner().invoke(cli.app, ["compare", *arguments])
@@ -101,6 +105,7 @@ def test_compare_prints_a_ranking_and_writes_a_folder(here):
     assert (here / "runs" / "digits-compared" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_sweep_of_a_regression_has_a_loss_and_no_accuracy(here):
     shown = run("diabetes", *QUICK)
     assert shown.exit_code == 0, shown.output
@@ -108,6 +113,7 @@ def test_sweep_of_a_regression_has_a_loss_and_no_accuracy(here):
     assert "accuracy" not in shown.stdout
 
 
+@pytest.mark.slow
 def test_sweep_where_every_member_diverges_keeps_the_result(here):
     shown = run("digits", *QUICK, "--learning-rates", "1e30")
     assert shown.exit_code == 2
@@ -285,6 +291,7 @@ def test_convert_has_an_option_for_every_number_of_the_function():
         assert f"--{name.replace('_', '-')} " in shown.stdout
 
 
+@pytest.mark.slow
 def test_sweep_in_a_directory_resumes_where_it_was_interrupted(here, monkeypatch):
     complete = run("digits", *QUICK, "--output", "complete", "--patience", 3)
     write_metrics, seen = TrainingRecords.write_metrics, []
@@ -417,6 +424,7 @@ def test_table_removes_columns_until_it_fits(columns, names):
     assert kept == [[row[rows[0].index(name)] for name in names] for row in rows]
 
 
+@pytest.mark.slow
 def test_overwrite_without_output_replaces_the_result_in_the_default_folder(here):
     few = [*QUICK, "--rules", "NoDecay", "--steps", 4]
     assert "written to runs/wine\n" in run("wine", *few).stdout

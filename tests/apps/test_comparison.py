@@ -38,6 +38,7 @@ def comparison(correct):
     return compared
 
 
+@pytest.mark.slow
 def test_compare_gives_every_method_the_same_trials_and_learning_rates(compared):
     assert len(compared.result) == 3 * 3 * 2
     rates = {}
@@ -87,12 +88,14 @@ def test_compare_plots_one_line_per_method(compared):
     assert ax.get_xlabel()
 
 
+@pytest.mark.slow
 def test_compare_of_a_regression_ranks_by_the_loss():
     compared = compare(wd.models.MLP(()), wd.data.diabetes(), num_trials=2, seeds=[0], methods={"none": {}}, **SETTINGS)
     assert compared.scored_by == "test_loss"
     assert "test_accuracy" not in compared.table()
 
 
+@pytest.mark.slow
 def test_compare_scores_by_a_loss_of_the_users_own():
     data = wd.data.diabetes()
     compared = compare(
@@ -149,6 +152,7 @@ def test_holm_reproduces_its_example():
     np.testing.assert_allclose(comparing._holm(np.array([0.6, 0.7])), [1.0, 1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_beartype")
 @pytest.mark.parametrize(
     ("changed", "message"),

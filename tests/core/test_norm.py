@@ -8,6 +8,7 @@ import pytest
 from weightdecay.core import tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e30, 1.5e38])
 def test_norm_is_right_at_every_size(size):
     arrays = {"a": jnp.array([3.0, 0.0]) * (size / 5), "b": jnp.array([[4.0]]) * (size / 5)}

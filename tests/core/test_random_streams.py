@@ -37,6 +37,7 @@ def test_keys_and_orders_do_not_depend_on_the_default_implementation(implementat
         np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(expected))
 
 
+@pytest.mark.slow
 def test_members_are_the_same_bits_under_another_default_implementation():
     model = wd.models.MLP((8,), dropout_rate=0.2)
     plain = wd.fit_grid(model, DATA, GRID, **SETTINGS)
@@ -55,6 +56,7 @@ def test_settings_of_random_numbers_belong_to_what_numbers_depend_on():
         assert jax_settings.numeric()["random_numbers"] == "rbg"
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_other_random_numbers(tmp_path):
     model, directory = wd.models.MLP((8,)), tmp_path / "run"
     wd.fit_grid(model, DATA, GRID, directory=directory, **SETTINGS)

@@ -75,6 +75,7 @@ def test_mean_and_error_averages_the_seeds_of_a_fold_and_corrects_for_shared_exa
     np.testing.assert_allclose(alone, (values[0].mean(), stats.sem(values[0])), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_mean_and_error_of_folds_is_right_for_errors_as_correlated_as_nadeau_and_bengio_take_them():
     num_folds, correlation, trials = 5, 1 / 5, 4000  # correlation: validation examples over all
     covariance = (1 - correlation) * np.eye(num_folds) + correlation

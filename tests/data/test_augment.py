@@ -39,6 +39,7 @@ def test_kinds_are_applied_in_this_order():
     assert tuple(augment.KINDS) == ("input_noise", "shift", "flip", "crop", "cutout")
 
 
+@pytest.mark.slow
 @cases
 def test_kinds_give_the_inputs_at_strength_0_and_others_above(name, inputs):
     before = INPUTS[inputs]
@@ -49,6 +50,7 @@ def test_kinds_give_the_inputs_at_strength_0_and_others_above(name, inputs):
     assert (after != before).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", augment.KINDS)
 def test_kinds_take_traced_strengths_one_a_member(name):
     strengths = jnp.array([0.0, 0.3, 0.9]) * STRENGTHS[name]
@@ -65,6 +67,7 @@ def test_kinds_draw_from_the_key_alone(name, inputs):
     assert (one != other).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", augment.KINDS)
 def test_kinds_have_finite_gradients(name):
     def total(inputs, strength):
@@ -83,6 +86,7 @@ def test_kinds_keep_low_precision(name):
     np.testing.assert_array_equal(augmented(name, images, 0.0), images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", augment.KINDS)
 def test_augmented_gives_each_kind_a_stream_that_others_do_not_change(name):
     direct = JITTED[name](jax.random.fold_in(KEY, STREAMS[name]), IMAGES, STRENGTHS[name])
@@ -197,6 +201,7 @@ def test_cutout_sets_a_square_inside_the_image_to_0(strength, side):
             assert stats.chisquare(counts).pvalue > 0.01  # each place equally often; fixed key: no chance in it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.2, 1.0, 4.0])
 def test_mixup_draws_shares_from_the_beta_distribution(strength):
     shares = np.asarray(SHARES(jax.random.split(KEY, 3000), strength))
@@ -219,6 +224,7 @@ def test_mixup_mixes_each_example_with_its_other_by_one_share():
     np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=1e-6)  # float32
 
 
+@pytest.mark.slow
 def test_mixup_gives_the_inputs_at_strength_0_in_a_batch_of_strengths():
     strengths = jnp.array([0.0, 0.7, 1e-30])
     mixed, other, shares = jax.jit(jax.vmap(lambda s: augment.mixup(KEY, IMAGES, s)))(strengths)
@@ -233,6 +239,7 @@ def test_mixup_gives_the_inputs_at_strength_0_in_a_batch_of_strengths():
         np.testing.assert_array_equal(other[0], same)
 
 
+@pytest.mark.slow
 def test_mixup_has_finite_gradients():
     total = lambda inputs, strength: (augment.mixup(KEY, inputs, strength)[0] ** 2).sum()  # noqa: E731
     gradients = jax.jit(jax.grad(total, argnums=(0, 1)))

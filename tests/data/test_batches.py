@@ -42,6 +42,7 @@ def test_orders_differs_between_seeds():
     assert not np.array_equal(order(0, 5, seed=0), order(0, 5, seed=1))
 
 
+@pytest.mark.slow
 def test_orders_of_many_examples_go_beyond_what_an_int32_counts():
     """Examples times batch size pass 2**31 within one epoch."""
     large = Orders(5000, examples(500_000))
@@ -57,6 +58,7 @@ def test_orders_shuffle_an_epoch_once():
     assert orders._epoch.cache_info().misses == 4
 
 
+@pytest.mark.slow
 def test_orders_show_a_fold_the_examples_of_the_others():
     fold = np.array([0, 1, 2, 1, 0] * 4, np.int32)
     orders = Orders(4, examples(20, fold))
@@ -75,6 +77,7 @@ def test_orders_of_a_fold_are_those_of_its_training_examples_alone():
     np.testing.assert_array_equal(whole((1, 0), 0, 9), np.flatnonzero(fold != 0)[part((1, ALONE), 0, 9)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("num_streams", [3, 5])
 def test_batches_from_the_host_are_those_on_the_device(num_streams, folded):

@@ -114,6 +114,7 @@ def test_labels_of_hand_made_data_are_mapped_over_all_splits():
     assert truth.with_class_indices().train[1].dtype == np.int32
 
 
+@pytest.mark.slow
 def test_a_model_has_one_output_for_each_label_and_the_names_are_in_the_result(tmp_path):
     inputs = RANDOM.normal(size=(90, 3)).astype(np.float32)
     labels = np.where(inputs[:, 0] > 0, 100003, 100001)
@@ -127,6 +128,7 @@ def test_a_model_has_one_output_for_each_label_and_the_names_are_in_the_result(t
     np.testing.assert_allclose(result.dataset["validation_accuracy"].values[0, -1], accuracy, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_quantity_in_hand_made_data_is_refused_before_training():
     inputs, prices = RANDOM.normal(size=(50, 3)).astype(np.float32), np.arange(50) % 5 * 10000 + 180000
     data = wd.Data(train=(inputs, prices), validation=(inputs, prices))

@@ -449,6 +449,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzzed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUZZED)
 @settings(max_examples=100, deadline=None)
 @given(draw=st.data())
@@ -469,6 +470,7 @@ def test_truncated_files_are_refused(name, folder, draw):
     np.testing.assert_array_equal(found[0][: rows - 1], whole[0][: rows - 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUZZED)
 @settings(max_examples=100, deadline=None)
 @given(draw=st.data())

@@ -254,6 +254,7 @@ def test_folds_take_values_out_of_the_range_of_float32(scale):
     np.testing.assert_allclose(np.std(seen.targets[trains]), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_cross_validation_and_predictions_do_not_depend_on_an_offset():
     """The reference is the same data without the offset, which is a power of two."""
     rng = np.random.default_rng(0)

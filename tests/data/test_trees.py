@@ -33,6 +33,7 @@ def inputs():
     return {"real": REAL, "tokens": TOKENS}
 
 
+@pytest.mark.slow
 def test_split_standardizes_floats_and_leaves_integers():
     data, alone = wd.data.split(inputs(), LABELS, seed=3), wd.data.split(REAL, LABELS, seed=3)
     for name in ("train", "validation", "test"):
@@ -43,6 +44,7 @@ def test_split_standardizes_floats_and_leaves_integers():
     assert repr(data).startswith("Data(train: {real: float32[36, 4], tokens: int32[36, 3]} and int32[36]")
 
 
+@pytest.mark.slow
 def test_folds_are_those_of_one_array():
     """Large offsets included, which float32 loses."""
     shifted = REAL + 1.7e9
@@ -61,6 +63,7 @@ def test_folds_are_those_of_one_array():
     same_bits(result.predict({"real": shifted}, 1), expected.predict(shifted, 1))
 
 
+@pytest.mark.slow
 def test_a_tree_is_streamed_resumed_and_scored_as_it_lies(tmp_path):
     data = wd.data.split(inputs(), LABELS, seed=3)
     grid = wd.Grid(decay=[wd.NoDecay(), wd.L2(0.1)], learning_rate=[1e-2], seed=range(2))
@@ -95,6 +98,7 @@ class Record:
     right: np.ndarray
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [Pair, Record, lambda left, right: (left, right)])
 def test_every_kind_of_tree_reaches_the_network_as_it_is(made):
     class Takes(nn.Module):

@@ -178,6 +178,7 @@ def test_convert_of_mlp_is_by_the_batch_and_not_by_the_data(batch_size):
     np.testing.assert_allclose(after, before * (1 - 0.1 * coefficient) ** (50 // batch_size), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TABLE if name.startswith("torch.")])
 def test_convert_is_the_step_of_torch(name):
     torch = pytest.importorskip("torch")
@@ -256,6 +257,7 @@ def test_convert_time_scale_is_the_steps_to_one_part_in_e():
     np.testing.assert_allclose(weights.item(), 1 / math.e, rtol=1 / 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", TABLE)
 def test_convert_there_and_back_is_the_identity(source):
     for target in TABLE:
@@ -335,6 +337,7 @@ def test_convert_moves_by_the_rules_of_the_literature(name, moves, factor, refer
     assert "time scale" in moved.keeps
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(numbers=st.lists(st.floats(1, 1e6), min_size=6, max_size=6), coefficient=st.floats(1e-6, 1e3))
 def test_convert_moves_at_constant_time_scale(numbers, coefficient):
@@ -522,6 +525,7 @@ def test_convert_zero_and_infinity_belong_together():
 FORMS = {(convention.kind, id(convention.form)): name for name, convention in TABLE.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", FORMS.values())
 def test_convert_of_a_traced_number_is_that_of_the_number(source):
     start = TABLE[source]
@@ -578,6 +582,7 @@ def test_conversion_says_what_a_user_has_to_know(source, target, word):
     assert word in convert(0.1, source, target, **CONTEXT).explanation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [name for name in TABLE if TABLE[name].kind != "elastic_net"])
 def test_conversion_formula_computes_the_number(source):
     new = {"new_learning_rate": 0.1, "new_batch_size": 10, "new_num_examples": 500}

@@ -26,6 +26,7 @@ def test_penalty_toward_an_anchor_is_half_the_squared_distance():
 COUPLED = ["L2", "L1", "ElasticNet", "Huber", "Elimination", "Orthogonal", "Spectral"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUPLED)
 @pytest.mark.usefixtures("float64")
 def test_coupled_rule_is_the_gradient_of_its_penalty(name):
@@ -48,6 +49,7 @@ def test_l2_is_decoupled_in_plain_sgd_and_not_with_momentum():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_l2_with_momentum_decays_at_the_slow_rate():
     # Zero gradients: m <- mu m + c w, w <- w - eta m; its slow root is 1 - eta c / (1 - mu) to first order.
@@ -68,6 +70,7 @@ def test_l2_is_not_decoupled_in_adam():
     )
 
 
+@pytest.mark.slow
 def test_anchor_is_matched_by_names_and_a_new_head_decays_to_zero():
     anchor = {"Dense_0": {"kernel": cases.PARAMS["Dense_0"]["kernel"] + 1}}
     zeros = lambda params: jax.tree.map(jnp.zeros_like, params)  # noqa: E731
@@ -91,6 +94,7 @@ def test_anchor_that_does_not_fit_is_refused(kind):
         wd.sgd(0.1, kind(0.1, {"Dense_7": head["Dense_1"]})).init(cases.params_of())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_spectral_finds_the_largest_singular_value_along_training():
     transform = wd.sgd(0.0, wd.Spectral(1.0))
@@ -101,6 +105,7 @@ def test_spectral_finds_the_largest_singular_value_along_training():
     np.testing.assert_allclose(np.abs(state.decay[0]), np.abs(np.linalg.svd(params)[2][0]), rtol=1e-9)  # (σ2/σ1)^400
 
 
+@pytest.mark.slow
 def test_spectral_is_right_where_a_square_overflows():
     kernel = jnp.array([[3e30, 0.0], [0.0, 1e30]])
     transform = wd.sgd(1.0, wd.Spectral(0.5, 60))

@@ -10,6 +10,7 @@ import compare
 import weightdecay as wd
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [base for base in cases.BASES if base != "muon"])
 @pytest.mark.parametrize("kind", [wd.Decoupled, wd.Corrected, wd.Cautious])
 def test_decoupled_with_zero_gradients_shrinks_by_exactly_one_minus_rate_times_coefficient(base, kind):
@@ -17,6 +18,7 @@ def test_decoupled_with_zero_gradients_shrinks_by_exactly_one_minus_rate_times_c
     np.testing.assert_array_equal(decayed, cases.WEIGHTS * 0.875**7)  # each product has a float32: no rounding at all
 
 
+@pytest.mark.slow
 @cases.two_bases
 @pytest.mark.usefixtures("float64")
 def test_independent_with_zero_gradients_shrinks_by_the_schedule_alone(base):
@@ -30,6 +32,7 @@ def test_independent_with_zero_gradients_shrinks_by_the_schedule_alone(base):
     np.testing.assert_array_equal(constant, cases.WEIGHTS * 0.75**7)
 
 
+@pytest.mark.slow
 @cases.two_bases
 @pytest.mark.usefixtures("float64")
 def test_independent_is_decoupled_times_the_peak_rate(base):
@@ -45,6 +48,7 @@ def test_independent_gives_the_table_of_a_fifth_an_epoch():
     np.testing.assert_allclose(epochs, [0.7, 0.56, 0.448, 0.3584], rtol=1e-6)  # float32 rounding
 
 
+@pytest.mark.slow
 @cases.two_bases
 @pytest.mark.parametrize(
     ("both", "alone"),
@@ -64,6 +68,7 @@ def test_rule_at_its_limit_is_the_simpler_rule_bit_for_bit(base, both, alone):
     compare.same_bits(cases.train(cases.optimizer(base, both)), cases.train(cases.optimizer(base, alone)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_corrected_with_a_schedule_is_decoupled_scaled_by_it():
     rate = optax.cosine_decay_schedule(0.1, 8)

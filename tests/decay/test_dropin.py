@@ -143,6 +143,7 @@ def test_rules_are_all_here():
 # optax.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "name", "named"), [*((*pair, False) for pair in PAIRS), (*PAIRS[0], True)])
 def test_optimizer_works_inside_chain(base, name, named):
     first, second = ("clip", optax.clip(0.3)), ("decay", _make(base, name))
@@ -157,6 +158,7 @@ def test_optimizer_works_inside_chain_as_adamw_does():
     compare.close(_run(ours)[0], _run(theirs)[0], rtol=1e-6)  # a few float32 roundings
 
 
+@pytest.mark.slow
 @every_pair
 def test_optimizer_works_inside_masked(base, name):
     transform = optax.masked(_make(base, name), {"kernel": True, "bias": False})
@@ -167,6 +169,7 @@ def test_optimizer_works_inside_masked(base, name):
     np.testing.assert_array_equal(params["bias"], passed)
 
 
+@pytest.mark.slow
 @every_pair
 def test_optimizer_works_inside_partition(base, name):
     transform = optax.partition(
@@ -178,6 +181,7 @@ def test_optimizer_works_inside_partition(base, name):
     compare.same_bits(params["bias"], plain["bias"])
 
 
+@pytest.mark.slow
 @some_pairs
 def test_optimizer_works_inside_multi_steps(base, name):
     transform = optax.MultiSteps(_make(base, name), 2).gradient_transformation()
@@ -191,6 +195,7 @@ def test_optimizer_works_inside_multi_steps(base, name):
     compare.close(params, _run(_make(base, name), gradients=means)[0], **FUSED)
 
 
+@pytest.mark.slow
 @some_pairs
 def test_optimizer_works_inside_apply_if_finite(base, name):
     transform = optax.apply_if_finite(_make(base, name), max_consecutive_errors=5)
@@ -203,6 +208,7 @@ def test_optimizer_works_inside_apply_if_finite(base, name):
     compare.close(params, _alone(base, name)[0], **FUSED)
 
 
+@pytest.mark.slow
 @every_pair
 def test_optimizer_works_inside_inject_hyperparams(base, name):
     make = lambda learning_rate, coefficient: _make(base, name, coefficient, learning_rate)  # noqa: E731
@@ -228,6 +234,7 @@ def test_optimizer_itself_goes_into_inject_hyperparams_where_the_mask_is_static(
 # flax.
 
 
+@pytest.mark.slow
 @some_pairs
 def test_optimizer_works_inside_train_state(base, name):
     module = nn.Dense(2)
@@ -252,6 +259,7 @@ class Network(nnx.Module):
         return self.head(self.norm(self.table(tokens)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", BASES)
 def test_optimizer_works_inside_nnx_optimizer_and_leaves_embeddings_and_biases(base):
     model = Network()
@@ -264,6 +272,7 @@ def test_optimizer_works_inside_nnx_optimizer_and_leaves_embeddings_and_biases(b
     compare.same_bits(_arrays(after), _arrays(before))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "name"), [PAIRS[0], PAIRS[1], PAIRS[3], PAIRS[9]])
 def test_optimizer_with_state_works_inside_nnx_optimizer(base, name):
     model, tokens = Network(), jnp.arange(4)
@@ -293,6 +302,7 @@ def _scan(transform, params):
     return jax.lax.scan(step, (params, transform.init(params)), stacked)[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "name"), [*COMPILED, *PAIRS[4:9]])
 def test_optimizer_works_in_a_compiled_scan_under_vmap(base, name):
     train = lambda coefficient: _scan(_make(base, name, coefficient), _arrays(PARAMS))  # noqa: E731
@@ -322,6 +332,7 @@ def _outcome(base, name, dead, wrap, coefficient, params):
     return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(last))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("base", "name", "dead"),
     [
@@ -352,6 +363,7 @@ def test_optimizer_is_differentiable(base, name, dead):
     np.testing.assert_allclose(reverse, central, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_optimizer_works_under_checkpoint_and_jvp():
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), PARAMS)
@@ -372,6 +384,7 @@ def test_optimizer_works_under_checkpoint_and_jvp():
     np.testing.assert_allclose(forward, along, rtol=1e-10)  # roundings
 
 
+@pytest.mark.slow
 @some_pairs
 def test_optimizer_works_with_donated_buffers(base, name):
     transform = _make(base, name)
@@ -394,6 +407,7 @@ def test_optimizer_keeps_a_given_anchor_from_being_donated(rule):
     np.testing.assert_array_equal(anchor["kernel"], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "name"), [PAIRS[0], PAIRS[9]])
 def test_optimizer_keeps_weights_and_state_sharded(base, name):
     mesh = Mesh(np.array(jax.devices()).reshape(-1), ("devices",))
@@ -420,6 +434,7 @@ def test_optimizer_keeps_weights_and_state_sharded(base, name):
 # Interrupted, and gone on.
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # orbax's own, of what it calls itself
 @pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")  # one device restores what one saved
 @pytest.mark.parametrize(("base", "name"), [PAIRS[0], PAIRS[3], PAIRS[9]])
@@ -449,6 +464,7 @@ MIXED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "name"), [*EVERY_PAIR, *((base, "several") for base in BASES)])
 def test_optimizer_keeps_structure_and_types_of_state_and_weights(base, name):
     transform = _make(base, name, mask=masks.everything if name != "several" else masks.kernels)
@@ -469,6 +485,7 @@ SHARES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "rule", "dtype"), SHARES)
 def test_coefficient_acts_unrounded_on_weights_of_few_digits(base, rule, dtype):
     rounded = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}[dtype]
@@ -488,6 +505,7 @@ def test_coefficient_acts_unrounded_on_weights_of_few_digits(base, rule, dtype):
     np.testing.assert_array_equal(np.asarray(updates["kernel"]), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["sgd", "adam", "muon"])
 def test_optimizer_steps_finitely_on_weights_of_few_digits(base):
     few = lambda tree: {name: jnp.asarray(tree[name], dtype) for name, dtype in FEW_DIGITS.items()}  # noqa: E731
@@ -524,6 +542,7 @@ def _trees(dtypes):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(data=st.data())
@@ -546,6 +565,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "name"), [pair for pair in EVERY_PAIR if pair[0] in {"sgd", "adam"}])
 def test_optimizer_steps_finitely_on_odd_trees(base, name):
     gradient = {**ODD, "nested": jax.tree.map(np.zeros_like, ODD["nested"])}  # 0 beside weights of 0 too

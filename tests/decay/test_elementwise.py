@@ -11,6 +11,7 @@ from weightdecay.decay.elementwise import Terms
 EVERY_TERM = frozenset(Terms().coefficients())
 
 
+@pytest.mark.slow
 @cases.two_bases
 @pytest.mark.parametrize("name", ["ElasticNet", "Decoupled", "ProximalElasticNet"])
 def test_coefficient_zero_and_filled_terms_agree_to_rounding_where_the_compiler_fuses(base, name):
@@ -20,6 +21,7 @@ def test_coefficient_zero_and_filled_terms_agree_to_rounding_where_the_compiler_
     compare.close(scan(cases.rule(name).terms().filled(EVERY_TERM)), scan(cases.rule(name)), **bits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cases.ELEMENTWISE)
 @cases.two_bases
 def test_filled_terms_are_the_rule_bit_for_bit(base, name):

@@ -56,6 +56,7 @@ def test_rule_is_a_pytree_of_its_coefficients(name):
     assert jax.tree.structure(jax.eval_shape(checked, one)) == structure
 
 
+@pytest.mark.slow
 @cases.every_pair
 @pytest.mark.usefixtures("float64")
 def test_rule_is_its_formula(base, name):
@@ -88,17 +89,20 @@ def test_rule_is_its_formula(base, name):
     compare.close(trained, structure.unflatten(weights), rtol=1e-11, atol=1e-10 if base == "muon" else 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", cases.BASES)
 def test_no_decay_is_the_base_optimizer_bit_for_bit(base):
     if cases.BASES[base].plain is not None:
         compare.same_bits(cases.train(cases.optimizer(base, wd.NoDecay())), cases.train(cases.BASES[base].plain))
 
 
+@pytest.mark.slow
 @cases.every_pair
 def test_coefficient_zero_is_no_decay_bit_for_bit(base, name):
     compare.same_bits(cases.train(cases.optimizer(base, cases.neutral_rule(name)), num_steps=2), cases.undecayed(base))
 
 
+@pytest.mark.slow
 @cases.two_bases
 @pytest.mark.parametrize("name", ["ElasticNet", "Decoupled", "ProximalElasticNet", "Huber", "Cautious", "Lp"])
 def test_coefficient_zero_compiled_as_written_is_the_base_optimizer_bit_for_bit(base, name):
@@ -108,6 +112,7 @@ def test_coefficient_zero_compiled_as_written_is_the_base_optimizer_bit_for_bit(
     compare.same_bits(compiled, cases.scan_as_written(cases.BASES[base].plain))
 
 
+@pytest.mark.slow
 @cases.every_pair
 def test_rule_leaves_biases_alone_by_default(base, name):
     with_rule, without = cases.train(cases.optimizer(base, cases.rule(name)), num_steps=2), cases.undecayed(base)
@@ -118,6 +123,7 @@ def test_rule_leaves_biases_alone_by_default(base, name):
             assert cases.largest_difference(with_rule[layer]["kernel"], without[layer]["kernel"]) > 1e-4
 
 
+@pytest.mark.slow
 @cases.every_pair
 def test_rule_keeps_the_dtype_and_the_state_its_form(base, name):
     dtype = jnp.bfloat16
@@ -141,6 +147,7 @@ def test_coefficient_acts_unrounded_on_weights_of_low_precision(dtype):
         np.testing.assert_array_equal(-updates, expected)
 
 
+@pytest.mark.slow
 @cases.every_rule
 def test_rule_under_vmap_is_a_loop_over_coefficients(name):
     base = "adam"
@@ -151,6 +158,7 @@ def test_rule_under_vmap_is_a_loop_over_coefficients(name):
         np.testing.assert_allclose(batched[index], by_hand, rtol=1e-4, atol=1e-5)  # float32, fused and not
 
 
+@pytest.mark.slow
 @cases.few_pairs
 def test_rule_with_traced_coefficients_traces_once(base, name):
     traces = []
@@ -165,6 +173,7 @@ def test_rule_with_traced_coefficients_traces_once(base, name):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 @cases.every_rule
 @pytest.mark.usefixtures("float64")
 def test_rule_has_a_finite_gradient_in_its_coefficient(name):
@@ -184,6 +193,7 @@ def test_rule_has_a_finite_gradient_in_its_coefficient(name):
         assert np.isfinite(both(0.0)[0])
 
 
+@pytest.mark.slow
 @cases.few_pairs
 def test_rule_is_finite_and_differentiable_where_everything_is_zero(base, name):
     zeros = jnp.zeros((3, 4))
@@ -201,6 +211,7 @@ def test_rule_is_finite_and_differentiable_where_everything_is_zero(base, name):
     assert np.isfinite(slope).all()
 
 
+@pytest.mark.slow
 @cases.every_rule
 def test_rule_is_finite_with_a_huge_coefficient(name):
     base = "adam"
@@ -216,6 +227,7 @@ SCHEDULES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @cases.every_rule
 def test_coefficient_schedule_is_its_number_at_each_step(name, schedule):
@@ -233,6 +245,7 @@ def test_coefficient_schedule_is_its_number_at_each_step(name, schedule):
     compare.close(cases.train(cases.optimizer(base, scheduled), num_steps=3), params, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_schedules_of_coefficient_and_learning_rate_run_compiled():
     transform = wd.adam(
         optax.linear_schedule(0.1, 0.0, 9), wd.ProximalElasticNet(optax.linear_schedule(0.3, 0.0, 9), 0.1)
@@ -242,6 +255,7 @@ def test_schedules_of_coefficient_and_learning_rate_run_compiled():
     )  # fused and not
 
 
+@pytest.mark.slow
 @cases.every_rule
 def test_penalty_is_its_formula(name):
     example, params = cases.EXAMPLES[name], cases.params_of()

@@ -215,6 +215,7 @@ DECIDED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", DECIDED)
 def test_first_last_and_hidden_are_told_by_the_structure(network):
     make, first, last = DECIDED[network]
@@ -316,6 +317,7 @@ def test_first_last_and_hidden_select_nothing_without_kernels(mask, params):
     assert jax.tree.structure(mask(params)) == jax.tree.structure(params)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(data=st.data(), depth=st.integers(1, 15), stem=st.sampled_from(["Dense_{}", "layer{}", "{}", "block_{}_dense"]))
 def test_layers_run_in_the_order_of_their_numbers(data, depth, stem):

@@ -82,6 +82,7 @@ def test_layouts_of_linen():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "weights",
     [
@@ -112,6 +113,7 @@ def test_layouts_of_nnx(weights):
     assert found.get("norm/mean", ("buffer", "out")) == ("buffer", "out")
 
 
+@pytest.mark.slow
 def test_layouts_of_equinox(eqx):
     keys = jax.random.split(KEY, 4)
     module = {
@@ -194,6 +196,7 @@ def test_layout_refuses_what_does_not_fit(given, error, message):
         step(wd.sgd(0.1, wd.MaxNorm(1.0, layout=given)), {"w": jnp.ones((2, 3))})
 
 
+@pytest.mark.slow
 def test_max_norm_bounds_the_units_of_attention():
     kernel = np.array([[[3.0], [0.3]], [[4.0], [0.4]]], np.float32)  # (inputs, heads, width), unit norms 5 and .5
     params = {"attention": {"query": {"kernel": jnp.asarray(kernel)}}}
@@ -240,6 +243,7 @@ def orthogonal(matrix):
     return matrix - 0.01 * 4 * matrix @ (matrix.T @ matrix - np.eye(matrix.shape[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "kind"), KINDS)
 @pytest.mark.parametrize(
     ("rule", "expected"),
@@ -257,6 +261,7 @@ def test_rule_acts_on_the_matrix_that_the_layer_multiplies_by(kernel, kind, rule
     np.testing.assert_allclose(matrices(moved), desired, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "kind"), KINDS)
 @pytest.mark.parametrize(
     ("penalty", "expected"),
@@ -276,6 +281,7 @@ def test_penalty_is_that_of_the_matrices(kernel, kind, penalty, expected):
         np.testing.assert_allclose(jax.grad(penalty)(jnp.asarray(matrix)), by_hand, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_group_lasso_with_a_step_size_per_weight_keeps_it_at_its_weight():
     sizes = RNG.uniform(0.1, 1.0, QUERY.shape).astype(np.float32)
     moved = wd.proximal.group_lasso({"query": {"kernel": jnp.asarray(QUERY)}}, 0.3, {"query": {"kernel": sizes}})
@@ -283,6 +289,7 @@ def test_group_lasso_with_a_step_size_per_weight_keeps_it_at_its_weight():
     np.testing.assert_allclose(moved["query"]["kernel"].reshape(4, 6), desired, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "kind"), KINDS)
 def test_muon_orthogonalizes_the_matrix_that_the_layer_multiplies_by(kernel, kind):
     params, matrices = as_tree(jnp.asarray(kernel), kind)
@@ -293,6 +300,7 @@ def test_muon_orthogonalizes_the_matrix_that_the_layer_multiplies_by(kernel, kin
         np.testing.assert_allclose(after, alone["w"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_muon_steps_a_weight_of_equinox_as_torch_does(eqx):
     torch = pytest.importorskip("torch")
     params = eqx.filter(eqx.nn.Linear(2, 8, key=KEY), eqx.is_array)
@@ -306,6 +314,7 @@ def test_muon_steps_a_weight_of_equinox_as_torch_does(eqx):
     assert np.linalg.norm(moved.weight - params.weight) > 0.2
 
 
+@pytest.mark.slow
 def test_lamb_scales_each_stacked_layer_by_its_own_norm():
     gradients = RNG.normal(size=STACK.shape).astype(np.float32)
     stack = STACK * np.array([1, 10, 100], np.float32)[:, None, None]
@@ -319,6 +328,7 @@ def test_lamb_scales_each_stacked_layer_by_its_own_norm():
         np.testing.assert_allclose(moved, alone, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule",
     [wd.NormControl(0.5, 0.1), wd.Constrained(1.0, 0.1), wd.SelectiveProjection(0.5), wd.Constrained(0.5, 0.1, 0)],

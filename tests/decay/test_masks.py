@@ -121,6 +121,7 @@ def mixed():
     return Mixed(nnx.Rngs(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "weights",
     [
@@ -137,6 +138,7 @@ def test_kernels_selects_the_kernels_of_an_nnx_module(mixed, weights):
     assert jax.tree.structure(masks.kernels(params)) == jax.tree.structure(params)
 
 
+@pytest.mark.slow
 def test_kernels_is_a_mask_for_optax_on_an_nnx_state(mixed):
     params = nnx.state(mixed, nnx.Param)
     transformation = optax.add_decayed_weights(1.0, mask=masks.kernels)
@@ -288,6 +290,7 @@ def _modules_without_kernels(eqx):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedding", "norm", "norms", "rms", "group", "batch", "slopes"])
 def test_default_mask_leaves_modules_of_equinox_without_kernels_as_they_are(kind, eqx):
     linear = eqx.nn.Linear(3, 4, key=jax.random.key(1))

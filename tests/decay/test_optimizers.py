@@ -94,6 +94,7 @@ def _torch_twin(name, dtype):
     return jax.jit(lambda c, params: _scan(make(0.001, c), params, 60), compiler_options=QUICK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coefficient", [0.0, 10.0])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", TORCH)
@@ -204,6 +205,7 @@ def test_orthogonalize_is_compiled_once_outside_of_a_compiled_step():
 # optax.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -275,6 +277,7 @@ def test_optimizer_is_optaxs(ours, theirs):
         _assert_close(_train(ours), _train(theirs), rtol=1e-12, atol=1e-13)  # a few roundings, added in other orders
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_muon_moves_what_is_no_matrix_as_adamw():
     path = _train(wd.muon(0.1, wd.Decoupled(0.3), **EVERYTHING))
@@ -318,6 +321,7 @@ BARE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BARE)
 def test_no_decay_is_the_base_optimizer_bit_for_bit(name):
     ours, theirs = (_train_one_by_one(transform, _params(), 8) for transform in BARE[name])
@@ -388,6 +392,7 @@ def test_independent_with_a_schedule_needs_its_peak():
         make(0.1, wd.Independent(0.1))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_independent_decays_by_the_schedule_over_its_peak():
     shape = optax.linear_schedule(1.0, 0.0, 4)
@@ -426,6 +431,7 @@ def test_optimizer_takes_a_proximal_rule_on_a_base_without_memory(base):
     wd.optimizer(base, 0.1, wd.ProximalL1(0.1)).init(_params())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_preconditioner_diagonal_scales_the_proximal_step():
     diagonal = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.5, _params())
@@ -481,6 +487,7 @@ def _example(name):
     return rules.KINDS[name](*EXAMPLES.get(name, (0.1,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", REFUSED)
 @pytest.mark.parametrize("name", rules.KINDS)
 def test_optimizer_refuses_exactly_the_rules_that_a_base_cannot_apply(name, base):
@@ -492,6 +499,7 @@ def test_optimizer_refuses_exactly_the_rules_that_a_base_cannot_apply(name, base
         make()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", REFUSED)
 @pytest.mark.parametrize("name", rules.KINDS)
 def test_optimizer_refuses_exactly_the_rules_that_need_the_peak_of_a_schedule(name, base):

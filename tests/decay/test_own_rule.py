@@ -300,6 +300,7 @@ def test_need_that_no_optimizer_has_and_penalty_of_many_numbers_are_named():
 # Where it works.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("make", [wd.sgd, wd.adam, wd.lion, wd.rmsprop, wd.lamb, wd.muon])
 def test_rule_acts_as_its_formula_in_every_optimizer(make):
@@ -330,6 +331,7 @@ def test_rule_works_masked_by_layer_in_a_tuple_and_with_a_schedule():
         compare.close(*trained, rtol=1e-12, atol=1e-14)  # roundings: products in another order
 
 
+@pytest.mark.slow
 def test_coefficient_of_a_rule_of_ones_own_may_be_traced():
     pull, params = define_pull(), params_of()
     gradient = lambda params: jax.tree.map(jnp.sin, params)  # noqa: E731
@@ -360,6 +362,7 @@ def by_hand(weights, bias, inputs, targets, coefficient, *, learning_rate, num_s
     return weights, bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("directory", [False, True], ids=["", "run directory"])
 def test_rule_goes_through_a_grid_from_training_to_disk(tmp_path, directory):
     easing, data = define_easing(), wd.data.diabetes()
@@ -414,6 +417,7 @@ def initial_weights(data, *, seed):
     return np.asarray(layer["kernel"], np.float64), np.asarray(layer["bias"], np.float64)
 
 
+@pytest.mark.slow
 def test_run_directory_refuses_a_rule_whose_code_has_changed(tmp_path):
     data, settings = wd.data.diabetes(), {"num_steps": 4, "batch_size": None, "optimizer": wd.sgd, "progress": False}
     run = lambda kind: wd.fit_grid(  # noqa: E731

@@ -83,6 +83,7 @@ def test_every_penalty_has_an_example():
     assert set(PENALTIES) == set(NUMPY) == set(GRADIENTS)
 
 
+@pytest.mark.slow
 @every_penalty
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(leaves=st.lists(ARRAYS, max_size=2), dtype=st.sampled_from(DTYPES))
@@ -104,6 +105,7 @@ def test_elastic_net_weighs_its_two_parts():
     np.testing.assert_allclose(without_biases, 0.3 * 6.5 + 14.25 / 2, **ROUNDING)
 
 
+@pytest.mark.slow
 @every_penalty
 @pytest.mark.parametrize(
     ("mask", "counted"),
@@ -134,6 +136,7 @@ def test_penalty_refuses_a_mask_that_does_not_fit():
         penalties.l2(PARAMS, lambda params: True)
 
 
+@pytest.mark.slow
 @every_penalty
 @pytest.mark.parametrize(
     "params", [{}, [], None, {"layer": {}}, {"layer": None}, jnp.zeros((0, 3)), [(), jnp.zeros(())]]
@@ -145,6 +148,7 @@ def test_penalty_of_nothing_is_zero(name, params):
         assert penalty == 0
 
 
+@pytest.mark.slow
 @every_penalty
 @pytest.mark.usefixtures("float64")
 def test_penalty_has_the_gradient_of_its_formula(name):
@@ -162,6 +166,7 @@ def test_penalty_has_the_gradient_of_its_formula(name):
         np.testing.assert_allclose(gradient[leaf], GRADIENTS[name](weights), rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 @every_penalty
 def test_penalty_is_finite_with_a_finite_gradient_for_weights_of_any_size(name):
     largest = {"orthogonal": 1e9}.get(name, 1e18)  # where the penalty itself is a number in float32
@@ -176,6 +181,7 @@ def test_penalty_is_finite_with_a_finite_gradient_for_weights_of_any_size(name):
             assert (np.asarray(gradients)[np.asarray(weights) == 0] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "slope"),
     [
@@ -192,6 +198,7 @@ def test_penalty_has_the_right_slope_at_huge_weights(name, size, slope):
     np.testing.assert_allclose(gradient, [slope, -slope], **ROUNDING)
 
 
+@pytest.mark.slow
 @every_penalty
 def test_penalty_traces_under_jit_and_over_many_weights(name):
     many = jax.random.normal(jax.random.key(1), (3, 4, 2))
@@ -200,6 +207,7 @@ def test_penalty_traces_under_jit_and_over_many_weights(name):
     np.testing.assert_allclose(together, [PENALTY[name](weights) for weights in many], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "argument", "values"),
     [
@@ -245,6 +253,7 @@ def _torch(torch):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["huber", "orthogonal", "spectral", "group_lasso", "lp"])
 @pytest.mark.parametrize("shape", [(3, 5), (3, 2, 4)])
 @pytest.mark.usefixtures("float64")
@@ -262,6 +271,7 @@ def test_penalty_and_gradient_are_torchs(name, shape):
     np.testing.assert_allclose(gradient, theirs.grad.numpy(), rtol=1e-11, atol=1e-12)  # of terms of size 100
 
 
+@pytest.mark.slow
 def test_huber_runs_from_l1_to_l2():
     weights = jnp.array([0.0, 0.3, -2.0, 40.0])
     np.testing.assert_array_equal(penalties.huber(weights, delta=jnp.inf), penalties.l2(weights))
@@ -283,6 +293,7 @@ def test_lp_below_one_has_a_zero_gradient_at_zero():
     assert np.isfinite(jax.grad(lambda p: penalties.lp(weights, p=p))(0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_orthogonal_is_zero_for_orthonormal_units_alone():
     units = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (12, 5)))[0]
@@ -290,12 +301,14 @@ def test_orthogonal_is_zero_for_orthonormal_units_alone():
     np.testing.assert_allclose(penalties.orthogonal(units.T), 12 - 5, rtol=1e-12)  # a unit too many counts 1
 
 
+@pytest.mark.slow
 def test_group_lasso_counts_each_number_of_a_bias():
     weights = jnp.array([3.0, -4.0])
     assert penalties.group_lasso(weights) == 7
     assert penalties.group_lasso(weights[:, None]) == 5 * np.float32(np.sqrt(2))
 
 
+@pytest.mark.slow
 def test_penalty_lets_nan_through():
     for name in PENALTIES:
         assert np.isnan(PENALTY[name](jnp.array([[1.0, jnp.nan], [2.0, 3.0]]))), name
@@ -307,6 +320,7 @@ def test_penalty_passes_over_none_leaves():
     assert penalties.l2(params, {"kernel": True, "bias": None, "rest": {}}) == 12.5
 
 
+@pytest.mark.slow
 def test_l2_has_the_weights_as_its_gradient():
     gradient = jax.grad(penalties.l2)(PARAMS)
     jax.tree.map(np.testing.assert_array_equal, gradient, PARAMS)

@@ -30,6 +30,7 @@ def test_leafwise_is_nothing_where_nothing_decays():
     assert [one is None for one in here] == [True, False, True, False]
 
 
+@pytest.mark.slow
 @cases.few_pairs
 def test_coefficient_a_layer_is_each_layers_own(base, name):
     scales = {"Dense_0": 1.0, "Dense_1": 0.5}
@@ -83,6 +84,7 @@ def test_per_layer_gives_the_rest_its_default_and_may_be_traced():
     compare.close(trained, expected, rtol=1e-5, atol=1e-6)  # float32, fused and not
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", cases.BASES)
 def test_rules_together_act_each_in_its_place(base):
     rules = (wd.MaxNorm(0.6), wd.L2(0.3), wd.Cautious(0.1), wd.Decoupled(0.2))
@@ -102,6 +104,7 @@ def test_rules_together_act_each_in_its_place(base):
     )
 
 
+@pytest.mark.slow
 @cases.two_bases
 def test_proximal_rules_together_are_the_elastic_net_in_any_order(base):
     expected = cases.train(cases.optimizer(base, wd.ProximalElasticNet(0.2, 0.3)))
@@ -109,6 +112,7 @@ def test_proximal_rules_together_are_the_elastic_net_in_any_order(base):
         compare.same_bits(cases.train(cases.optimizer(base, both)), expected)
 
 
+@pytest.mark.slow
 @cases.two_bases
 def test_rules_together_may_act_on_weights_of_their_own(base):
     both = (wd.L2(0.3), wd.Masked(wd.ProximalL1(0.5), masks.first))

@@ -11,12 +11,14 @@ import compare
 import weightdecay as wd
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_lp_of_two_is_the_implicit_step_of_twice_the_coefficient():
     plain = lambda one: cases.train(wd.sgd(0.1, one))  # noqa: E731
     compare.close(plain(wd.Lp(0.3, 2.0)), plain(wd.ProximalL2(0.6)), rtol=1e-13, atol=1e-15)  # a rounding or two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", cases.BASES)
 @pytest.mark.usefixtures("float64")
 def test_norm_control_holds_the_norm_and_decays_at_ratio_zero(base):
@@ -29,6 +31,7 @@ def test_norm_control_holds_the_norm_and_decays_at_ratio_zero(base):
         np.testing.assert_allclose(decayed, cases.WEIGHTS * 0.75**7, rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", cases.BASES)
 def test_max_norm_bounds_every_unit_and_leaves_it_there(base):
     trained = cases.train(cases.optimizer(base, wd.MaxNorm(0.6)))
@@ -38,6 +41,7 @@ def test_max_norm_bounds_every_unit_and_leaves_it_there(base):
     compare.close(again, trained, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_constrained_reads_its_bound_after_the_warm_start_and_holds_it():
     away = lambda params: jax.tree.map(lambda w: -w, params)  # noqa: E731 - grows without end
@@ -64,6 +68,7 @@ def test_constrained_reads_its_bound_after_the_warm_start_and_holds_it():
     compare.same_bits(within, free[1])  # an array within its bound does not decay
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_selective_projection_undoes_steps_away_from_the_anchor_against_the_gradient():
     start, gradient = jnp.array([[1.0, 2.0]]), lambda sign: lambda params: sign * jnp.ones_like(params)
@@ -79,6 +84,7 @@ def test_selective_projection_undoes_steps_away_from_the_anchor_against_the_grad
     np.testing.assert_allclose(np.linalg.norm(start + updates), np.linalg.norm(start), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [wd.sgd, wd.adam])
 def test_proximal_l1_makes_exact_zeros_that_l1_does_not(make):
     proximal, coupled = (cases.train(make(0.1, rule(0.6)), num_steps=100) for rule in (wd.ProximalL1, wd.L1))
@@ -90,6 +96,7 @@ HUGE = np.array([[1e30, -1e30], [5e29, 0.0]], np.float32)  # the square of 1e30 
 zeros_like = lambda params: jax.tree.map(jnp.zeros_like, params)  # noqa: E731
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ratio", "factor"), [(1.0, 1.0), (0.5, 0.5)])
 def test_norm_control_is_right_where_a_square_overflows(ratio, factor):
     trained = cases.train(wd.sgd(0.1, wd.NormControl(1.0, ratio)), jnp.asarray(HUGE), 2, zeros_like)
@@ -114,6 +121,7 @@ def test_constrained_projects_onto_the_bound_where_the_formula_would_overshoot()
     np.testing.assert_allclose(by_formula, start * (1 - 2 * 0.84), rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "size"), [(jnp.float32, 1e30), (jnp.float16, 3e4)])
 def test_selective_projection_sees_the_direction_of_large_gradients(dtype, size):
     """⟨g, w - a⟩ > 0 although both products are infinite, with opposite signs."""

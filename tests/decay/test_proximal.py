@@ -44,6 +44,7 @@ def test_every_map_has_an_example():
     assert set(PROJECTIONS) == {"max_norm"}
 
 
+@pytest.mark.slow
 @every_step
 @pytest.mark.parametrize("step_size", [0.01, 0.5, 3.0])
 @pytest.mark.usefixtures("float64")
@@ -58,6 +59,7 @@ def test_map_minimizes_its_own_objective(name, step_size):
         np.testing.assert_allclose(moved, found.x, atol=1e-7)
 
 
+@pytest.mark.slow
 @every_step
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_map_at_zero_is_the_identity(name, dtype):
@@ -71,6 +73,7 @@ def test_map_at_zero_is_the_identity(name, dtype):
             np.testing.assert_array_equal(np.asarray(moved).view(np.uint8), np.asarray(params).view(np.uint8))
 
 
+@pytest.mark.slow
 @every_step
 def test_map_at_infinity_is_zero(name):
     params = jnp.array([0.0, 1e-30, -2.0, 3e38])
@@ -79,6 +82,7 @@ def test_map_at_infinity_is_zero(name):
     np.testing.assert_array_equal(MAPS[name](params, *EXAMPLES[name][0], jnp.array(jnp.inf)), 0)
 
 
+@pytest.mark.slow
 @every_map
 def test_map_has_finite_gradients_at_zero_and_at_the_threshold(name):
     coefficients, _ = EXAMPLES[name]
@@ -92,6 +96,7 @@ def test_map_has_finite_gradients_at_zero_and_at_the_threshold(name):
                 assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
+@pytest.mark.slow
 @every_map
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(
@@ -125,6 +130,7 @@ def test_elastic_net_with_one_part_is_that_part(weights, coefficient, step_size)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 
 
+@pytest.mark.slow
 @every_map
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(shapes=st.lists(SHAPES, max_size=2), dtype=st.sampled_from(DTYPES), arrays=st.booleans())
@@ -152,6 +158,7 @@ def test_map_takes_a_python_number(name):
     )
 
 
+@pytest.mark.slow
 @every_step
 def test_map_takes_a_step_size_a_weight(name):
     coefficients, _ = EXAMPLES[name]
@@ -173,6 +180,7 @@ def test_map_refuses_a_step_size_that_does_not_fit(name):
         MAPS[name]({"bias": jnp.ones(2)}, *EXAMPLES[name][0], {"kernel": 0.1})
 
 
+@pytest.mark.slow
 @every_map
 def test_map_under_vmap_is_a_loop_over_coefficients(name):
     params = {"kernel": jnp.linspace(-2, 2, 12).reshape(4, 3), "bias": jnp.linspace(-2, 2, 9)}
@@ -242,6 +250,7 @@ def test_group_lasso_in_a_metric_is_scipys_root(seed, decades, slope, strength):
         np.testing.assert_allclose(moved[:, group], expected, rtol=1e-10, atol=1e-13 * np.abs(weights).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weights", "thresholds"),
     [
@@ -257,6 +266,7 @@ def test_group_lasso_finds_the_roots_that_take_longest(weights, thresholds):
     np.testing.assert_allclose(moved[:, 0], closed_form_group(weights, step_size, 1.0), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 1.0, 3.0])
 @pytest.mark.usefixtures("float64")
 def test_group_lasso_in_a_metric_minimizes_its_own_objective(spread):
@@ -284,6 +294,7 @@ def test_group_lasso_in_a_metric_minimizes_its_own_objective(spread):
             assert np.linalg.norm(w / s) <= coefficient * np.sqrt(5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_group_lasso_with_one_step_size_is_the_closed_form_in_either_way():
     weights = np.random.default_rng(4).normal(size=(2, 3, 4)) * [1, 2, 0.1, 0.5]
@@ -303,6 +314,7 @@ def test_group_lasso_with_one_step_size_is_the_closed_form_in_either_way():
     assert np.abs(proximal.group_lasso(weights, 0.9, spread) - expected).max() > 0.1
 
 
+@pytest.mark.slow
 def test_group_lasso_moves_no_weight_whose_step_size_is_zero():
     weights = jnp.array([[1.0, -0.0, 0.0, jnp.inf], [0.01, 2.0, 0.0, 1.0]])
     step_size = jnp.array([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
@@ -317,6 +329,7 @@ def test_group_lasso_moves_no_weight_whose_step_size_is_zero():
             )  # what is held holds the group, and w r / (r + t) of it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_group_lasso_without_a_coefficient_is_the_identity_of_kernels(dtype):
     with jax.enable_x64(dtype == jnp.float64):
@@ -326,6 +339,7 @@ def test_group_lasso_without_a_coefficient_is_the_identity_of_kernels(dtype):
             np.testing.assert_array_equal(np.asarray(moved).view(np.uint8), np.asarray(weights).view(np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [-66, 66])
 def test_group_lasso_does_not_depend_on_the_scale(exponent):
     random = np.random.default_rng(6)
@@ -359,6 +373,7 @@ def test_group_lasso_makes_no_nan_of_any_numbers():
         assert all(np.isfinite(slope).all() for slope in jax.tree.leaves(slopes))
 
 
+@pytest.mark.slow
 def test_group_lasso_lets_nan_through():
     weights = jnp.array([[jnp.nan, 1.0], [2.0, 3.0]])
     for step_size in (0.1, jnp.full((2, 2), 0.1)):
@@ -368,6 +383,7 @@ def test_group_lasso_lets_nan_through():
         assert np.isnan(proximal.group_lasso(jnp.ones((2, 2)), jnp.nan, step_size)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [False, True])
 @pytest.mark.usefixtures("float64")
 def test_group_lasso_has_the_derivatives_of_its_minimizer(metric):
@@ -397,6 +413,7 @@ def test_max_norm_is_numpys_rescaling():
             np.testing.assert_allclose(moved[leaf], expected, rtol=1e-6)  # float32 roundings
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     weights=hnp.arrays(np.float32, (4, 3), elements=st.floats(-100, 100, width=32)),
@@ -415,6 +432,7 @@ def test_max_norm_is_a_projection(weights, bound, dtype):
         np.testing.assert_array_equal(np.asarray(once)[:, inside], np.asarray(weights)[:, inside])
 
 
+@pytest.mark.slow
 def test_max_norm_does_not_depend_on_the_scale():
     weights = jnp.array([[3e38, 3e-25, -0.0, jnp.inf, 1.0], [-3e38, 4e-25, 0.0, 1.0, 1.0]])
     root = np.sqrt(0.5)

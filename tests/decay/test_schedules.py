@@ -53,6 +53,7 @@ def test_kinds_differ_in_structure():
     assert all(a != b for a, b in itertools.combinations(structures, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -103,6 +104,7 @@ def test_kind_is_a_frozen_dataclass_and_a_pytree_of_its_parameters(name):
         setattr(schedule, field, 1.0)
 
 
+@pytest.mark.slow
 @every_kind
 def test_schedules_of_a_kind_share_one_program(name):
     traces = 0
@@ -121,6 +123,7 @@ def test_schedules_of_a_kind_share_one_program(name):
     assert traces == 1
 
 
+@pytest.mark.slow
 @every_kind
 def test_schedules_under_vmap_are_a_loop(name):
     scales = jnp.array([0.25, 1.0, 3.0])
@@ -131,6 +134,7 @@ def test_schedules_under_vmap_are_a_loop(name):
         np.testing.assert_allclose(row, alone, rtol=1e-5, atol=1e-7)  # a rounding in the cosine's argument
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("x64", [False, True])
 def test_schedule_starts_at_its_first_parameter_and_stays_finite(name, x64):
@@ -152,6 +156,7 @@ def test_schedule_starts_at_its_first_parameter_and_stays_finite(name, x64):
         assert narrow(3).dtype == values.dtype
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("count", [0, 1, 50, 10**9])
 def test_schedule_has_finite_gradients(name, count):
@@ -198,6 +203,7 @@ def test_early_only_ends_at_the_very_step():
     np.testing.assert_array_equal([schedule(last), schedule(last + 1)], [0.5, 0])
 
 
+@pytest.mark.slow
 @every_kind
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(
@@ -278,6 +284,7 @@ def test_parametric_has_no_values():
         schedules.Parametric()(0)
 
 
+@pytest.mark.slow
 @every_kind
 def test_peak_is_the_largest_value(name):
     schedule = example(name)
@@ -325,6 +332,7 @@ def test_peak_of_rising_growing_and_empty_schedules():
         wd.adam(schedules.Exponential(0.1, 1.1, 10), wd.Independent(0.1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [wd.sgd, wd.adam, wd.muon])
 @pytest.mark.parametrize("kind", [wd.Independent, wd.Corrected])
 def test_rules_that_need_the_peak_find_it_in_the_schedule(make, kind):
@@ -344,6 +352,7 @@ def test_rules_that_need_the_peak_find_it_in_the_schedule(make, kind):
     np.testing.assert_allclose(compiled, found, rtol=1e-5)  # fused and not
 
 
+@pytest.mark.slow
 def test_fit_grid_trains_independent_decay_with_a_schedule_of_known_peak():
     grid = wd.Grid(decay=[wd.Independent(0.02), wd.Corrected(0.2)], learning_rate=[schedules.Cosine(0.1, 20)])
     settings = {"num_steps": 8, "batch_size": None, "progress": False}

@@ -36,6 +36,7 @@ def simulated(optimizer, decay, num_steps=10_000):
     return float(angles[num_steps // 2 :].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "member"),
     [
@@ -53,6 +54,7 @@ def test_decayed_rotation_is_that_of_a_simulation(kind, member):
     np.testing.assert_allclose(simulated(optimizer, member["decay"]), predicted, rtol=0.04)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "decay", "others"),
     [

@@ -82,6 +82,7 @@ SCIKIT_LEARN = {  # a model with its number, that number, its convention, and ou
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCIKIT_LEARN)
 @pytest.mark.usefixtures("float64")
 def test_converted_coefficient_has_the_minimizer_of_scikit_learn(name):
@@ -175,6 +176,7 @@ TAKEN = {  # without a gradient, as a share of the weights
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TAKEN)
 @pytest.mark.parametrize(("eta", "c"), [(0.1, 0.02), (0.01, 0.02), (0.1, 0.3)])
 def test_share_of_a_step_depends_on_the_learning_rate_as_the_name_says(name, eta, c):
@@ -213,6 +215,7 @@ def test_lars_has_three_trust_ratios():
 # Names that two methods share.
 
 
+@pytest.mark.slow
 def test_stable_takes_the_mean_over_weights_that_do_not_decay_too():
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     gradients = {"kernel": jnp.full((2, 2), 0.5), "bias": jnp.full(2, 4.0)}
@@ -286,6 +289,7 @@ def test_switch_under_vmap_runs_every_branch():
     assert "cond" not in many
 
 
+@pytest.mark.slow
 @every_rule
 def test_update_holds_no_switch(rule):
     bases = [wd.adam, wd.lamb, wd.rmsprop]
@@ -299,6 +303,7 @@ def test_update_holds_no_switch(rule):
         )
 
 
+@pytest.mark.slow
 @every_rule
 def test_member_that_goes_to_nan_leaves_its_neighbours_as_they_were(rule):
     leaves, structure = jax.tree.flatten(rule)
@@ -320,6 +325,7 @@ def test_member_that_goes_to_nan_leaves_its_neighbours_as_they_were(rule):
     assert poisoned[::2].tobytes() == healthy[::2].tobytes()
 
 
+@pytest.mark.slow
 def test_apply_if_finite_gives_up_and_accepts_the_bad_update():
     transform = optax.apply_if_finite(wd.adam(0.1, wd.Decoupled(0.3)), max_consecutive_errors=2)
     weights: Any = jnp.asarray(WEIGHTS)
@@ -399,6 +405,7 @@ MOVES = {  # where the other run stands: its numbers, and how many of its steps 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("move", MOVES)
 def test_decay_moved_at_constant_time_scale_keeps_its_trajectory(move):

@@ -48,6 +48,7 @@ def assert_same_bits(ours, theirs):
             assert np.asarray(one).tobytes() == np.asarray(other).tobytes(), key
 
 
+@pytest.mark.slow
 def test_fit_grid_permuted_grid_has_the_same_bits(result):
     permuted = {name: list(reversed(values)) for name, values in GRID.items()}
     assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, wd.Grid(**permuted), **SHORT)))
@@ -65,17 +66,20 @@ def test_fit_alone_has_the_same_bits(result):
     np.testing.assert_array_equal(alone.params()["Dense_0"]["kernel"], alone.params(0)["Dense_0"]["kernel"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [1, 3, 8])
 def test_fit_grid_any_number_of_devices_has_the_same_bits(result, num_devices):
     plan = Plan(lane_width=result.settings["plan"]["lane_width"], num_devices=num_devices)
     assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), plan=plan, **SHORT)))
 
 
+@pytest.mark.slow
 def test_fit_grid_shorter_stretches_have_the_same_bits(result):
     plan = Plan(result.settings["plan"]["lane_width"], num_devices=2, steps_per_call=3)
     assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), plan=plan, **SHORT)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps_per_call", [3, 1000])
 def test_fit_grid_streamed_from_the_host_has_the_same_bits(result, steps_per_call):
     plan = Plan(result.settings["plan"]["lane_width"], 2, steps_per_call=steps_per_call, streamed=True)
@@ -83,6 +87,7 @@ def test_fit_grid_streamed_from_the_host_has_the_same_bits(result, steps_per_cal
     assert_same_bits(members(result), members(streamed))
 
 
+@pytest.mark.slow
 def test_fit_grid_streams_what_is_above_the_memory_budget(result):
     budget = DATA.train[0].nbytes // 2
     streamed = wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), memory_budget=budget, **SHORT)
@@ -94,12 +99,14 @@ def test_fit_grid_streams_what_is_above_the_memory_budget(result):
     assert_same_bits(members(result), members(streamed))
 
 
+@pytest.mark.slow
 def test_fit_grid_plan_of_a_result_gives_its_numbers_again(result):
     again = Plan(**result.settings["plan"])
     part = wd.Grid(decay=[wd.Decoupled(1.0)], learning_rate=[1e-2], seed=[5])
     assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, part, plan=again, **SHORT)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_fit_grid_trains_in_float64_where_that_is_switched_on():
     linear = wd.Model(
@@ -112,6 +119,7 @@ def test_fit_grid_trains_in_float64_where_that_is_switched_on():
     assert_same_bits(members(wide), members(alone))
 
 
+@pytest.mark.slow
 def test_fit_grid_computes_in_bfloat16_and_carries_float32(result):
     grid = wd.Grid(decay=[wd.NoDecay(), wd.Decoupled(1.0)], learning_rate=1e-2, seed=[0])
     seen = []
@@ -133,6 +141,7 @@ def test_fit_grid_computes_in_bfloat16_and_carries_float32(result):
     np.testing.assert_allclose(ours, theirs, rtol=0.05)  # bfloat16 has three digits
 
 
+@pytest.mark.slow
 def test_fit_grid_progress_counts_every_member_step_once(monkeypatch):
     told = []
     monkeypatch.setattr(progress_bar, "progress_bar", lambda total, *_, **__: Bar(total, told))
@@ -155,6 +164,7 @@ class Bar:
         pass
 
 
+@pytest.mark.slow
 def test_fit_grid_stops_its_devices_where_one_fails(monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
@@ -164,6 +174,7 @@ def test_fit_grid_stops_its_devices_where_one_fails(monkeypatch):
         wd.fit_grid(MODEL, DATA, wd.Grid(**GRID), **SHORT)
 
 
+@pytest.mark.slow
 def test_fit_grid_member_beside_one_that_diverges_has_the_same_bits(result):
     wild = {**GRID, "learning_rate": [1e-2, 1e30]}
     beside = wd.fit_grid(MODEL, DATA, wd.Grid(**wild), **SHORT)
@@ -187,6 +198,7 @@ CARRYING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("decay", "make"),
     [
@@ -246,6 +258,7 @@ def count_traces(grid, **settings):
     return len(traces), result.settings["compiled_programs"]
 
 
+@pytest.mark.slow
 def test_fit_grid_mixed_kinds_of_any_number_are_one_compiled_program():
     alone = count_traces(wd.Grid(decay=[wd.L2(0.1)], learning_rate=[1e-3]))
     kinds = [wd.L2, wd.L1, wd.ProximalL1, wd.Decoupled, wd.Independent, wd.ProximalL2]
@@ -256,6 +269,7 @@ def test_fit_grid_mixed_kinds_of_any_number_are_one_compiled_program():
     assert count_traces(wd.Grid(decay=mixed, learning_rate=[1e-3]), num_steps=61, eval_every=7) == alone
 
 
+@pytest.mark.slow
 def test_fit_grid_compiles_as_often_for_any_grid(monkeypatch):
     """Compilations are counted where JAX hands a program to XLA."""
     monkeypatch.setenv("WEIGHTDECAY_COMPILATION_CACHE", "off")
@@ -276,6 +290,7 @@ def test_fit_grid_compiles_as_often_for_any_grid(monkeypatch):
     assert small == 3  # first weights, training and evaluation, once for two devices
 
 
+@pytest.mark.slow
 def test_fit_grid_option_of_the_optimizer_is_a_structure_and_a_number_is_not():
     grid = wd.Grid(decay=[wd.L2(0.01)], learning_rate=[0.1], momentum=[0.0, 0.5, 0.9], nesterov=[False, True])
     result = wd.fit_grid(MODEL, DATA, grid, optimizer=wd.sgd, **SHORT)
@@ -315,6 +330,7 @@ def test_fit_grid_dataset_has_the_promised_schema(result):
     assert (dataset["stopped_at"] == -1).all()
 
 
+@pytest.mark.slow
 def test_fit_grid_penalty_is_apart_from_the_data_loss(result):
     dataset = result.dataset
     shrinks_beside = dataset["decay"].isin(["NoDecay", "Decoupled", "Independent"])
@@ -341,6 +357,7 @@ class Convolutional(nn.Module):
         return nn.Dense(10)(hidden)
 
 
+@pytest.mark.slow
 def test_fit_grid_carries_batch_statistics_and_dropout_keys():
     grid = wd.Grid(decay=[wd.NoDecay(), wd.Decoupled(0.1)], learning_rate=[1e-2], seed=range(2))
     result = wd.fit_grid(Convolutional(), DATA, grid, **SHORT)
@@ -355,6 +372,7 @@ def test_fit_grid_carries_batch_statistics_and_dropout_keys():
     np.testing.assert_allclose(result.dataset["validation_loss"].values[3, -1], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_fit_plain_functions_and_all_examples_in_a_step():
     data = wd.data.diabetes()
     x, y = (np.asarray(a, np.float64) for a in data.train)
@@ -376,6 +394,7 @@ def test_fit_plain_functions_and_all_examples_in_a_step():
     assert result.table()["generalization_gap"].notna().all()
 
 
+@pytest.mark.slow
 def test_fit_grid_binary_targets_have_an_accuracy():
     data = wd.data.breast_cancer()
     splits = [(x, y.astype(np.float32)) for x, y in (data.train, data.validation)]
@@ -392,6 +411,7 @@ def test_fit_grid_binary_targets_have_an_accuracy():
     assert result.dataset["validation_accuracy"].values[0, -1] > 0.9
 
 
+@pytest.mark.slow
 def test_fit_grid_coefficient_a_layer_is_a_structure_of_its_own():
     by_layer = wd.L2({"Dense_0": 0.01, "Dense_1": 0.02, "Dense_2": 0.0})
     result = wd.fit_grid(MODEL, DATA, wd.Grid(decay=[wd.L2(0.01), by_layer], learning_rate=1e-2), **SHORT)
@@ -400,6 +420,7 @@ def test_fit_grid_coefficient_a_layer_is_a_structure_of_its_own():
     assert np.isnan(result.dataset["coefficient"].values[1])
 
 
+@pytest.mark.slow
 def test_fit_grid_parameters_of_a_schedule_are_numbers_of_one_program():
     grid = wd.Grid(
         decay=[wd.L2(wd.schedules.Linear(start, 0.0, num_steps)) for start in (0.0, 0.1) for num_steps in (5, 20)],
@@ -414,6 +435,7 @@ def test_fit_grid_parameters_of_a_schedule_are_numbers_of_one_program():
     assert 0.1 * (20 - 24) < 0 == last["penalty"].values[3]
 
 
+@pytest.mark.slow
 def test_fit_grid_takes_an_optimizer_without_a_metric_or_a_peak():
     grid = wd.Grid(decay=[wd.NoDecay(), wd.L2(0.1), wd.Decoupled(0.1)], learning_rate=1e-3)
     assert wd.fit_grid(MODEL, DATA, grid, optimizer=wd.lion, **SHORT).settings["compiled_programs"] == 1

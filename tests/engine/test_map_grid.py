@@ -66,6 +66,7 @@ def result():
     return wd.map_grid(train, wd.Grid(**GRID), **FOUR_WIDE)
 
 
+@pytest.mark.slow
 def test_map_grid_equals_a_python_loop(result):
     one = jax.jit(train)
     for number, member in enumerate(wd.Grid(**GRID)):
@@ -77,6 +78,7 @@ def test_map_grid_equals_a_python_loop(result):
             np.testing.assert_array_equal(result[name][number], result.member(number)[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("axes", "plan"),
     [
@@ -113,6 +115,7 @@ def executed(monkeypatch):
     return members
 
 
+@pytest.mark.slow
 def test_map_grid_goes_on_where_it_was_cut_off(tmp_path, result, executed, monkeypatch):
     class GoneError(Exception):
         pass

@@ -25,6 +25,7 @@ def mesh():
     return jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [wd.models.MLP((8,)), Annotated()], ids=["plain", "annotated"])
 def test_fit_grid_inside_a_mesh_gives_the_numbers_of_outside(model):
     with jax.set_mesh(mesh()):

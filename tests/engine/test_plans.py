@@ -18,6 +18,7 @@ SHORT = {"num_steps": 24, "batch_size": 32, "eval_every": 10}
 SIZES = {"params_bytes": 1000, "forward_bytes": 1000, "state_bytes": 3000, "data_bytes": 10**6, "batch_bytes": 1000}
 
 
+@pytest.mark.slow
 def test_plan_is_what_fit_grid_runs():
     grid = wd.Grid(decay=[wd.NoDecay(), wd.L2(0.1)], learning_rate=1e-3, seed=range(2))
     plan = wd.plan(MODEL, DATA, grid, calibrate=False, **SHORT)
@@ -28,6 +29,7 @@ def test_plan_is_what_fit_grid_runs():
     assert plan.forecast.seconds is None
 
 
+@pytest.mark.slow
 def test_plan_does_not_depend_on_the_grid():
     grids = [
         wd.Grid(decay=[wd.L2(0.1)], learning_rate=1e-3),
@@ -39,6 +41,7 @@ def test_plan_does_not_depend_on_the_grid():
     assert plans[0] == plans[1] == plans[2]
 
 
+@pytest.mark.slow
 def test_plan_calibrated_tells_time_and_what_batching_gains():
     grid = wd.Grid(decay=[wd.NoDecay(), wd.L2(0.1)], learning_rate=1e-3)
     forecast = wd.plan(MODEL, DATA, grid, **SHORT).forecast
@@ -88,6 +91,7 @@ def test_choose_refuses_what_fits_nowhere(monkeypatch):
         planning.choose(**{**SIZES, "state_bytes": 4 * 10**9}, memory_budget=None)
 
 
+@pytest.mark.slow
 def test_fit_grid_refuses_before_training_what_does_not_fit(monkeypatch):
     monkeypatch.setattr(devices, "free_memory", lambda _: 10**5)
     with pytest.raises(MemoryError, match="no plan makes this run fit"):
@@ -119,6 +123,7 @@ print(plan.forecast.total_bytes / 1024 / (kilobytes("VmHWM") - before))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory from /proc")
 def test_plan_foretells_the_memory():
     """A network of 20 million weights, so that what every process needs counts little."""
@@ -150,6 +155,7 @@ def _second(folder):
     ).stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_programs_are_kept_between_processes(tmp_path):
     first, again = _second(tmp_path / "programs"), _second(tmp_path / "programs")
     assert first[0] == "3"  # first weights, training and evaluation, for all devices
@@ -187,6 +193,7 @@ print(*(warning.message for warning in caught))
 """
 
 
+@pytest.mark.slow
 def test_prepare_warns_where_jax_runs_with_too_few_devices():
     told = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=True).stdout
     assert "JAX already runs with 1 CPU device(s), and lanes of members could use 2 cores" in told
@@ -227,6 +234,7 @@ def short(**changed):
     return wd.fit_grid(MODEL, DATA, grid, progress=False, **{**SHORT, **changed})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "told"),
     [
@@ -244,6 +252,7 @@ def test_fit_grid_out_of_memory_tries_a_smaller_plan_with_the_same_bits(monkeypa
         same_bits(result.params(member), expected.params(member))
 
 
+@pytest.mark.slow
 def test_fit_grid_out_of_memory_twice_is_told(monkeypatch):
     exhausted(monkeypatch, 99)
     with (
@@ -253,6 +262,7 @@ def test_fit_grid_out_of_memory_twice_is_told(monkeypatch):
         short(plan=wd.Plan(2, 2))
 
 
+@pytest.mark.slow
 def test_fit_grid_out_of_memory_does_not_stream_folds(monkeypatch):
     exhausted(monkeypatch, 1)
     folded = wd.data.folds(*DATA.train, num_folds=2)
@@ -262,6 +272,7 @@ def test_fit_grid_out_of_memory_does_not_stream_folds(monkeypatch):
         )
 
 
+@pytest.mark.slow
 def test_fit_grid_keeps_the_width_of_members_that_are_saved(monkeypatch, tmp_path):
     short(plan=None, directory=tmp_path)
     width = short(plan=None, directory=tmp_path).settings["plan"]["lane_width"]

@@ -39,6 +39,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_regularizers_are_one_program_and_each_member_is_the_same_alone(case):
     model, data, own = CASES[case]
@@ -67,6 +68,7 @@ def test_regularizers_are_one_program_and_each_member_is_the_same_alone(case):
     assert len(traces) == traced  # the program of the grid serves a member alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_regularizers_of_strength_0_are_none(case):
     model, data, own = CASES[case]
@@ -106,6 +108,7 @@ def smoothed(outputs, targets):
     return optax.softmax_cross_entropy(outputs, optax.smooth_labels(jax.nn.one_hot(targets, 10), 0.3))
 
 
+@pytest.mark.slow
 def test_training_under_regularizers_equals_steps_of_optax():
     model = wd.models.MLP((8,), num_outputs=10)
     weights = np.random.default_rng(0).uniform(0.2, 2, 64)
@@ -126,6 +129,7 @@ def test_training_under_regularizers_equals_steps_of_optax():
         close(ours.params(), theirs, atol=2e-5)  # eight steps in float32, whose sums differ in order
 
 
+@pytest.mark.slow
 def test_learning_rate_schedules_of_one_kind_are_one_program():
     rates = [wd.schedules.Cosine(0.3, 8), wd.schedules.Cosine(0.1, 4), 0.3]
     grid = wd.Grid(learning_rate=rates, momentum=[0.0, 0.9])
@@ -138,6 +142,7 @@ def test_learning_rate_schedules_of_one_kind_are_one_program():
     np.testing.assert_allclose(result.dataset["learning_rate"], [0.3, 0.3, 0.1, 0.1, 0.3, 0.3])
 
 
+@pytest.mark.slow
 def test_fields_of_the_model_are_structures_and_their_results_are_kept(tmp_path):
     grid = wd.Grid(learning_rate=[0.1], hidden=[(8,), (6, 5)], normalization=[None, "batch"], seed=range(2))
     result = wd.fit_grid(wd.models.MLP((8,)), DATA, grid, optimizer=wd.sgd, **SHORT)
@@ -161,6 +166,7 @@ def test_fields_of_the_model_are_structures_and_their_results_are_kept(tmp_path)
         same_bits(loaded.params(number), result.params(number))
 
 
+@pytest.mark.slow
 def test_patience_as_an_axis_stops_those_that_have_it():
     settings = {**SHORT, "optimizer": wd.sgd, "num_steps": 24, "eval_every": 2}
     grid = wd.Grid(learning_rate=[1.5], patience=[None, 1, 2], seed=range(2))
@@ -182,6 +188,7 @@ PLACES = np.arange(48) % 3
 FOLDED = wd.data.folds(5 * INPUTS + 2, TARGETS, num_folds=3)
 
 
+@pytest.mark.slow
 def test_folds_as_an_axis_train_on_explicit_splits():
     grid = wd.Grid(decay=[wd.NoDecay(), wd.L2(0.3)], learning_rate=[0.05], fold=range(3))
     model = wd.models.MLP((5,))
@@ -202,6 +209,7 @@ def test_folds_as_an_axis_train_on_explicit_splits():
             np.testing.assert_allclose(alone.dataset[name].values[0], result.dataset[name].values[number], rtol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_an_example_of_weight_2_counts_as_the_example_twice():
     linear = wd.Model(init=lambda key, x: jnp.zeros(x.shape[1]), apply=lambda params, x: x @ params)

@@ -47,6 +47,7 @@ class Reader(nn.Module):
         return nn.Dense(2)(nn.Dropout(0.2, deterministic=not train)(hidden))
 
 
+@pytest.mark.slow
 def test_a_dictionary_is_passed_by_name():
     result = fit(Reader(), {"token_ids": TOKENS, "lengths": LENGTHS})
     rows = slice(24, EXAMPLES)
@@ -57,6 +58,7 @@ def test_a_dictionary_is_passed_by_name():
     np.testing.assert_allclose(predicted, outputs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_dictionary_without_these_names_is_the_first_argument():
     class Takes(nn.Module):
         @nn.compact
@@ -66,6 +68,7 @@ def test_a_dictionary_without_these_names_is_the_first_argument():
     assert np.isfinite(fit(Takes(), {"a": ROWS, "b": ROWS}).dataset["validation_loss"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["nnx", "equinox"])
 def test_a_dictionary_is_passed_by_name_in_every_library(library):
     class Linear(nnx.Module):
@@ -117,6 +120,7 @@ def test_arguments_named_rng_have_keys_of_their_own():
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.slow
 def test_a_named_axis_has_one_device():
     class Normalized(nn.Module):
         axis_name: str | None = None
@@ -150,6 +154,7 @@ class Configured(nn.Module):
         return nn.Dense(2)(nn.Dropout(0.5, deterministic=self.config.deterministic)(hidden))
 
 
+@pytest.mark.slow
 def test_a_pair_trains_as_one_network_and_evaluates_as_the_other():
     class Called(nn.Module):
         @nn.compact

@@ -109,6 +109,7 @@ def convolutions(draw):
     return inputs, kernel, strides, options
 
 
+@pytest.mark.slow
 @settings(max_examples=24, deadline=None, derandomize=True)
 @given(convolutions())
 def test_rewrite_keeps_convolution_in_float64(drawn):
@@ -120,6 +121,7 @@ def test_rewrite_keeps_convolution_in_float64(drawn):
         assert_rewritten(function, *args)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(convolutions(), st.sampled_from([jnp.float32, jnp.bfloat16, jnp.float16]), st.booleans())
 def test_rewrite_keeps_convolution_in_dtype(drawn, dtype, wide):
@@ -150,6 +152,7 @@ def test_rewrite_keeps_convolution_of_volumes(window):
     assert_rewritten(function, normal(2, 5, 4, 3, 2), normal(*window, 2, 3, seed=1))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("layer", "padding"),
@@ -176,6 +179,7 @@ def test_rewrite_keeps_causal_layer():
     assert_rewritten(layer.apply, layer.init(jax.random.key(0), inputs), inputs)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     st.tuples(st.integers(3, 7), st.integers(3, 7)),
@@ -192,6 +196,7 @@ def test_maximum_keeps_values_and_gradients_at_ties(sizes, window, strides, padd
         assert_rewritten(function, inputs)
 
 
+@pytest.mark.slow
 def test_maximum_sends_gradient_to_first_maximum():
     inputs = jnp.array([[0.0, 1, 2, 2], [1, 1, 0, 2], [0, 0, 3, 3], [0, 0, 3, 9]]).reshape(1, 4, 4, 1)
     gradient = jax.grad(lambda a: lowering.rewrite(pool)(a).sum())(inputs)
@@ -210,6 +215,7 @@ def test_maximum_keeps_nan(place):
     assert jnp.isnan(lowering.rewrite(pool)(inputs)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize("layer", [nn.max_pool, nn.avg_pool, functools.partial(nn.avg_pool, count_include_pad=False)])
@@ -223,6 +229,7 @@ def test_rewrite_keeps_flax_pooling(layer, window, strides, padding):
     assert left == ({"reduce_window_sum"} if window == strides and layer is not nn.max_pool else set())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("shape", ["convolution", "depthwise", "transposed", "apart", "overlapping"])
 def test_rewrite_keeps_tangents_and_second_derivatives(shape):
@@ -279,6 +286,7 @@ def linen_members(count):
     return variables["params"], {"batch_stats": variables["batch_stats"]}, inputs, keys
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_rewrite_keeps_linen_network_and_leaves_members_no_grouped_convolution():
     args = linen_members(2)
@@ -296,6 +304,7 @@ def test_rewrite_keeps_linen_network_and_leaves_members_no_grouped_convolution()
     assert_same(jax.jit(rewritten)(*args), jax.jit(plain)(*args))
 
 
+@pytest.mark.slow
 def test_rewrite_keeps_nnx_network():
     class Network(nnx.Module):
         def __init__(self, rngs):
@@ -342,6 +351,7 @@ def checkpointed(inputs, kernel):
 PROGRAMS = [looped, whiled, branched, jitted, checkpointed]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_rewrite_enters_programs(program):
@@ -387,6 +397,7 @@ def test_rewrite_keeps_inner_equation_that_holds_nothing():
     assert_same(with_gradients(lowering.rewrite(function), *args), with_gradients(function, *args))
 
 
+@pytest.mark.slow
 def test_rewrite_leaves_mlp_alone():
     network = models.MLP((16, 16), num_outputs=4)
     inputs = normal(8, 5)

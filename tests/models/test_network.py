@@ -104,6 +104,7 @@ def by_hand(model, params, model_state, inputs, key, **mode):
     )
 
 
+@pytest.mark.slow
 def test_network_of_linen_is_flax_own_in_value_gradient_and_step():
     model, network = FlaxCNN(), networks.network(FlaxCNN())
     params, model_state = jax.jit(network.init)(FIRST, IMAGES)
@@ -171,6 +172,7 @@ def test_network_refuses_linen_calls_that_it_cannot_make():
 # --- flax nnx ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_network_of_nnx_is_flax_own_in_value_gradient_and_statistics():
     network = networks.network(functools.partial(NnxCNN, features=3))
     params, model_state = jax.jit(network.init)(FIRST, IMAGES)
@@ -198,6 +200,7 @@ def test_network_of_nnx_is_flax_own_in_value_gradient_and_statistics():
     same(kept, changed)
 
 
+@pytest.mark.slow
 def test_weights_of_nnx_are_what_nnx_update_takes():
     network = networks.network(NnxCNN)
     params, model_state = jax.jit(network.init)(FIRST, IMAGES)
@@ -271,6 +274,7 @@ def equinox_model(eqx):
     return EqxMLP
 
 
+@pytest.mark.slow
 def test_network_of_equinox_is_equinox_own_in_value_gradient_and_statistics(eqx):
     cls = equinox_model(eqx)
     network = networks.network(networks.complete(cls, 3))
@@ -315,6 +319,7 @@ def test_network_of_equinox_has_one_structure_for_all_members_and_names(eqx):
     same(outputs, jax.vmap(eqx.combine(params, model(KEY)))(ROWS))
 
 
+@pytest.mark.slow
 def test_network_of_equinox_carries_whole_numbers_untrained(eqx):
     class Gathers(eqx.Module):
         places: jax.Array
@@ -367,6 +372,7 @@ def test_network_of_functions_refuses_an_axis_that_apply_does_not_take():
 # --- traced dropout ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.5, float(np.float32(0.9)), 1.0])
 def test_dropout_rate_gives_the_bits_of_flax(rate):
     def model(rate):
@@ -402,6 +408,7 @@ def every_kind(eqx):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linen", "own layer", "nnx", "equinox"])
 def test_dropout_rate_traced_over_members_is_each_rate_alone(kind, eqx):
     model, inputs = every_kind(eqx)[kind]
@@ -428,6 +435,7 @@ def test_dropout_rate_traced_over_members_is_each_rate_alone(kind, eqx):
     same(evaluated(rates[0]), evaluated(rates[2]))
 
 
+@pytest.mark.slow
 def test_dropout_rate_of_zero_is_the_network_without_dropout_bit_for_bit(eqx):
     class Bare(NnxCNN):
         def __call__(self, x):
@@ -584,6 +592,7 @@ def test_network_refuses_functions_that_make_no_module(model, message, eqx):
         networks.network(model).init(FIRST, ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linen", "nnx", "equinox without statistics"])
 def test_computing_in_bfloat16_keeps_the_dtypes_of_weights_and_state(kind, eqx):
     model, inputs = every_kind(eqx)[kind]

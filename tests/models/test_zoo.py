@@ -49,6 +49,7 @@ pool = lambda inputs: nn.max_pool(inputs, (2, 2), (2, 2))  # noqa: E731
 mean_over = functools.partial(functools.partial, nn.BatchNorm)
 
 
+@pytest.mark.slow
 def test_mlp_with_its_defaults_is_dense_layers_and_relu_bit_for_bit():
     by_hand = Stack((flat, dense(4), nn.relu, dense(3), nn.relu, dense(2)))
     model = models.MLP((4, 3), 2)
@@ -58,6 +59,7 @@ def test_mlp_with_its_defaults_is_dense_layers_and_relu_bit_for_bit():
     assert list(variables["params"]) == ["Dense_0", "Dense_1", "Dense_2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("normalization", "layer"),
     [
@@ -80,6 +82,7 @@ def test_mlp_normalizes_before_its_activation_and_drops_after(normalization, lay
         np.testing.assert_allclose(mean, 0.1 * hidden.mean(axis=0), atol=1e-6)  # sums of 4 numbers of about 1
 
 
+@pytest.mark.slow
 def test_cnn_is_blocks_of_convolution_and_pooling_before_dense_layers():
     model = models.CNN((3, 4), (5,), 2, activation="silu")
     layers = (conv(3, (3, 3)), nn.silu, pool, conv(4, (3, 3)), nn.silu, pool, flat, dense(5), nn.silu, dense(2))
@@ -110,6 +113,7 @@ def test_cnn_drops_before_every_dense_layer():
 # --- Transformer ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_transformer_is_torch_encoder_that_normalizes_first():
     torch = pytest.importorskip("torch")
     model = models.Transformer(2, 8, 2, mlp_width=12, num_outputs=3, vocabulary_size=7, padding=0)
@@ -149,6 +153,7 @@ def test_transformer_is_torch_encoder_that_normalizes_first():
     np.testing.assert_allclose(outputs, expected.detach(), atol=1e-5)  # float32 through two blocks
 
 
+@pytest.mark.slow
 def test_transformer_looks_at_no_padding():
     model = models.Transformer(
         1, 8, 2, num_outputs=3, vocabulary_size=7, max_length=5, padding=0, normalization="batch"
@@ -170,6 +175,7 @@ def test_transformer_looks_at_no_padding():
     assert not np.allclose(bare.apply(changed, TOKENS)[:3], bare.apply(variables, TOKENS)[:3], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_transformer_sees_the_order_of_tokens():
     model = models.Transformer(1, 8, 2, num_outputs=3, vocabulary_size=7)
     variables = initialized(model, TOKENS[:, :3])
@@ -181,6 +187,7 @@ def test_transformer_sees_the_order_of_tokens():
     np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-6)  # the same sums in another order
 
 
+@pytest.mark.slow
 def test_transformer_takes_real_sequences_and_longer_ones_up_to_max_length():
     model = models.Transformer(1, 8, 2, num_outputs=1, max_length=6, pooling="first", normalization=None)
     variables = initialized(model, ROWS)
@@ -192,6 +199,7 @@ def test_transformer_takes_real_sequences_and_longer_ones_up_to_max_length():
         model.apply(variables, jnp.zeros((2, 7)))
 
 
+@pytest.mark.slow
 def test_transformer_drops_behind_embedding_attention_and_perceptron():
     model = models.Transformer(2, 8, 2, num_outputs=3, vocabulary_size=7, dropout_rate=1.0, normalization=None)
     variables = initialized(model, TOKENS)

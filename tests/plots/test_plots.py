@@ -178,6 +178,7 @@ def test_plot_path_splits_learning_rates_and_crosses_what_diverged(rates):
     check_looks(ax)
 
 
+@pytest.mark.slow
 def test_plot_path_takes_the_best_over_what_is_on_no_axis(rates):
     ax = rates.plot_path(split=None)
     means = of_rule(rates, "Decoupled").groupby(["coefficient", "learning_rate"])["validation_loss"].mean()
@@ -188,6 +189,7 @@ def test_plot_path_takes_the_best_over_what_is_on_no_axis(rates):
     np.testing.assert_allclose(line(ax, "Decoupled")[1], means.groupby("coefficient").max(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_plot_path_splits_by_any_axis():
     grid = wd.Grid(decay=decays(wd.L2, num=3), learning_rate=[1e-3, 1e-2], momentum=[0.0, 0.9], dropout_rate=[0.0, 0.5])
     result = made(grid)
@@ -198,6 +200,7 @@ def test_plot_path_splits_by_any_axis():
         result.plot_path(split="luck")
 
 
+@pytest.mark.slow
 def test_plot_path_joins_no_points_of_a_random_grid():
     rng = np.random.default_rng(1)
     pairs = [(float(10 ** rng.uniform(-4, 0)), float(10 ** rng.uniform(-4, -1))) for _ in range(20)]
@@ -362,6 +365,7 @@ def test_plot_heatmap_leaves_numbers_out_that_do_not_fit():
     check_looks(ax)
 
 
+@pytest.mark.slow
 def test_plot_heatmap_rings_the_chosen_cell(rates):
     chosen = rates.best()
     ax = rates.plot_heatmap()
@@ -388,6 +392,7 @@ def scales(ax):
     return {float(one.get_gid().split()[-1]): one.get_xydata() for one in ax.get_lines() if one.get_gid()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [wd.Decoupled, wd.Corrected, wd.Cautious])
 def test_plot_heatmap_draws_lines_of_equal_time_scale(rule):
     ax = made(wd.Grid(decay=wd.logspace(rule, 1e-3, 1e1, 5), learning_rate=[1e-3, 1e-2, 1e-1])).plot_heatmap()
@@ -434,6 +439,7 @@ def test_plot_heatmap_takes_schedules():
     check_looks(ax)
 
 
+@pytest.mark.slow
 def test_plot_heatmap_tells_what_it_cannot_draw(result, rates):
     with pytest.raises(ValueError, match=r"one learning rate, 0\.01; a heat map needs several: add an axis"):
         result.plot_heatmap()
@@ -567,6 +573,7 @@ def test_plot_weights_takes_deep_networks_and_odd_weights():
     assert [one.get_text() for one in ax.get_yticklabels()] == ["weights\nzeros: 1"]
 
 
+@pytest.mark.slow
 def test_plot_norms_takes_deep_networks():
     layers = [f"Block_{place}/kernel" for place in range(30)]
     result = made(wd.Grid(decay=decays(wd.L2, num=3), learning_rate=[1e-2]), layers=layers)
@@ -590,6 +597,7 @@ def methods(result):
         yield result.plot_heatmap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "small",
     [
@@ -612,6 +620,7 @@ def test_every_plot_takes_every_result(small):
         check_looks(ax)
 
 
+@pytest.mark.slow
 def test_title_that_the_user_sets_is_above_the_legend(result, rates):
     for ax in (result.plot_path(), result.plot_weights(), rates.plot_heatmap(), rates.plot_path()):
         ax.set_title("A title")
@@ -624,11 +633,13 @@ def test_title_that_the_user_sets_is_above_the_legend(result, rates):
         assert ax.title.get_window_extent().y0 - ax.bbox.y1 < title.height
 
 
+@pytest.mark.slow
 def test_plots_make_new_axes(rates):
     axes = [method() for method in methods(rates)]
     assert len({ax.figure.number for ax in axes}) == len(axes) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["rates", "result", "dense"])
 def test_plot_puts_the_telling_four_on_a_page(which, request):
     dense = made(wd.Grid(decay=decays(wd.L2), learning_rate=[1e-2]))

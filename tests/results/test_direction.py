@@ -13,6 +13,7 @@ HIGHER = ["accuracy", "auc", "roc_auc", "average_precision", "f1", "precision", 
 MEMBERS = [{"decay": wd.L2(c), "learning_rate": 0.1, "seed": 0} for c in (0.1, 0.2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LOWER, *HIGHER])
 def test_choose_follows_a_well_known_name(name):
     candidates = gather(MEMBERS, np.array([0.1, 0.9]), np.ones(2))
@@ -53,6 +54,7 @@ def result():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loaded", [False, True])
 def test_a_statement_travels_with_the_result(result, tmp_path, loaded):
     if loaded:

@@ -35,6 +35,7 @@ def result():
     return train()
 
 
+@pytest.mark.slow
 def test_table_averages_the_seeds_at_the_last_step(result):
     table, dataset = result.table(), result.dataset
     assert table.index.name == "candidate"
@@ -69,6 +70,7 @@ def test_best_hyperparameters_train_again(result):
     )
 
 
+@pytest.mark.slow
 def test_test_scores_the_chosen_and_no_decay_once(tmp_path):
     result = train()
     scores = result.test()
@@ -122,6 +124,7 @@ def test_methods_take_the_chosen_candidate_where_no_member_is_given(result, tmp_
         wd.GridResult(broken, result.members, result._weights, result.settings).params()
 
 
+@pytest.mark.slow
 def test_all_diverged_is_told_and_kept(tmp_path):
     grid = wd.Grid(decay=[wd.NoDecay(), wd.L2(0.1)], learning_rate=[1e30], seed=range(2))
     result = train(grid=grid)
@@ -174,6 +177,7 @@ def test_save_writes_files_that_other_programs_read(result, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_save_batch_statistics(tmp_path):
     import flax.linen as nn
 
@@ -237,6 +241,7 @@ def test_load_tells_what_is_no_result(tmp_path):
         wd.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_save_takes_decays_of_every_form(tmp_path):
     decays = [
         wd.L2(wd.PerLayer({"Dense_0/kernel": 0.1, "Dense_.*": 0.2})),
@@ -549,6 +554,7 @@ def test_joined_result_is_saved_as_any_other(tmp_path):
     assert loaded.best().sentence == joined.best().sentence
 
 
+@pytest.mark.slow
 def test_extend_of_a_trained_grid_equals_one_run_bit_for_bit(result):
     added = wd.Grid(decay=wd.Decoupled(100.0), learning_rate=[1e-2], seed=range(3))
     joined, whole = result.extend(added), train(grid=GRID + added)

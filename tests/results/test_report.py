@@ -116,6 +116,7 @@ class Page(HTMLParser):
         return [dict(zip(head, row, strict=True)) for row in rows if row != head]
 
 
+@pytest.mark.slow
 def test_page_begins_with_the_decision_and_has_every_section(result, page):
     read = Page(page)
     assert read.headings == SECTIONS
@@ -144,6 +145,7 @@ def test_page_is_html_without_errors(page):
     html5lib.HTMLParser(strict=True).parse(page)
 
 
+@pytest.mark.slow
 def test_page_is_the_same_for_the_same_result_and_after_loading(result, page, tmp_path):
     result.save(tmp_path / "result")
     assert report.page(wd.load(tmp_path / "result")) == page.replace(" result.extend() trains it.", "")
@@ -183,6 +185,7 @@ def test_choice_shows_the_criteria_beside_no_decay(result, page):
     }
 
 
+@pytest.mark.slow
 def test_test_set_is_not_looked_at_by_a_report(tmp_path, undrawn):
     result = train(wd.Grid(decay=DECAY[:2], learning_rate=1e-2, seed=range(2)))
     file = tmp_path / "report.html"
@@ -219,6 +222,7 @@ def test_facts_are_those_of_the_run(result, page):
     assert "No member diverged." in read.sections["failures"]
 
 
+@pytest.mark.slow
 def test_versions_are_those_that_trained_it(result, tmp_path, monkeypatch, undrawn):
     result.save(tmp_path / "result")
     monkeypatch.setattr(result_folder, "versions", lambda: {"weightdecay": "99"})
@@ -241,6 +245,7 @@ def test_versions_that_are_damaged_are_told(result, tmp_path):
             wd.load(tmp_path / "result")
 
 
+@pytest.mark.slow
 def test_warnings_tell_what_is_doubtful(result, undrawn):
     edge = result.best()
     read = Page(report.page(result)).sections["decision"]
@@ -259,6 +264,7 @@ def test_warnings_tell_what_is_doubtful(result, undrawn):
     assert f"here by {result.optimism().mean:.1g}"[:12] in read
 
 
+@pytest.mark.slow
 def test_diverged_members_are_listed_with_their_steps(undrawn):
     result = train(wd.Grid(decay=[wd.NoDecay(), wd.L2(0.1)], learning_rate=[1e-2, 1e30], seed=range(2)))
     read = Page(report.page(result))
@@ -276,6 +282,7 @@ def test_diverged_members_are_listed_with_their_steps(undrawn):
     assert f"{(died >= 0).sum()} of 8 members diverged. They are never chosen" in read.sections["decision"]
 
 
+@pytest.mark.slow
 def test_stopped_members_are_listed(result, undrawn):
     at = np.full(len(result), -1)
     at[[3, 5]] = 10, 15
@@ -300,6 +307,7 @@ def test_page_of_members_that_all_diverged_says_so(result):
     assert "nan" not in "".join(read.sections.values()).lower()
 
 
+@pytest.mark.slow
 def test_page_of_a_regression_with_one_member_has_no_accuracy():
     result = train(wd.Grid(decay=wd.L2(0.1), learning_rate=1e-2), wd.data.diabetes())
     read = Page(report.page(result))
@@ -309,6 +317,7 @@ def test_page_of_a_regression_with_one_member_has_no_accuracy():
     assert "nan" not in "".join(read.sections.values()).lower()
 
 
+@pytest.mark.slow
 def test_page_of_folds_names_them(undrawn):
     data = wd.data.folds(*DATA.train, num_folds=2)
     result = train(wd.Grid(decay=DECAY[:2], learning_rate=1e-2, seed=range(2), fold=range(2)), data)
@@ -326,6 +335,7 @@ def many(result, num):
     return wd.GridResult(dataset, list(grid), [result._weights[place] for place in places], result.settings)
 
 
+@pytest.mark.slow
 def test_page_of_hundreds_of_candidates_folds_all_but_twenty(result, undrawn):
     text = report.page(many(result, 200))
     assert len(Page(text).table("candidates")) == 200
@@ -346,6 +356,7 @@ def test_page_escapes_what_users_name(result, undrawn):
     assert read.facts("settings")["optimizer"] == "<lambda>"
 
 
+@pytest.mark.slow
 def test_choice_by_another_metric(result, undrawn):
     read = Page(report.page(result, metric="validation_accuracy"))
     assert read.sections["decision"].split("\n")[2] == result.best(metric="validation_accuracy").sentence
@@ -353,6 +364,7 @@ def test_choice_by_another_metric(result, undrawn):
         report.page(result, metric="train_loss")
 
 
+@pytest.mark.slow
 def test_report_replaces_a_report_and_nothing_else(result, tmp_path, undrawn):
     path = result.report(tmp_path / "new" / "a.html")
     written = path.read_text(encoding="utf-8")
@@ -370,6 +382,7 @@ def test_report_replaces_a_report_and_nothing_else(result, tmp_path, undrawn):
         result.report(tmp_path / "folder.html")
 
 
+@pytest.mark.slow
 def test_large_drawings_become_pixels(result, monkeypatch):
     drawn = {one.name: one.source for one in figures.of(result, "validation_loss", result.best())}
     assert list(drawn) == ["path", "heatmap", "curves", "gap", "sparsity", "norms", "weights", "rotation"]
@@ -379,6 +392,7 @@ def test_large_drawings_become_pixels(result, monkeypatch):
     assert base64.b64decode(first.source.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_pictures_do_not_follow_the_users_style(result):
     import matplotlib
 
@@ -393,6 +407,7 @@ def invoke(*arguments):
     return CliRunner().invoke(cli.app, ["report", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_command_writes_beside_the_result_or_where_it_is_told(result, page, tmp_path):
     folder, output = tmp_path / "result", tmp_path / "out" / "page.html"
     result.save(folder)
@@ -409,6 +424,7 @@ def test_command_writes_beside_the_result_or_where_it_is_told(result, page, tmp_
     )
 
 
+@pytest.mark.slow
 def test_command_takes_the_directory_of_a_run(tmp_path, undrawn):
     grid = wd.Grid(decay=DECAY[:2], learning_rate=1e-2)
     train(grid, directory=tmp_path / "run")
@@ -417,6 +433,7 @@ def test_command_takes_the_directory_of_a_run(tmp_path, undrawn):
     train(grid, directory=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_sweep_writes_a_report_even_where_all_diverges(tmp_path):
     folder = tmp_path / "out"
     quick = "digits --widths 8 --steps 20 --rules L2 --num-coefficients 1 --train-size 100 --seeds 2 --batch-size 50"
@@ -429,6 +446,7 @@ def test_sweep_writes_a_report_even_where_all_diverges(tmp_path):
         assert (f"Read {folder / 'report.html'} in a browser." in shown.stdout) == (rates == "1e-2")
 
 
+@pytest.mark.slow
 def test_command_says_what_is_wrong(result, tmp_path, undrawn):
     folder = tmp_path / "result"
     result.save(folder)
@@ -446,6 +464,7 @@ def test_command_says_what_is_wrong(result, tmp_path, undrawn):
     assert invoke(folder, "--metric", "loss").stderr.startswith("weightdecay: --metric: metric is 'loss'")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 def test_page_opens_in_a_browser(result, tmp_path):
     path = result.report(tmp_path / "report.html")

@@ -174,6 +174,7 @@ def test_check_metric_refuses_what_is_not_of_validation_data():
         selection.check_metric("test_loss")
 
 
+@pytest.mark.slow
 @given(st.integers(2, 8), st.integers(0, 100), st.sampled_from([0.5, 0.9, 0.95]))
 @settings(max_examples=15, deadline=None)
 def test_difference_equals_scipy(seeds, key, confidence):
@@ -271,6 +272,7 @@ def test_choose_counts_the_candidates_before_it_says_that_decay_beats_none():
     assert f"; the best of {most + 1} may be so by luck: more seeds would tell." in chosen.sentence
 
 
+@pytest.mark.slow
 def test_choose_seldom_says_of_equal_candidates_that_decay_beats_none():
     generator, trials, claims, naive = np.random.default_rng(0), 100, 0, 0
     same = candidates(
@@ -448,6 +450,7 @@ def test_choice_takes_a_bound_or_a_single_zero_for_decay(decay):
     assert choose([[0.5, 0.5], [0.1, 0.2]], decay=[wd.NoDecay(), decay]).num_with_decay == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", KINDS.values(), ids=KINDS)
 def test_rules_with_coefficients_of_zero_train_like_no_decay(rule):
     zero = {name: 0.0 if name.endswith("coefficient") else 0.1 for name in rule.coefficient_names()}

@@ -213,6 +213,7 @@ def spread(num_values):
 DRAWS = pytest.mark.parametrize("draw", [wd.Grid.random, wd.Grid.sobol])
 
 
+@pytest.mark.slow
 @DRAWS
 @sweep
 @given(st.integers(1, 9), st.integers(0, 9), st.integers(0, 2**40))
@@ -223,6 +224,7 @@ def test_a_larger_draw_begins_with_the_smaller(draw, num, more, seed):
     assert len(many.axes["learning_rate"]) == num + more
 
 
+@pytest.mark.slow
 @DRAWS
 @sweep
 @given(st.permutations(list(spread(9))), st.integers(0, 5))
@@ -259,6 +261,7 @@ def test_random_takes_numpys_numbers():
     assert [one["momentum"] for one in ours] == [0.5 * number for number in numbers]
 
 
+@pytest.mark.slow
 def test_random_follows_its_laws():
     ours = wd.Grid.random(600, 5, **spread(10**6))
     # Probabilities of a larger distance, at a fixed seed; a false law gives 1e-10 and less.
@@ -319,6 +322,7 @@ def test_draws_are_stored_as_json_and_read_again(draw):
         assert member_json.decode(json.loads(json.dumps(member_json.encode(member)))) == member
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_beartype")
 @DRAWS
 @pytest.mark.parametrize(
@@ -361,6 +365,7 @@ def test_draws_refuse(draw, arguments, error, message):
 FEW = st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=1, unique=True)
 
 
+@pytest.mark.slow
 @sweep
 @given(FEW, FEW, st.lists(st.integers(0, 2), min_size=1, unique=True))
 def test_sum_is_the_ordered_union(first, second, seeds):
@@ -402,6 +407,7 @@ def test_sum_refuses_what_is_no_grid():
         wd.Grid(learning_rate=0.1) + 3
 
 
+@pytest.mark.slow
 @sweep
 @given(FEW, FEW, st.sets(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=1))
 def test_where_keeps_the_members_for_which_it_is_true(rates, others, kept):
@@ -457,6 +463,7 @@ VALUES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VALUES)
 def test_grid_stores_every_value_as_json_and_reads_it_again(name):
     members = [*wd.Grid(**{name: VALUES[name]}), *wd.Grid.zip(**{name: VALUES[name]})]

@@ -102,6 +102,7 @@ def cut_off(monkeypatch):
     return until
 
 
+@pytest.mark.slow
 def test_a_run_in_a_directory_has_the_bits_of_one_without(tmp_path, whole, trained):
     same_result(fit(tmp_path / "run"), whole)
     assert trained
@@ -136,6 +137,7 @@ def last_checkpoint(directory):
     return max((int(path.name) for path in (directory / "checkpoints").glob("0*")), default=0)
 
 
+@pytest.mark.slow
 def test_a_run_killed_twenty_times_has_the_bits_of_one_that_was_not(tmp_path, monkeypatch):
     monkeypatch.setenv("WEIGHTDECAY_COMPILATION_CACHE", str(tmp_path / "programs"))
     context = multiprocessing.get_context("forkserver")
@@ -162,6 +164,7 @@ def test_a_run_killed_twenty_times_has_the_bits_of_one_that_was_not(tmp_path, mo
         assert (directory / "result" / name).read_bytes() == (tmp_path / "in one go" / "result" / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_saves", [1, 3, 6])
 def test_a_run_cut_off_goes_on_from_its_last_save(tmp_path, whole, trained, cut_off, num_saves):
     cut_off(tmp_path, num_saves)
@@ -170,11 +173,13 @@ def test_a_run_cut_off_goes_on_from_its_last_save(tmp_path, whole, trained, cut_
     assert any(start > 0 for start, _ in trained)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_number_of_devices_and_streamed(tmp_path, whole, cut_off):
     cut_off(tmp_path, 3)
     same_result(fit(tmp_path, plan=Plan(4, 1, steps_per_call=3, streamed=True)), whole)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_plan_of_its_own_choice_takes_the_same_again(tmp_path, monkeypatch):
     fit(tmp_path, plan=None)
     monkeypatch.setattr("weightdecay.engine.plans._WIDEST", {"cpu": 2})  # as if the machine were another one
@@ -190,6 +195,7 @@ GROWN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", GROWN)
 def test_a_grown_grid_trains_only_what_is_new(tmp_path, trained, axes):
     fit(tmp_path)
@@ -201,6 +207,7 @@ def test_a_grown_grid_trains_only_what_is_new(tmp_path, trained, axes):
     same_result(result, fit(None, grown))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [{}, {"patience": 2}, {"eval_every": None}])
 def test_more_steps_train_only_what_is_new(tmp_path, trained, changed):
     fit(tmp_path, **changed)
@@ -210,6 +217,7 @@ def test_more_steps_train_only_what_is_new(tmp_path, trained, changed):
     same_result(longer, fit(None, num_steps=70, **{**changed, "eval_every": changed.get("eval_every", 10) or 2}))
 
 
+@pytest.mark.slow
 def test_more_steps_after_an_evaluation_out_of_turn(tmp_path):
     fit(tmp_path, num_steps=35)
     same_result(fit(tmp_path, num_steps=60), fit(None, num_steps=60))
@@ -235,6 +243,7 @@ def init(key, inputs):
     return {"w": jnp.zeros((64, 10))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
@@ -259,6 +268,7 @@ def test_another_run_is_refused_with_the_difference_named(tmp_path, whole, chang
     same_result(fit(tmp_path), whole)
 
 
+@pytest.mark.slow
 def test_another_function_of_the_same_name_is_refused(tmp_path, monkeypatch):
     fit(tmp_path, model=wd.Model(init, apply))
     monkeypatch.setattr(other_apply, "__qualname__", "apply")
@@ -267,6 +277,7 @@ def test_another_function_of_the_same_name_is_refused(tmp_path, monkeypatch):
         fit(tmp_path, model=wd.Model(init, other_apply))
 
 
+@pytest.mark.slow
 def test_other_versions_are_refused(tmp_path, monkeypatch):
     fit(tmp_path)
     versions = result_folder.versions()
@@ -289,6 +300,7 @@ def alter(path):
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, alter, Path.unlink])
 def test_a_damaged_checkpoint_is_left_out_and_the_one_before_taken(tmp_path, whole, cut_off, damage):
     cut_off(tmp_path, 5)
@@ -299,6 +311,7 @@ def test_a_damaged_checkpoint_is_left_out_and_the_one_before_taken(tmp_path, who
     same_result(result, whole)
 
 
+@pytest.mark.slow
 def test_every_checkpoint_damaged_trains_everything_again(tmp_path, whole):
     fit(tmp_path)
     for path in files(tmp_path / "checkpoints"):
@@ -307,6 +320,7 @@ def test_every_checkpoint_damaged_trains_everything_again(tmp_path, whole):
         same_result(fit(tmp_path), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, alter])
 def test_a_damaged_description_of_the_run_is_told(tmp_path, damage):
     fit(tmp_path)
@@ -315,6 +329,7 @@ def test_a_damaged_description_of_the_run_is_told(tmp_path, damage):
         fit(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_later_format_is_refused(tmp_path):
     fit(tmp_path)
     stored = read_json(tmp_path / "run.json")
@@ -323,6 +338,7 @@ def test_a_later_format_is_refused(tmp_path):
         fit(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_last_checkpoints_are_kept_and_no_more(tmp_path, cut_off):
     cut_off(tmp_path, 6)
     kept = [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()]
@@ -343,6 +359,7 @@ def hold(directory, held, let_go):
         let_go.wait(60)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused(tmp_path, whole):
     context = multiprocessing.get_context("spawn")
     held, let_go = context.Event(), context.Event()
@@ -368,6 +385,7 @@ def test_a_second_call_in_the_process_is_refused(tmp_path):
         fit(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_path_that_is_no_directory_is_refused_before_training(tmp_path, trained):
     file = tmp_path / "file"
     file.write_text("text")
@@ -393,6 +411,7 @@ def full(monkeypatch, num_failures):
     monkeypatch.setattr(checkpoints, "write", limited)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_a_while_loses_nothing(tmp_path, whole, trained, monkeypatch):
     full(monkeypatch, 8)
     with pytest.warns(UserWarning, match=r"cannot be written \(.*No space left.*\); training continues"):
@@ -402,6 +421,7 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(tmp_path, whole, trained,
     assert not trained
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_still_gives_the_result(tmp_path, whole, monkeypatch):
     full(monkeypatch, 10**9)
     with (
@@ -423,6 +443,7 @@ def test_a_limit_of_the_system_is_told(tmp_path):
         signal.signal(signal.SIGXFSZ, handler)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_returns_what_there_is(tmp_path, whole, trained, monkeypatch):
     write_metrics, seen = training_records.TrainingRecords.write_metrics, []
 
@@ -452,6 +473,7 @@ def test_ctrl_c_saves_and_returns_what_there_is(tmp_path, whole, trained, monkey
     assert any(start > 0 for start, _ in trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_directory", [True, False])
 def test_ctrl_c_before_the_first_evaluation_returns_a_result_of_nans(tmp_path, whole, monkeypatch, has_directory):
     """What was interrupted before anything was evaluated is a result all the same, and is resumed."""

@@ -64,6 +64,7 @@ def small_disk(folder, size):
 # Full disks
 
 
+@pytest.mark.slow
 def test_a_full_disk_gives_the_result_and_saves_it_when_there_is_room(tmp_path, whole):
     with small_disk(tmp_path / "disk", "120k") as resize:
         directory = tmp_path / "disk" / "run"
@@ -77,6 +78,7 @@ def test_a_full_disk_gives_the_result_and_saves_it_when_there_is_room(tmp_path, 
         same_result(wd.load(directory), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_disk_with_room_for_checkpoints_alone_gives_the_result(tmp_path, whole, monkeypatch):
     with small_disk(tmp_path / "disk", "2m") as resize:
@@ -101,6 +103,7 @@ def test_a_disk_with_room_for_checkpoints_alone_gives_the_result(tmp_path, whole
         assert [entry.name for entry in directory.iterdir() if entry.name.startswith(".")] == []
 
 
+@pytest.mark.slow
 def test_a_run_resumes_on_a_full_disk(tmp_path, whole):
     with small_disk(tmp_path / "disk", "10m"):
         directory = tmp_path / "disk" / "run"
@@ -135,6 +138,7 @@ def test_a_read_only_disk_is_refused_before_training(tmp_path, whole, monkeypatc
             result_folder.check_folder(tmp_path / "disk" / "result")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax's threads
 @pytest.mark.parametrize("limit", [100, 5000])
@@ -183,6 +187,7 @@ def test_a_full_folder_of_temporary_files_is_refused_before_training(tmp_path, w
             fit(None, num_steps=4000, eval_every=1)
 
 
+@pytest.mark.slow
 def test_everything_that_training_writes_to_temporary_files_is_allocated(tmp_path, whole):
     """A disk that is filled once training begins neither ends the process nor loses the result."""
     code = f"""
@@ -231,6 +236,7 @@ def check_killed_at(tmp_path, whole, number):
     assert all(entry.name.isdecimal() for entry in (directory / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 5, 9, 14])
 def test_a_run_killed_at_its_first_file_operations_goes_on(tmp_path, whole, number):
     """The operations that make the directory, the lock, ``owner.json`` and ``run.json``."""
@@ -257,6 +263,7 @@ def read_often(stored, expected, seed, wrong):
         wrong.value += not np.array_equal(stored[int(index)]["w"], expected[index])
 
 
+@pytest.mark.slow
 def test_forked_processes_read_the_weights_of_the_member(tmp_path):
     expected = np.arange(32 * 5000, dtype=np.float32).reshape(32, 5000)
     stored = RecordedWeights(32)
@@ -324,6 +331,7 @@ def test_weights_that_cannot_be_pickled_say_so():
 # Directories that are removed, and paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [shutil.rmtree, lambda path: path.rename(path.with_name("moved"))])
 def test_a_directory_removed_during_the_run_is_reported(tmp_path, whole, monkeypatch, how):
     write_metrics, removed = TrainingRecords.write_metrics, []
@@ -342,6 +350,7 @@ def test_a_directory_removed_during_the_run_is_reported(tmp_path, whole, monkeyp
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_directory_removed_when_it_is_resumed_is_reported(tmp_path, monkeypatch):
     """The members that it held are trained from the first step on."""
     directory, run = tmp_path / "run", lanes.run
@@ -389,6 +398,7 @@ def accurate(outputs, targets):
     return (outputs.argmax(-1) == targets).astype(jnp.float32)
 
 
+@pytest.mark.slow
 def test_a_changed_metric_of_the_same_name_is_refused(tmp_path):
     def half(outputs, targets):
         return 0.5 * accurate(outputs, targets)
@@ -405,6 +415,7 @@ def test_a_changed_metric_of_the_same_name_is_refused(tmp_path):
 SHIFT = np.linspace(0, 1, 5).sum()
 
 
+@pytest.mark.slow
 def test_changed_arrays_that_a_metric_closes_over_are_refused(tmp_path):
     def weighted(class_weights):
         return {"own_accuracy": lambda outputs, targets: accurate(outputs, targets) * class_weights[targets]}
@@ -415,6 +426,7 @@ def test_changed_arrays_that_a_metric_closes_over_are_refused(tmp_path):
         fit(tmp_path / "run", metrics=weighted(second))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [

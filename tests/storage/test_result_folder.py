@@ -87,6 +87,7 @@ def peak_of(read, path):
     return str(refused.value), peak
 
 
+@pytest.mark.slow
 def test_read_gives_back_what_was_written(written, contents):
     same(result_folder.read(written), contents)
 
@@ -173,6 +174,7 @@ ODD_KEYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD_KEYS)
 def test_keys_come_back_as_they_went_in(name, contents, tmp_path):
     params = ODD_KEYS[name]
@@ -221,6 +223,7 @@ def test_paths_that_make_no_tree_are_refused(paths, tmp_path):
     assert peak < 4 * 2**20  # the modules' own
 
 
+@pytest.mark.slow
 def test_networks_are_applied_with_keys_that_hold_slashes(tmp_path):
     class Normalized(linen.Module):
         @linen.compact
@@ -245,6 +248,7 @@ def test_write_refuses_settings_that_could_not_be_read(contents, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 @settings(max_examples=100, deadline=None)
 @given(draw=st.data())
@@ -273,6 +277,7 @@ def test_truncated_and_altered_folders_are_refused(name, written, contents, tmp_
     assert refused is None or str(run) in str(refused)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("version", [1, 2])
 @settings(max_examples=40, deadline=None)
@@ -441,6 +446,7 @@ BAD_DATASETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_DATASETS)
 def test_datasets_are_refused_before_memory_is_taken(run, name):
     content, message = BAD_DATASETS[name]
@@ -490,6 +496,7 @@ BELOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*BAD_WEIGHTS, *BAD_STACKS])
 @pytest.mark.parametrize("version", [1, 2])
 def test_weights_are_refused_before_memory_is_taken(run, name, version):

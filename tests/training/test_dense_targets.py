@@ -75,6 +75,7 @@ def masked_mean(outputs, targets):
     return jnp.where(targets >= 0, losses, 0).sum() / (targets >= 0).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [LABELS, PADDED], ids=["all count", "padded"])
 def test_tagger_trains_as_a_loop_written_by_hand(targets):
     model, result = Tagger(), fit(targets)
@@ -90,6 +91,7 @@ def test_tagger_trains_as_a_loop_written_by_hand(targets):
             np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", [-1, -100])
 def test_losses_of_a_split_are_torchs_with_ignored_positions(ignored):
     torch = pytest.importorskip("torch")
@@ -106,6 +108,7 @@ def test_losses_of_a_split_are_torchs_with_ignored_positions(ignored):
             np.testing.assert_allclose(measured[f"{name}_accuracy"], correct, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_label_smoothing_is_torchs_with_ignored_positions():
     torch = pytest.importorskip("torch")
     from weightdecay.training import losses
@@ -122,6 +125,7 @@ def test_label_smoothing_is_torchs_with_ignored_positions():
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_of_examples_are_spread_over_their_positions():
     weights = RNG.uniform(0.5, 2.0, EXAMPLES)
     result = fit(PADDED, data=data(PADDED, weights=weights))
@@ -133,6 +137,7 @@ def test_weights_of_examples_are_spread_over_their_positions():
     np.testing.assert_allclose(result.dataset["validation_loss"][0, -1], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_streamed_dense_targets_have_the_same_bits():
     """All but the losses of the training examples, whose sums over positions XLA orders in its own way."""
     settings = {"batch_size": 8, "num_steps": 9, "eval_every": 3}
@@ -143,6 +148,7 @@ def test_streamed_dense_targets_have_the_same_bits():
     same_bits(result.params(2), streamed.params(2))
 
 
+@pytest.mark.slow
 def test_folds_of_dense_targets():
     data = wd.data.folds(INPUTS, PADDED, num_folds=3, tokens=True)
     grid = wd.Grid(decay=[wd.Decoupled(0.5)], learning_rate=[1e-2], fold=range(3))
@@ -155,6 +161,7 @@ def test_folds_of_dense_targets():
         )
 
 
+@pytest.mark.slow
 def test_default_loss_follows_from_the_shape_of_the_outputs():
     class Multilabel(nn.Module):
         @nn.compact
@@ -174,6 +181,7 @@ def test_default_loss_follows_from_the_shape_of_the_outputs():
     np.testing.assert_allclose(result.dataset["validation_loss"][0, -1], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_segmentation_of_images():
     images = RNG.normal(size=(EXAMPLES, 8, 8, 1)).astype(np.float32)
     masks = (images[..., 0] > 0).astype(np.int32)
@@ -193,6 +201,7 @@ def test_segmentation_of_images():
     )
 
 
+@pytest.mark.slow
 def test_a_loss_and_a_metric_of_the_user_may_return_one_number_a_position():
     def loss(outputs, targets):
         return optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
@@ -206,6 +215,7 @@ def test_a_loss_and_a_metric_of_the_user_may_return_one_number_a_position():
     np.testing.assert_allclose(ours["validation_hits"], theirs["validation_accuracy"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_targets_below_zero_do_not_count_without_positions_either():
     inputs = RNG.normal(size=(EXAMPLES, 5)).astype(np.float32)
     labels = np.where(RNG.random(EXAMPLES) < 0.3, -1, RNG.integers(0, 3, EXAMPLES)).astype(np.int32)
@@ -218,6 +228,7 @@ def test_targets_below_zero_do_not_count_without_positions_either():
     )
 
 
+@pytest.mark.slow
 def test_two_labels_of_which_one_is_negative_are_classes():
     inputs = RNG.normal(size=(EXAMPLES, 5)).astype(np.float32)
     labels = np.where(inputs[:, 0] > 0, 1, -1)
@@ -231,6 +242,7 @@ def test_targets_that_do_not_fit_are_refused():
         fit(LABELS, Tagger(num_outputs=3), loss="softmax_cross_entropy")
 
 
+@pytest.mark.slow
 def test_outputs_may_be_a_tree():
     """A variational autoencoder: three outputs, and a random stream that it is called with."""
     inputs = RNG.normal(size=(EXAMPLES, 5)).astype(np.float32)
@@ -260,6 +272,7 @@ def test_outputs_may_be_a_tree():
         fit(inputs, Autoencoder(), loss="squared_error", **settings)
 
 
+@pytest.mark.slow
 def test_targets_may_be_a_tree():
     inputs = RNG.normal(size=(EXAMPLES, 5)).astype(np.float32)
     targets = {"class": (inputs[:, 0] > 0).astype(np.int32), "value": inputs[:, :2] * 2}

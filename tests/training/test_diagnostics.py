@@ -33,6 +33,7 @@ def test_by_layer_equals_numpy():
     assert {values.shape for values in diagnostics.by_layer(AFTER, BEFORE, [False, False]).values()} == {(0,)}
 
 
+@pytest.mark.slow
 def test_norms_and_fractions_count_the_chosen_weights():
     every = np.concatenate([AFTER["bias"], AFTER["kernel"].ravel()])
     np.testing.assert_allclose(diagnostics.weight_norm(AFTER, BOTH), np.linalg.norm(every), rtol=1e-6)

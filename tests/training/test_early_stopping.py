@@ -50,6 +50,7 @@ def loop(task, hyperparameters, num_steps, data, order):
     return -1, params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning_rate", [1e-2, 1e2, 3e4, 1e12, 1e37])
 @pytest.mark.parametrize("num_steps", [7, 75])
 def test_train_freezes_at_the_last_finite_state(learning_rate, num_steps):
@@ -76,6 +77,7 @@ def test_train_freezes_at_the_last_finite_state(learning_rate, num_steps):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_train_freezes_where_the_gradient_alone_is_not_finite():
     def init(key, inputs):
         return {"w": jnp.ones(())}
@@ -94,6 +96,7 @@ def test_train_freezes_where_the_gradient_alone_is_not_finite():
         assert result.params()["w"] == 1.0
 
 
+@pytest.mark.slow
 def test_train_freezes_where_the_loss_alone_is_not_finite():
     def init(key, inputs):
         return {"w": jnp.ones(())}
@@ -114,6 +117,7 @@ def test_train_freezes_where_the_loss_alone_is_not_finite():
     np.testing.assert_allclose(result.params()["w"], 0.5, rtol=1e-6)  # five steps of 0.1 in float32
 
 
+@pytest.mark.slow
 def test_a_dead_member_has_finite_weights_and_nan_metrics_and_is_never_chosen():
     grid = wd.Grid(learning_rate=[1e-2, 1e30], seed=range(2))
     result = wd.fit_grid(MODEL, DATA, grid, **SETTINGS)
@@ -128,6 +132,7 @@ def test_a_dead_member_has_finite_weights_and_nan_metrics_and_is_never_chosen():
             assert result.best(criterion, metric=metric).hyperparameters["learning_rate"] == 1e-2
 
 
+@pytest.mark.slow
 def test_a_grid_in_which_every_member_dies_says_so():
     result = wd.fit_grid(MODEL, DATA, wd.Grid(learning_rate=[1e30, 1e35], seed=range(2)), **SETTINGS)
     assert (result.dataset["diverged_at"].values >= 0).all()
@@ -157,6 +162,7 @@ def plain():
     return wd.fit_grid(MODEL, DATA, PATIENT, **SETTINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["validation_loss", "validation_accuracy"])
 @pytest.mark.parametrize("patience", [1, 3])
 def test_patience_stops_where_the_curve_says(plain, metric, patience):
@@ -176,6 +182,7 @@ def test_patience_stops_where_the_curve_says(plain, metric, patience):
             np.testing.assert_array_equal(after[member, until:], before[member, best])
 
 
+@pytest.mark.slow
 def test_patience_keeps_the_weights_of_the_best_evaluation(plain):
     stopping = wd.fit_grid(MODEL, DATA, PATIENT, patience=2, **SETTINGS)
     for number, member in enumerate(PATIENT):
@@ -188,6 +195,7 @@ def test_patience_keeps_the_weights_of_the_best_evaluation(plain):
         assert stopping.dataset["validation_loss"].values[number, -1] == scored
 
 
+@pytest.mark.slow
 def test_patience_of_a_member_that_dies_keeps_its_last_finite_weights():
     grid = wd.Grid(decay=[wd.NoDecay()], learning_rate=[1e30])
     result = wd.fit_grid(MODEL, DATA, grid, patience=1, **SETTINGS)
@@ -197,6 +205,7 @@ def test_patience_of_a_member_that_dies_keeps_its_last_finite_weights():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params()))
 
 
+@pytest.mark.slow
 def test_a_lane_without_a_living_member_takes_no_more_steps(monkeypatch):
     taken = []
     segment = training_workload.TrainingDevice.segment

@@ -35,6 +35,7 @@ def result():
     return wd.fit_grid(MODEL, DATA, GRID, eval_every=1, **SHORT)
 
 
+@pytest.mark.slow
 def test_weights_do_not_depend_on_how_often_a_member_is_evaluated(result):
     for eval_every in (7, 12):
         seldom = wd.fit_grid(MODEL, DATA, GRID, eval_every=eval_every, **SHORT)
@@ -75,6 +76,7 @@ def test_layer_metrics_of_a_dead_member_are_nan(result):
         assert np.isfinite(result.dataset[name].values[~dead]).all()
 
 
+@pytest.mark.slow
 def test_layer_metrics_of_a_stopped_member_are_of_its_best_evaluation():
     settings = {**SHORT, "num_steps": 24, "eval_every": 2}
     grid = wd.Grid(learning_rate=[1.5], seed=range(3))
@@ -89,6 +91,7 @@ def test_layer_metrics_of_a_stopped_member_are_of_its_best_evaluation():
             np.testing.assert_array_equal(stopping.dataset[name].values[number, -1], there)
 
 
+@pytest.mark.slow
 def test_metrics_of_ones_own_are_means_over_the_splits():
     metrics = {"top_two": top_two, "class_error": lambda outputs, targets: outputs.argmax(axis=-1) != targets}
     settings = {**SHORT, "metrics": metrics, "lower_is_better": {"top_two": False}, "eval_every": 6}
@@ -106,6 +109,7 @@ def test_metrics_of_ones_own_are_means_over_the_splits():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "stated"),
     [
@@ -141,6 +145,7 @@ def linear_task(metrics=None):
     return tasks.Task(model, loss, wd.sgd, masks.everything, None, metrics=losses.resolve_metrics(metrics))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", [False, True])
 @pytest.mark.parametrize("num_examples", [5, 300])
 def test_score_weighs_examples_and_counts_those_of_the_fold(validation, num_examples):
@@ -172,6 +177,7 @@ def test_chunk_rows_count_every_example_once(num_examples):
     assert (rows < num_examples).all()
 
 
+@pytest.mark.slow
 def test_evaluate_is_nan_for_a_diverged_member():
     task = linear_task()
     data = Batch(np.ones((4, 3), np.float32), np.zeros(4, np.float32))

@@ -37,12 +37,14 @@ def train(decay, mask=wd.masks.kernels, model=None):
     return [str(warning.message) for warning in caught if "has no gradient" in str(warning.message)]
 
 
+@pytest.mark.slow
 def test_fit_grid_warns_once_of_what_decays_without_a_gradient():
     messages = train([wd.NoDecay(), wd.L2(0.1), wd.Decoupled(0.1), wd.MaxNorm(1.0)])
     assert len(messages) == 1
     assert messages[0].startswith("fixed, unused: the loss has no gradient here, so decay alone changes it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("decay", "mask"),
     [
@@ -56,6 +58,7 @@ def test_fit_grid_does_not_warn_of_what_does_not_decay(decay, mask):
     assert train(decay, mask) == []
 
 
+@pytest.mark.slow
 def test_fit_grid_warns_of_a_constant_in_a_module_of_equinox():
     eqx = pytest.importorskip("equinox")
 

@@ -140,6 +140,7 @@ def test_smoothed_equals_torch_at_every_strength_of_a_traced_batch(name):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6)  # float32, sums of numbers near 10
 
 
+@pytest.mark.slow
 @smoothing
 def test_smoothed_is_the_plain_loss_at_strength_0_bit_for_bit(name):
     loss, logits, targets = logits_and_targets(name)
@@ -152,6 +153,7 @@ def test_smoothed_is_the_plain_loss_at_strength_0_bit_for_bit(name):
     assert (together[1] != together[0]).any()
 
 
+@pytest.mark.slow
 @smoothing
 def test_smoothed_has_finite_gradients_far_out(name):
     loss, logits, targets = logits_and_targets(name)

@@ -22,6 +22,7 @@ def make_task(batch_size=None):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_examples", [1, 127, 128, 129, 1000])
 def test_score_is_the_plain_mean_whatever_the_chunks(num_examples):
     task = make_task()
@@ -36,6 +37,7 @@ def test_score_is_the_plain_mean_whatever_the_chunks(num_examples):
     np.testing.assert_allclose(score["accuracy"], (outputs.argmax(axis=1) == data.targets).mean(), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_train_marks_the_step_whose_loss_is_not_finite():
     task = make_task(batch_size=20)
     data = Batch(*wd.data.digits(num_train=100).train)
@@ -63,6 +65,7 @@ def test_train_marks_the_step_whose_loss_is_not_finite():
     assert not seen[first][1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("targets", ["classes", "real"])
 def test_statistics_keep_their_dtype_in_double_precision(dtype, targets):

@@ -23,6 +23,7 @@ def last(result, name):
     return float(result.dataset[name].values[0, -1])
 
 
+@pytest.mark.slow
 def test_classification_is_learned_by_a_convolutional_network():
     data = wd.data.digits(num_train=600)
     images = wd.Data(*((inputs.reshape(-1, 8, 8, 1), targets) for inputs, targets in (data.train, data.validation)))
@@ -30,6 +31,7 @@ def test_classification_is_learned_by_a_convolutional_network():
     assert last(result, "validation_accuracy") > 0.93  # chance is 0.1
 
 
+@pytest.mark.slow
 def test_binary_classification_agrees_with_scikit_learn():
     data = wd.data.breast_cancer()
     binary = wd.Data(*((inputs, targets) for inputs, targets in (data.train, data.validation)))
@@ -43,6 +45,7 @@ def test_binary_classification_agrees_with_scikit_learn():
     np.testing.assert_allclose(last(result, "validation_accuracy"), oracle.score(*data.validation), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_regression_agrees_with_scikit_learn():
     data = wd.data.diabetes()
     # c = 2 alpha / n beside a mean squared error without 1/2.
@@ -54,6 +57,7 @@ def test_regression_agrees_with_scikit_learn():
     np.testing.assert_allclose(last(result, "validation_loss"), expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_multi_label_classification_agrees_with_scikit_learn():
     inputs, labels = datasets.make_multilabel_classification(400, 8, n_classes=4, random_state=0)
     data = wd.data.split(inputs, labels)
@@ -66,6 +70,7 @@ def test_multi_label_classification_agrees_with_scikit_learn():
         np.testing.assert_allclose(kernel, estimator.coef_[0], atol=5e-3)
 
 
+@pytest.mark.slow
 def test_sequence_classification_is_learned_by_a_transformer_that_knows_places():
     data = wd.data.token_order(num_examples=1500, length=6, num_tokens=6)
     model = wd.models.Transformer(num_layers=1, width=32, num_heads=2, vocabulary_size=6)
@@ -73,6 +78,7 @@ def test_sequence_classification_is_learned_by_a_transformer_that_knows_places()
     assert last(result, "validation_accuracy") > 0.9  # chance is 0.5, and how often a token comes says nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["huber", "own"])
 def test_regression_with_a_robust_or_an_own_loss_leaves_outliers_aside(kind):
     random = np.random.default_rng(0)
@@ -133,6 +139,7 @@ KINDS = {  # how to make a model, and its weights as (kernel, bias, kernel, bias
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_fit_trains_each_kind_of_model_as_the_network_written_by_hand(kind):
     make, weights = KINDS[kind]
