@@ -329,7 +329,7 @@ class Sawtooth(Parametric):
     Args:
       start: Value at the first step of a period; >= 0.
       stop: Value at the last step of a period; >= 0.
-      period: Number of steps of a period, a whole number >= 1.
+      period: Number of steps of a period, an integer >= 1.
 
     References:
       Loshchilov & Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017, arXiv 1608.03983 (restarts).
