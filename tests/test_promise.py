@@ -35,6 +35,7 @@ def test_sweep_of_noisy_digits_finds_a_decay_that_beats_none(result):
     assert scores.loc["chosen", "test_loss"] < scores.loc["no decay", "test_loss"]
 
 
+@pytest.mark.slow
 def test_every_kind_of_decay_beats_none_on_noisy_digits(result):
     none = result.no_decay()
     table = result.table()
@@ -44,11 +45,13 @@ def test_every_kind_of_decay_beats_none_on_noisy_digits(result):
         assert none.mean - best["validation_loss"] > 2 * error, kind
 
 
+@pytest.mark.slow
 def test_only_the_proximal_rule_makes_exact_zeros(result):
     zeros = result.table().groupby("decay")["zero_fraction"].max()
     assert zeros["ProximalL1"] == 1
     assert zeros.drop("ProximalL1").max() < 1e-3  # a weight may start at exactly zero
 
 
+@pytest.mark.slow
 def test_one_compiled_program_trains_them_all(result):
     assert result.settings["compiled_programs"] == 1

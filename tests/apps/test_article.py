@@ -258,6 +258,7 @@ def mean_and_error(values):
     return values.mean(), np.abs(values[0] - values[1]) / 2
 
 
+@pytest.mark.slow
 def test_tables_by_epoch_equal_the_datasets(digits):
     made = digits[1]
     for setting, epoch in {"all examples": 34, "few and noisy": 9}.items():
@@ -282,6 +283,7 @@ def test_tables_by_epoch_equal_the_datasets(digits):
                     )
 
 
+@pytest.mark.slow
 def test_coefficients_of_table_6_equal_the_datasets(digits):
     made = digits[1]
     for setting, result in made.results.items():
@@ -335,6 +337,7 @@ def test_steps_to_a_level_are_those_of_the_first_evaluation_below_it():
     np.testing.assert_array_equal(steps, [[20, 45, np.nan], [20, 20, np.nan]])
 
 
+@pytest.mark.slow
 def test_steps_of_table_2_equal_the_datasets(digits):
     made = digits[1]
     for setting, result in made.results.items():
@@ -351,6 +354,7 @@ def test_steps_of_table_2_equal_the_datasets(digits):
                 )
 
 
+@pytest.mark.slow
 def test_checks_are_differences_of_the_measured_numbers(digits):
     made = digits[1]
     expected = {  # column, the row ahead and the row behind, for each check of a setting
@@ -380,6 +384,7 @@ def test_checks_are_differences_of_the_measured_numbers(digits):
                 )  # float64 sums in another order
 
 
+@pytest.mark.slow
 def test_table_4_is_exact_without_gradient(digits):
     np.testing.assert_allclose(
         article_tables.decayed_alone(0.7, 0.2, 4), [0.7, 0.56, 0.448, 0.3584], rtol=3e-7
@@ -389,6 +394,7 @@ def test_table_4_is_exact_without_gradient(digits):
     assert table.checks[0].outcome == "holds"
 
 
+@pytest.mark.slow
 def test_table_4_takes_a_fifth_off_in_an_epoch(digits):
     made = digits[1]
     for setting, epoch in {"all examples": 34, "few and noisy": 9}.items():
@@ -403,6 +409,7 @@ def test_table_4_takes_a_fifth_off_in_an_epoch(digits):
 # Settings.
 
 
+@pytest.mark.slow
 def test_few_examples_keep_classes_in_proportion_and_a_fraction_has_wrong_labels(digits):
     settings = digits[1].protocol.settings
     every, few = settings["all examples"], settings["few and noisy"]
@@ -420,6 +427,7 @@ def test_few_examples_keep_classes_in_proportion_and_a_fraction_has_wrong_labels
         assert getattr(few, split) is getattr(every, split)
 
 
+@pytest.mark.slow
 def test_regression_has_r2_and_no_wrong_labels(diabetes):
     shown, made, _ = diabetes
     assert "where the article has an accuracy, the tables have R² in %" in shown.stdout
@@ -433,6 +441,7 @@ def test_regression_has_r2_and_no_wrong_labels(diabetes):
         assert "classes" not in made.tables[name].note
 
 
+@pytest.mark.slow
 def test_r2_equals_that_of_sklearn(diabetes):
     from sklearn.metrics import r2_score
 
@@ -452,6 +461,7 @@ def test_r2_equals_that_of_sklearn(diabetes):
 # What is written.
 
 
+@pytest.mark.slow
 def test_save_writes_the_tables_and_results_that_load(digits):
     _, made, folder = digits
     text = (folder / "article.md").read_text()
@@ -471,6 +481,7 @@ def test_save_writes_the_tables_and_results_that_load(digits):
             same_bits(loaded.params(member), result.params(member))
 
 
+@pytest.mark.slow
 def test_save_replaces_an_earlier_article_alone(digits, tmp_path):
     _, made, folder = digits
     with pytest.raises(FileExistsError, match="holds an earlier article; nothing was changed"):
