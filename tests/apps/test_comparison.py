@@ -49,6 +49,7 @@ def test_compare_gives_every_method_the_same_trials_and_learning_rates(compared)
     assert rates["none"] == rates["decoupled"] == rates["dropout"]
 
 
+@pytest.mark.slow
 def test_compare_chooses_on_validation_data_among_a_methods_own_trials(compared):
     means = [candidate.mean for candidate in compared.result.candidates()]
     for name, choice in compared.chosen.items():

@@ -332,6 +332,7 @@ def test_no_decay_is_the_base_optimizer_bit_for_bit(name):
 # A coefficient a layer.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [wd.sgd, wd.adam, wd.lion, wd.rmsprop, wd.lamb, wd.muon])
 def test_per_layer_coefficients_act_each_in_its_layer(base):
     params = jax.tree.map(jnp.asarray, MATRICES)

@@ -294,6 +294,7 @@ def test_peak_is_the_largest_value(name):
     np.testing.assert_allclose(float(traced), max(values), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_warmup_is_an_axis_whose_numbers_share_a_program_and_are_stored(tmp_path):
     """The schedule of most language models, for learning rates and for coefficients."""
     rates = [schedules.WarmupCosine(peak, 2, 8) for peak in (1e-3, 1e-2)] + [schedules.WarmupStableDecay(0.01, 2, 3, 8)]

@@ -127,6 +127,7 @@ def test_page_begins_with_the_decision_and_has_every_section(result, page):
     assert f"<title>Weight decay report: {html.escape(sentence)}</title>" in page
 
 
+@pytest.mark.slow
 def test_page_stands_alone(page):
     read = Page(page)
     assert len(read.sources) == len(read.alts) > 5

@@ -92,6 +92,7 @@ def test_read_gives_back_what_was_written(written, contents):
     same(result_folder.read(written), contents)
 
 
+@pytest.mark.slow
 def test_read_result_is_written_again_alike(written, contents, tmp_path):
     again = result_folder.write(tmp_path / "again", result_folder.read(written))
     same(result_folder.read(again), contents)
