@@ -581,6 +581,7 @@ FORMULAS = {  # w <- ... with η = 0.5, g = 1
 }
 
 
+@pytest.mark.slow
 @sweep
 @given(st.sampled_from(sorted(FORMULAS)), st.sampled_from(NUMBERS), COEFFICIENTS, COEFFICIENTS, st.booleans())
 def test_rule_takes_any_number_as_its_coefficient(name, kind, first, second, prefix):

@@ -60,6 +60,7 @@ def test_kinds_take_traced_strengths_one_a_member(name):
         np.testing.assert_allclose(one, augmented(name, IMAGES, strength), atol=1e-5)
 
 
+@pytest.mark.slow
 @cases
 def test_kinds_draw_from_the_key_alone(name, inputs):
     one, again, other = (augmented(name, INPUTS[inputs], STRENGTHS[name], jax.random.key(seed)) for seed in (3, 3, 4))
@@ -168,6 +169,7 @@ def test_crop_of_a_ramp_is_a_ramp_of_the_predicted_slope_inside_the_image():
     assert abs(np.corrcoef(rows[:, 4], columns[:, 7])[0, 1]) < 0.1  # the two draws are apart: 1/sqrt(1500) is 0.03
 
 
+@pytest.mark.slow
 def test_crop_resizes_as_torch_does():
     torch = pytest.importorskip("torch")
     images = RANDOM.normal(size=(20, 10, 15, 3)).astype(np.float32)

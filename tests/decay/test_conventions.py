@@ -245,6 +245,7 @@ def test_convert_is_the_penalty_of_keras(keras):
         np.testing.assert_allclose(float(penalty(keras.ops.array(WEIGHTS))), expected, rtol=1e-6)  # float32
 
 
+@pytest.mark.slow
 def test_convert_time_scale_is_the_steps_to_one_part_in_e():
     torch = pytest.importorskip("torch")
     weights = torch.ones(1, dtype=torch.float64, requires_grad=True)

@@ -391,6 +391,7 @@ def test_matching_selects_what_matches():
     assert _selected(masks.matching(".*", "Dense_0"), params) == every  # the second adds nothing, and may
 
 
+@pytest.mark.slow
 def test_matching_selects_by_the_same_names_in_nnx(mixed):
     params = nnx.state(mixed, nnx.Param)
     assert _selected(masks.matching("layers/0", "lora_."), params) == {

@@ -314,6 +314,7 @@ def test_rule_acts_as_its_formula_in_every_optimizer(make):
     np.testing.assert_array_equal(trained["Dense_0"]["bias"], 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_rule_works_masked_by_layer_in_a_tuple_and_with_a_schedule():
     pull = define_pull()

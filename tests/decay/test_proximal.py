@@ -150,6 +150,7 @@ def test_map_keeps_structure_shapes_and_dtypes(name, shapes, dtype, arrays):
             np.testing.assert_allclose(after.astype(float), expected, rtol=jnp.finfo(dtype).eps + 3e-7)
 
 
+@pytest.mark.slow
 @every_map
 def test_map_takes_a_python_number(name):
     assert MAPS[name](0.0, *numbers(name)) == 0

@@ -54,6 +54,7 @@ def test_fit_grid_permuted_grid_has_the_same_bits(result):
     assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, wd.Grid(**permuted), **SHORT)))
 
 
+@pytest.mark.slow
 def test_fit_grid_part_of_a_grid_has_the_same_bits(result):
     part = {"decay": [wd.L1(0.001), wd.Decoupled(1.0), wd.L2(0.5)], "learning_rate": [1e-2], "seed": [5, 6, 7]}
     assert_same_bits(members(result), members(wd.fit_grid(MODEL, DATA, wd.Grid(**part), **SHORT)))

@@ -37,6 +37,7 @@ def test_fit_grid_inside_a_mesh_gives_the_numbers_of_outside(model):
     np.testing.assert_array_equal(predicted, outside.predict(DATA.test[0][:3], member=1))
 
 
+@pytest.mark.slow
 def test_map_grid_and_plan_run_inside_a_mesh():
     def train(hyperparameters):
         return {"validation_loss": (hyperparameters["learning_rate"] - 0.01) ** 2}

@@ -296,6 +296,7 @@ def test_plot_sparsity_tells_who_makes_zeros(result):
     check_looks(ax)
 
 
+@pytest.mark.slow
 def test_plot_gap_draws_means_and_errors(result, rates):
     ax = result.plot_gap()
     by_hand = of_rule(result, "L2").groupby("coefficient")["gap"].agg(["mean", "sem"])

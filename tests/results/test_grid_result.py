@@ -52,6 +52,7 @@ def test_table_averages_the_seeds_at_the_last_step(result):
     assert table["coefficient"].isna().tolist() == [True, True, False, False, False]
 
 
+@pytest.mark.slow
 def test_best_uses_validation_data_alone(result):
     spoiled = wd.Data(DATA.train, DATA.validation, (DATA.test[0], np.roll(DATA.test[1], 1)))
     other = train(spoiled)

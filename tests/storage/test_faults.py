@@ -122,6 +122,7 @@ def test_a_full_disk_is_refused_before_a_new_run(tmp_path):
             fit(tmp_path / "disk" / "run")
 
 
+@pytest.mark.slow
 def test_a_read_only_disk_is_refused_before_training(tmp_path, whole, monkeypatch):
     with small_disk(tmp_path / "disk", "1m") as change:
         (tmp_path / "disk" / "run").mkdir()

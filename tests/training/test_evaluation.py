@@ -46,6 +46,7 @@ def test_weights_do_not_depend_on_how_often_a_member_is_evaluated(result):
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_layer_metrics_are_those_of_two_runs_one_step_apart(result):
     shorter = wd.fit_grid(MODEL, DATA, GRID, eval_every=1, **{**SHORT, "num_steps": 11})
     last = result.dataset.isel(step=-1)
