@@ -1,7 +1,7 @@
-"""A small run in a process of its own, for faults that end a process: ``python faulty_run.py DIRECTORY [NUMBER]``.
+"""A small run in a process of its own, for faults that end a process: ``python faulty_run.py DIRECTORY NUMBER``.
 
-With a number, the process kills itself right before that file operation of the run, counted from 1. Without, it prints
-how many there were. Operations are counted by the events that Python reports to audit hooks.
+The process kills itself right before that file operation of the run, counted from 1 by the events that Python reports
+to audit hooks.
 """
 
 import os
@@ -28,23 +28,21 @@ def fit(directory, **changed):
     )
 
 
-def count(directory, kill_at=None):
-    """Count the file operations below a directory, and end the process right before one of them."""
+def kill_at(directory, number):
+    """End the process right before one of the file operations below a directory, counted from 1."""
     operations = []
 
     def hook(event, arguments):
         is_write = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if (is_write or event in COUNTED) and str(arguments[0]).startswith(directory):
             operations.append(event)
-            if len(operations) == kill_at:
+            if len(operations) == number:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
-    return operations
 
 
 if __name__ == "__main__":
-    directory, *numbers = sys.argv[1:]
-    operations = count(directory, *map(int, numbers))
+    directory, number = sys.argv[1:]
+    kill_at(directory, int(number))
     fit(directory)
-    print(len(operations))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import orbax.checkpoint  # noqa: F401  (imported once, before the forks)
-from faulty_run import count
+from faulty_run import kill_at
 
 import weightdecay as wd
 from weightdecay.storage import run_directory
@@ -75,7 +75,7 @@ def main(result, folder):
     result, number = wd.load(result), 0
 
     def save_until_killed(directory):
-        count(str(directory), kill_at=number)
+        kill_at(str(directory), number)
         save_run(directory, result)
 
     while True:

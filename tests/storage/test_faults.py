@@ -218,15 +218,10 @@ print(float(fit(None).dataset["validation_loss"].values.sum()))
 # Killed processes
 
 
-def run_until_killed(directory, number=None):
-    script = Path(__file__).with_name("faulty_run.py")
-    numbers = [] if number is None else [str(number)]
-    return subprocess.run([sys.executable, script, directory, *numbers], capture_output=True, text=True, check=False)
-
-
 def check_killed_at(tmp_path, whole, number):
     directory = tmp_path / f"run {number}"
-    ended = run_until_killed(directory, number)
+    script = [sys.executable, Path(__file__).with_name("faulty_run.py"), directory, str(number)]
+    ended = subprocess.run(script, capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*was killed or crashed")

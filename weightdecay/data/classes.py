@@ -47,7 +47,9 @@ def uncounted(labels: np.ndarray) -> np.ndarray:
       ([False, False, False, True], [False, False])
     """
     below = labels < 0
-    return below if not below.all() and len(np.unique(labels)) > 2 else np.zeros_like(below)
+    if below.any() and (below.all() or len(np.unique(labels)) <= 2):
+        return np.zeros_like(below)
+    return below
 
 
 def quantity(labels: np.ndarray) -> str | None:

@@ -314,7 +314,7 @@ def check_examples(prefix: str, inputs: Any, targets: Any) -> None:
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise ArgumentError(
-                arrays[0][0].split(".")[0].split()[0].split("[")[0],
+                trees.argument_of(prefix + part),
                 f"{prefix + part} have unequal numbers of rows ({listed}); give one row for each example.",
             )
     if trees.num_rows(inputs) != trees.num_rows(targets):
@@ -326,7 +326,7 @@ def check_examples(prefix: str, inputs: Any, targets: Any) -> None:
 
 
 def _check_array(name: str, values: np.ndarray) -> None:
-    argument = name.split(".")[0].split("[")[0]
+    argument = trees.argument_of(name)
     if values.dtype.kind not in "fiub" and not np.issubdtype(values.dtype, np.number):
         raise ArgumentTypeError(
             argument, f"{name} have dtype {values.dtype}; give numbers (classes as integers from 0)."

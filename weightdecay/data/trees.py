@@ -5,6 +5,7 @@ such as a list of rows, is one array. A tree of one array and the array itself a
 asks which of both it has.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -67,13 +68,18 @@ def mapped(function: Callable[[str, Any], np.ndarray], values: Any, name: str) -
         return function(name, values)
     leaves = [function(path, leaf) for path, leaf in named(values, name)]
     if not leaves:
-        raise ArgumentError(name.split(".")[0].split()[0], f"{name} have no arrays; give at least one.")
+        raise ArgumentError(argument_of(name), f"{name} have no arrays; give at least one.")
     return jax.tree.unflatten(jax.tree.structure(values), leaves)
 
 
+def argument_of(name: str) -> str:
+    """Return the argument in the name of an array: ``"data"`` for ``"data.train inputs[tokens]"``."""
+    return re.split(r"[.\s\[]", name)[0]
+
+
 def num_rows(values: Any) -> int:
-    """Return the number of examples of a tree of arrays."""
-    return len(jax.tree.leaves(values)[0])
+    """Return the number of examples of a tree of arrays or of their shapes."""
+    return jax.tree.leaves(values)[0].shape[0]
 
 
 def rows(values: Any, indices: Any) -> Any:

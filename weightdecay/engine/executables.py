@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ import numpy as np
 from weightdecay.core import files, jax_settings
 from weightdecay.core.types import Device
 from weightdecay.engine import devices
+from weightdecay.storage import result_folder
 
 _SHORTEST_KEPT = 0.2  # seconds; what compiles faster is not worth a file
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"  # event that JAX reports in the thread that compiles
@@ -55,25 +55,16 @@ def compiled(
     if targets[0].platform != "cpu":
 
         def compile_on(device: Device, lowered: Mapping[str, Any]) -> Any:
-            return finish({name: program.compile() for name, program in lowered.items()}, device)
+            return finish(_compile_all(lowered), device)
 
         return [_compilers().submit(compile_on, device, lower(device)) for device in targets]
     futures: list[Future[Any]] = [Future() for _ in targets]
-    settings, folder = jax_settings.numeric(), devices.cache_folder()
-
-    def lowered_again(device: Device) -> Mapping[str, Any]:
-        with jax_settings.applied(settings):
-            return lower(device)
+    programs = SharedPrograms(lower)
 
     def compile_once(lowered: Mapping[str, Any]) -> None:
-        serialized = None
         for future, device in zip(futures, targets, strict=True):
             try:
-                programs = None if serialized is None else _copies(serialized, device)
-                if programs is None:
-                    lowered = lowered if device == targets[0] else lowered_again(device)
-                    programs, serialized = _read_or_compile(lowered, device, folder)
-                future.set_result(finish(programs, device))
+                future.set_result(finish(programs.on(device, lowered if device == targets[0] else None), device))
             except BaseException as error:
                 future.set_exception(error)
 
@@ -81,32 +72,38 @@ def compiled(
     return futures
 
 
-class OnDemand:
-    """A program that few runs need: compiled when a device first asks for it, once for all CPU devices."""
+class SharedPrograms:
+    """Programs that are compiled when a device first asks for them, once for all CPU devices."""
 
-    def __init__(self, name: str, lower: Callable[[Device], Any]) -> None:
-        """Take the name of the program, and a function that returns it, lowered for a device."""
-        self._name, self._lower = name, lower
-        self._settings, self._folder, self._lock = jax_settings.numeric(), devices.cache_folder(), threading.Lock()
-        self._programs: dict[Device, Any] = {}
+    def __init__(self, lower: Callable[[Device], Mapping[str, Any]]) -> None:
+        """Take the function that returns the lowered programs of a device, by name."""
+        self._lower, self._lock = lower, threading.Lock()
+        self._settings, self._folder = jax_settings.numeric(), devices.cache_folder()
+        self._programs: dict[Device, dict[str, Any]] = {}
         self._serialized: dict[str, _Serialized] | None = None
 
-    def on(self, device: Device) -> Any:
-        """Return the compiled program of a device."""
+    def on(self, device: Device, lowered: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the compiled programs of a device by name; ``lowered`` if they are lowered for it already."""
         with self._lock:
             if device not in self._programs:
-                self._programs[device] = self._copied_or_compiled(device)
+                self._programs[device] = self._copied_or_compiled(device, lowered)
             return self._programs[device]
 
-    def _copied_or_compiled(self, device: Device) -> Any:
+    def _copied_or_compiled(self, device: Device, lowered: Mapping[str, Any] | None) -> dict[str, Any]:
         programs = None if self._serialized is None else _copies(self._serialized, device)
-        if programs is None:
+        if programs is not None:
+            return programs
+        if lowered is None:
             with jax_settings.applied(self._settings):
-                lowered = {self._name: self._lower(device)}
-            if device.platform != "cpu":
-                return lowered[self._name].compile()
-            programs, self._serialized = _read_or_compile(lowered, device, self._folder)
-        return programs[self._name]
+                lowered = self._lower(device)
+        if device.platform != "cpu":
+            return _compile_all(lowered)
+        programs, self._serialized = _read_or_compile(lowered, device, self._folder)
+        return programs
+
+
+def _compile_all(lowered: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: program.compile() for name, program in lowered.items()}
 
 
 def _read_or_compile(
@@ -195,7 +192,6 @@ def _compile_options(device: Device) -> Any:
 
 def _key(program: Any) -> str:
     """Return a name for everything that the machine code of a program depends on."""
-    versions = [metadata.version(name) for name in ("weightdecay", "jax", "jaxlib")]
     options = _compile_options(jax.local_devices(backend="cpu")[0]).SerializeAsString()
     # Arguments that a program does not read are not in its text, but must be given as they are here.
     arguments = program.args_info, program.in_tree, program.out_tree
@@ -203,7 +199,7 @@ def _key(program: Any) -> str:
         program.as_text(),
         arguments,
         options,
-        versions,
+        result_folder.versions(),
         jax_settings.FAST_COMPILE,
         devices.xla_flags(),
         devices.processor(),

@@ -35,7 +35,7 @@ class Programs(NamedTuple):
       initialize: ``(hyperparameters, one input) -> states``.
       advance: ``(hyperparameters, states, examples, num_steps) -> (states, weights before the last step, failed)``.
       repeat: ``(hyperparameters, states, weights before the last step, failed, examples, num_steps) -> (states, weights
-        before the last step)``, for members with a number that was not finite; see `executables.OnDemand`.
+        before the last step)``, for members with a number that was not finite; see `executables.SharedPrograms`.
       evaluate: ``(hyperparameters, states, weights before the last step, training examples or their sums, validation
         examples) -> (metrics, stopped_at, best)``.
       add_up: ``(hyperparameters, states, chunk, counts) -> sums`` over a chunk of the training examples; None where
@@ -195,11 +195,11 @@ def _compiled(
         return {name: jitted[name].lower(*arguments[name]) for name in names}
 
     names = [name for name in structure.unflatten(leaves) if name != "repeat"]
-    repeat = executables.OnDemand("repeat", lambda device: lower(["repeat"], device)["repeat"])
+    on_demand = executables.SharedPrograms(functools.partial(lower, ["repeat"]))
     return executables.compiled(
         functools.partial(lower, names),
         devices,
-        lambda programs, device: Programs(**programs, repeat=functools.partial(repeat.on, device)),
+        lambda programs, device: Programs(**programs, repeat=lambda: on_demand.on(device)["repeat"]),
     )
 
 

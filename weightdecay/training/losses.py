@@ -16,6 +16,7 @@ from weightdecay.core import metrics as core_metrics
 from weightdecay.core import text
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import LossFn
+from weightdecay.data import trees
 
 
 def softmax_cross_entropy(outputs: Any, targets: Any) -> Any:
@@ -102,8 +103,9 @@ def has_one_per_example(values: Any, outputs: Any, targets: Any) -> bool:
     """
     arrays = jax.tree.leaves((outputs, targets))
     shape, positions = getattr(values, "shape", ()), [array.shape[1:] for array in arrays]
-    num_examples = jax.tree.leaves(targets)[0].shape[0]
-    return shape[:1] == (num_examples,) and any(shape[1:] == of_array[: len(shape) - 1] for of_array in positions)
+    return shape[:1] == (trees.num_rows(targets),) and any(
+        shape[1:] == of_array[: len(shape) - 1] for of_array in positions
+    )
 
 
 class Loss(NamedTuple):
@@ -457,8 +459,8 @@ def check_metric_shape(metric: UserMetric, outputs: Any, targets: Any) -> None:
         ) from error
     if not hasattr(values, "shape"):
         raise ArgumentTypeError("metrics", f"{argument} returns a {type(values).__name__}; return one array.")
-    num_examples = jax.tree.leaves(targets)[0].shape[0]
     if not has_one_per_example(values, outputs, targets):
+        num_examples = trees.num_rows(targets)
         raise ArgumentError(
             "metrics",
             f"{argument} returns an array of shape {values.shape} for {num_examples} examples; return one number "

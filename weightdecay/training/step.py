@@ -46,8 +46,8 @@ def check_outputs(task: Task, hyperparameters: Hyperparameters, state: State, sp
     outputs = jax.eval_shape(outputs_of, hyperparameters, state, validation)
     losses.check_outputs(task.loss, outputs, [split.targets for split in splits.values()])
     values = jax.eval_shape(task.loss.per_example, outputs, validation.targets)
-    num_examples = validation.num_examples
     if not losses.has_one_per_example(values, outputs, validation.targets):
+        num_examples = validation.num_examples
         raise ArgumentError(
             "loss",
             f"loss returns an array of shape {getattr(values, 'shape', None)} for {num_examples} examples; return one "
