@@ -39,6 +39,7 @@ from .decay.optimizers import adam, lamb, lion, muon, optimizer, rmsprop, sgd
 from .decay.penalties import penalized
 from .engine.fit import fit, fit_grid
 from .engine.forecast import plan
+from .engine.initial_weights import Initial
 from .engine.map_grid import map_grid
 from .engine.plans import Plan
 from .models.network import Model
@@ -63,6 +64,7 @@ __all__ = [
     "GridResult",
     "Huber",
     "Independent",
+    "Initial",
     "IntUniform",
     "LogUniform",
     "Lp",

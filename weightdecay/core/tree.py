@@ -91,6 +91,55 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     return [(_joined(path) if path[:-1] in crowded else name(path), leaf) for path, leaf in leaves]
 
 
+def without(params: PyTree, names: Sequence[str]) -> PyTree:
+    """Return a tree with None in place of some arrays.
+
+    Args:
+      params: Any pytree.
+      names: Names of the arrays that are left out.
+
+    Returns:
+      The tree.
+    """
+    if not names:
+        return params
+    left_out, structure = set(names), jax.tree.structure(params)
+    return structure.unflatten(None if name in left_out else leaf for name, leaf in named_leaves(params))
+
+
+def only(params: PyTree, names: Sequence[str]) -> PyTree:
+    """Return a tree with None in place of all arrays but some.
+
+    Args:
+      params: Any pytree.
+      names: Names of the arrays that are kept.
+
+    Returns:
+      The tree.
+    """
+    kept, structure = set(names), jax.tree.structure(params)
+    return structure.unflatten(leaf if name in kept else None for name, leaf in named_leaves(params))
+
+
+def first_given(*trees: Any) -> Any:
+    """Put trees together that have None at each other's arrays.
+
+    Args:
+      *trees: Trees of one structure; a tree that is None holds nothing.
+
+    Returns:
+      The first value that is not None, for each array.
+    """
+    present = [one for one in trees if one is not None]
+    if len(present) == 1:
+        return present[0]
+    return jax.tree.map(
+        lambda *leaves: next((leaf for leaf in leaves if leaf is not None), None),
+        *present,
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
 def spread(prefix: PyTree, params: Params, *, argument: str) -> list[Any]:
     """Broadcast a pytree prefix to the leaves of the weights.
 
@@ -220,13 +269,14 @@ def first_match(
     return chosen
 
 
-def matches(patterns: Sequence[str], names: Sequence[str], *, argument: str) -> list[bool]:
+def matches(patterns: Sequence[str], names: Sequence[str], *, argument: str, what: str = "weight") -> list[bool]:
     """Whether any pattern matches, for each name.
 
     Args:
       patterns: Regular expressions, as for `first_match`.
       names: Names of leaves, as `name` returns them.
       argument: Name of the argument that holds the patterns, for the error message.
+      what: What the names stand for, for the error message.
 
     Returns:
       One boolean per name.
@@ -234,7 +284,7 @@ def matches(patterns: Sequence[str], names: Sequence[str], *, argument: str) -> 
     Raises:
       ValueError: A pattern is not a regular expression, or matches no name.
     """
-    matching = _matches(patterns, names, argument, "weight")
+    matching = _matches(patterns, names, argument, what)
     return [any(matching[pattern][index] for pattern in patterns) for index in range(len(names))]
 
 

@@ -7,6 +7,7 @@ A new mask is one function with the decorator `_named`; the table of masks, what
 derive from it.
 """
 
+import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from jax.core import Tracer
 from typing_extensions import override
 
 from weightdecay.core import html, tree
+from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Mask, MaskFn, Params
 from weightdecay.decay import layer_order, layout
 from weightdecay.decay.base import Rule
@@ -207,6 +209,36 @@ def is_function(mask: Mask | MaskFn) -> bool:
     return not leaves or any(not isinstance(leaf, bool | np.bool_) for leaf in leaves)
 
 
+def selected(mask: Mask | MaskFn, params: Params, *, argument: str) -> list[bool]:
+    """Which arrays a mask selects that stands for something else than decay, such as which weights train.
+
+    Args:
+      mask: A bool, a pytree prefix of ``params`` with a bool per leaf, or a function from weights to one of these.
+      params: Weights, or their shapes.
+      argument: Name of the mask, for messages.
+
+    Returns:
+      One bool per leaf of ``params``.
+
+    Raises:
+      ArgumentTypeError: A leaf of the mask is not a bool.
+      ArgumentError: The mask does not fit the weights, or selects none.
+    """
+    try:
+        chosen = tree.spread(mask(params) if is_function(mask) else mask, params, argument=argument)
+    except ValueError as error:
+        raise ArgumentError(argument, str(error)) from error
+    wrong = next((leaf for leaf in chosen if not isinstance(leaf, bool | np.bool_)), None)
+    if wrong is not None:
+        raise ArgumentTypeError(
+            argument, f"{argument} has a leaf {wrong!r} of type {type(wrong).__name__}; it holds True or False."
+        )
+    if not any(chosen):
+        names = ", ".join(leaf_name for leaf_name, _ in tree.named_leaves(params))
+        raise ArgumentError(argument, f"{argument} selects no weight; the weights are: {names}.")
+    return [bool(leaf) for leaf in chosen]
+
+
 def resolve(mask: Mask | MaskFn, params: Params) -> list[bool]:
     """Whether each leaf decays, from a mask or from the function that makes one.
 
@@ -240,6 +272,23 @@ def resolve(mask: Mask | MaskFn, params: Params) -> list[bool]:
     return [bool(leaf) for leaf in decays]
 
 
+def weights_of(params: Params) -> Params:
+    """Return the weights of a module.
+
+    Args:
+      params: A module of flax nnx or equinox, or a tree of weights.
+
+    Returns:
+      Its weights; a tree of weights as it is.
+    """
+    nnx, equinox = sys.modules.get("flax.nnx"), sys.modules.get("equinox")
+    if nnx is not None and isinstance(params, nnx.Module):
+        return nnx.state(params, nnx.Param)
+    if equinox is not None and isinstance(params, equinox.Module):
+        return equinox.filter(params, lambda leaf: hasattr(leaf, "shape"))
+    return params
+
+
 class Description(str):
     """The table that `describe` returns: a string, which a notebook shows as a table.
 
@@ -263,6 +312,8 @@ def describe(
     mask: Mask | MaskFn = kernels,
     decay: Rule | Sequence[Rule] | None = None,
     layout: Layout | None = None,
+    *,
+    trainable: Mask | MaskFn | None = None,
 ) -> Description:
     """Table of every weight array: name, shape, whether it decays, and the fraction of all weights that decays.
 
@@ -276,6 +327,8 @@ def describe(
       decay: A rule, or several in a tuple; adds the coefficients of each array to the table. A rule with a mask of its
         own acts where this mask says.
       layout: Layouts by patterns of names, such as ``{"w1": "out in"}``, for arrays whose layout is not known.
+      trainable: True = trains; a pytree prefix of ``params``, or a function that makes one, as in `fit_grid`. Adds a
+        column; arrays that do not train do not decay, and the last line counts those that train. None = all train.
 
     Returns:
       The table, one line per array and a last line with the totals; a string, which a notebook shows as a table.
@@ -301,19 +354,34 @@ def describe(
       query/bias    (2, 3)     -                 6  no
       query/kernel  (4, 2, 3)  in out out       24  yes
       24 of 30 weights decay (80.0 %)
+      >>> print(describe({"base": np.zeros((3, 2)), "head": np.zeros((2, 2))}, trainable=matching("head")))
+      name  shape   trains  weights  decays
+      base  (3, 2)  no            6  no
+      head  (2, 2)  yes           4  yes
+      4 of 4 weights decay (100.0 %), 6 are frozen
     """
-    params = _params(params)
+    params = weights_of(params)
     if decay is None:
         rows = [("yes" if decayed else "no",) for decayed in resolve(mask, params)]
     else:
         rows = [("no", "-") if text is None else ("yes", text) for text in _coefficients(decay, mask, params)]
     named = tree.named_leaves(params)
     sizes = [int(np.size(leaf)) for _, leaf in named]
+    trains = [True] * len(named) if trainable is None else selected(trainable, params, argument="trainable")
+    rows = [row if trained else ("no", "-")[: len(row)] for trained, row in zip(trains, rows, strict=True)]
     layouts = _layouts(params, layout)
-    titles = ("name", "shape", *(["layout"] if layouts else []), "weights", "decays")
+    training = [] if trainable is None else [("yes" if trained else "no",) for trained in trains]
+    titles = ("name", "shape", *(["layout"] if layouts else []), *(["trains"] if training else []), "weights", "decays")
     table = [(*titles, *([] if decay is None else ["coefficient"]))]
     table += [
-        (leaf_name or "(array)", str(np.shape(leaf)), *layouts[index : index + 1], str(size), *row)
+        (
+            leaf_name or "(array)",
+            str(np.shape(leaf)),
+            *layouts[index : index + 1],
+            *itertools.chain(*training[index : index + 1]),
+            str(size),
+            *row,
+        )
         for index, ((leaf_name, leaf), size, row) in enumerate(zip(named, sizes, rows, strict=True))
     ]
     num_left = titles.index("weights")
@@ -323,9 +391,10 @@ def describe(
         left = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
         size, decayed, *rest = row[num_left:]
         lines.append(f"{left}  {size:>7}  {'  '.join([f'{decayed:<6}', *rest])}".rstrip())
-    total = sum(sizes)
+    total = sum(size for size, trained in zip(sizes, trains, strict=True) if trained)
     chosen = sum(size for size, row in zip(sizes, rows, strict=True) if row[0] == "yes")
-    last = f"{chosen:,} of {total:,} weights decay ({100 * chosen / max(total, 1):.1f} %)"
+    frozen = f", {sum(sizes) - total:,} are frozen" if trainable is not None else ""
+    last = f"{chosen:,} of {total:,} weights decay ({100 * chosen / max(total, 1):.1f} %){frozen}"
     described = Description("\n".join([*lines, last]))
     described.rows, described.total = table, last
     return described
@@ -374,16 +443,6 @@ def _end(params: Params, end: Literal["first", "last"]) -> list[bool]:
 
 def _tables(params: Params) -> list[bool]:
     return [array.kind == layout.EMBEDDING and array.is_matrix for array in layout.describe_arrays(params)]
-
-
-def _params(params: Params) -> Params:
-    """Weights of a module of flax nnx or equinox."""
-    nnx, equinox = sys.modules.get("flax.nnx"), sys.modules.get("equinox")
-    if nnx is not None and isinstance(params, nnx.Module):
-        return nnx.state(params, nnx.Param)
-    if equinox is not None and isinstance(params, equinox.Module):
-        return equinox.filter(params, lambda leaf: hasattr(leaf, "shape"))
-    return params
 
 
 def _coefficients(decay: Rule | Sequence[Rule], mask: Mask | MaskFn, params: Params) -> list[str | None]:

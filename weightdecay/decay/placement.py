@@ -5,8 +5,8 @@ of its own (`Masked`), and several rules may act together. `parts` and `leafwise
 array, with one number per coefficient.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import jax
@@ -194,6 +194,31 @@ def parts(decay: Rule | Sequence[Rule]) -> list[tuple[Rule, Mask | MaskFn | None
                 continue
         others.append((rule.rule, rule.mask) if isinstance(rule, Masked) else (rule, None))
     return ([] if merged is None else [(merged, None)]) + others
+
+
+def changed(
+    decay: Rule,
+    *,
+    mask: Callable[[Mask | MaskFn], Mask | MaskFn] = lambda mask: mask,
+    anchor: Callable[[Params | None], Params | None] = lambda anchor: anchor,
+) -> Rule:
+    """Change the masks and the anchors of rules.
+
+    Args:
+      decay: A rule, with others in it or not.
+      mask: What becomes of the mask of a `Masked`.
+      anchor: What becomes of an anchor, such as that of `TowardAnchor`; None = the initial weights.
+
+    Returns:
+      The rule.
+    """
+    if isinstance(decay, Combined):
+        return Combined(tuple(changed(rule, mask=mask, anchor=anchor) for rule in decay.rules))
+    if isinstance(decay, Masked):
+        return Masked(changed(decay.rule, mask=mask, anchor=anchor), mask(decay.mask))
+    anchors = [one.name for one in fields(decay) if "anchor" in one.metadata]  # pyright: ignore[reportArgumentType]
+    values = {name: anchor(getattr(decay, name)) for name in anchors}
+    return replace(decay, **values) if anchors else decay  # pyright: ignore[reportArgumentType]
 
 
 def leafwise(rule: Rule, params: Params, decays: Sequence[bool]) -> list[Any]:

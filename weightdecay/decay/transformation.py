@@ -4,7 +4,6 @@ The order of a step: gradient terms, preconditioner, shrinkage in addition to th
 `weightdecay.decay.base.Rule`). Every public optimizer is made with `join`.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -30,7 +29,7 @@ from weightdecay.decay.declarations import (
     check_second_moments,
     leaves_like,
 )
-from weightdecay.decay.placement import leafwise
+from weightdecay.decay.placement import changed, leafwise
 
 
 class DecayState(NamedTuple):
@@ -90,7 +89,7 @@ def join(
         check_needs(applied_rule.rule, base, rates)
     inner = optax.with_extra_args_support(base.transformation)
     # Anchors are part of the state from the first step on, so a compiled step need not hold them as constants.
-    without_anchors = [one._replace(rule=_without_anchors(one.rule)) for one in decay]
+    without_anchors = [one._replace(rule=changed(one.rule, anchor=lambda _: None)) for one in decay]
 
     def leaf_rules(decay: Sequence[AppliedRule], params: Params, count: Any) -> list[list[Any]]:
         """Evaluate the rules at a step: for each rule, one rule or None per array of the weights."""
@@ -189,11 +188,6 @@ def join(
     transformation = DecayTransformation(init, update)  # pyright: ignore[reportArgumentType]
     transformation.declaration = Declaration(base, tuple(rates), tuple(decay))
     return transformation
-
-
-def _without_anchors(rule: Rule) -> Rule:
-    anchors = [one.name for one in dataclasses.fields(rule) if "anchor" in one.metadata]  # pyright: ignore[reportArgumentType]
-    return dataclasses.replace(rule, **dict.fromkeys(anchors)) if anchors else rule  # pyright: ignore[reportArgumentType]
 
 
 def _returned(rule: Rule, hook: str, returned: Any, weight: Array, before: PyTree) -> tuple[Any, Any]:

@@ -45,6 +45,8 @@ def fit_grid(
     metrics: Mapping[str, LossFn] | None = None,
     lower_is_better: Mapping[str, bool] | None = None,
     mask: Mask | MaskFn = masks.kernels,
+    initial: Any = None,
+    trainable: Mask | MaskFn | None = None,
     directory: str | os.PathLike[str] | None = None,
     save_every: float | int = 30.0,
     plan: Plan | None = None,
@@ -83,6 +85,12 @@ def fit_grid(
       lower_is_better: Whether lower values of each of your metrics are better, by name, as ``{"my_number": True}``.
         Well-known names, such as ``rmse`` and ``roc_auc``, need no entry; see `weightdecay.core.metrics.direction`.
       mask: Which weights decay; see `weightdecay.masks`.
+      initial: Weights to start from: a tree of arrays as the model holds it, a safetensors file, or `wd.Initial`, which
+        changes names. They are matched by name and shape; weights that are not given are drawn from the member's seed.
+        `TowardAnchor` pulls toward them. None: every weight is drawn.
+      trainable: Which weights train: True = trains, a pytree prefix of the weights, or a function that makes one, as
+        ``wd.masks.matching("head")``. The others are frozen: they have no optimizer state, do not decay, and count in
+        no norm, penalty or fraction; statistics of normalization layers still follow the data. None: all.
       directory: Where the run is saved as it goes. The same call goes on where an earlier one was cut off, bit for bit;
         with more members or steps it trains what is new; with anything else changed it is refused. Ctrl-C saves and
         returns what there is. None: nothing is saved.
@@ -124,6 +132,8 @@ def fit_grid(
         "metrics": metrics,
         "lower_is_better": lower_is_better,
         "mask": mask,
+        "initial": initial,
+        "trainable": trainable,
         "plan": plan,
         "memory_budget": memory_budget,
         "dtype": dtype,
@@ -261,6 +271,8 @@ def fit(
     metrics: Mapping[str, LossFn] | None = None,
     lower_is_better: Mapping[str, bool] | None = None,
     mask: Mask | MaskFn = masks.kernels,
+    initial: Any = None,
+    trainable: Mask | MaskFn | None = None,
     directory: str | os.PathLike[str] | None = None,
     save_every: float | int = 30.0,
     plan: Plan | None = None,
@@ -287,6 +299,8 @@ def fit(
       metrics: As in `fit_grid`.
       lower_is_better: As in `fit_grid`.
       mask: As in `fit_grid`.
+      initial: As in `fit_grid`.
+      trainable: As in `fit_grid`.
       directory: As in `fit_grid`.
       save_every: As in `fit_grid`.
       plan: As in `fit_grid`.
@@ -318,6 +332,8 @@ def fit(
         metrics=metrics,
         lower_is_better=lower_is_better,
         mask=mask,
+        initial=initial,
+        trainable=trainable,
         directory=directory,
         save_every=save_every,
         plan=plan,

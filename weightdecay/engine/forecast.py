@@ -35,6 +35,8 @@ def plan(
     metrics: Mapping[str, LossFn] | None = None,
     lower_is_better: Mapping[str, bool] | None = None,
     mask: Mask | MaskFn = masks.kernels,
+    initial: Any = None,
+    trainable: Mask | MaskFn | None = None,
     directory: str | os.PathLike[str] | None = None,
     save_every: float | int = 30.0,
     plan: Plan | None = None,
@@ -62,6 +64,8 @@ def plan(
       metrics: As in `fit_grid`.
       lower_is_better: As in `fit_grid`.
       mask: As in `fit_grid`.
+      initial: As in `fit_grid`.
+      trainable: As in `fit_grid`.
       directory: Accepted so that the arguments of `fit_grid` can be passed unchanged; nothing is written.
       save_every: As ``directory``.
       plan: A plan to evaluate; None = chosen.
@@ -91,6 +95,8 @@ def plan(
         metrics=metrics,
         lower_is_better=lower_is_better,
         mask=mask,
+        initial=initial,
+        trainable=trainable,
         plan=plan,
         memory_budget=memory_budget,
         dtype=dtype,

@@ -14,15 +14,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from weightdecay.core.types import Batch
+from weightdecay.core.types import Batch, Mask, MaskFn
 from weightdecay.data import Scaling
 from weightdecay.decay import NoDecay
 from weightdecay.decay.declarations import UnsupportedRuleError, declaration
 from weightdecay.decay.elementwise import PROXIMAL_TERMS, SCHEDULE_TERMS, ElementwiseRule, Terms
 from weightdecay.engine import routing
+from weightdecay.engine.given_weights import GivenWeights
+from weightdecay.engine.initial_weights import Initial
 from weightdecay.engine.routing import RoutedMember
 from weightdecay.search.grid import Grid
-from weightdecay.training import evaluation, gradients, step
+from weightdecay.training import evaluation, fine_tuning, gradients, step
+from weightdecay.training.fine_tuning import Start
 from weightdecay.training.task import Hyperparameters, State, Task
 
 
@@ -97,11 +100,13 @@ class TrainingGroup(Group):
       task: What is trained, with the options that change the structure of the model and of the optimizer.
       model_options: The options of the model alone, as pairs of a name and a value.
       splits: Examples by name; their shapes are part of the program.
+      start: Weights that are given.
     """
 
     task: Task
     splits: Mapping[str, Batch]
     model_options: tuple[tuple[str, Any], ...] = ()
+    start: Start = fine_tuning.NOTHING
 
     @property
     def name(self) -> str:
@@ -111,7 +116,8 @@ class TrainingGroup(Group):
 
     def one(self) -> Hyperparameters:
         """Return the hyperparameters of one member, as shapes."""
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.hyperparameters)
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.hyperparameters)
+        return one._replace(frozen=_shapes(self.start.frozen))
 
     def layers(self) -> list[str]:
         """Return the names of the arrays of weights that decay."""
@@ -135,13 +141,14 @@ class TrainingGroup(Group):
     def program(self) -> str:
         """Return the digest of the program that trains one member, from its initial weights through a step."""
 
-        def one_step(hyperparameters: Hyperparameters, batch: Batch) -> Any:
-            state = step.initialize(self.task, hyperparameters, batch.inputs)
+        def one_step(hyperparameters: Hyperparameters, batch: Batch, start: Start) -> Any:
+            state = step.initialize(self.task, hyperparameters, batch.inputs, start)
             return step.train_step(self.task, hyperparameters, state, batch)
 
         rows = self.task.batch_size or self.splits["train"].num_examples
         batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), self.splits["train"])
-        return hashlib.sha256(jax.jit(one_step).lower(self.one(), batch).as_text().encode()).hexdigest()
+        start = _shapes(self.start._replace(frozen=None))
+        return hashlib.sha256(jax.jit(one_step).lower(self.one(), batch, start).as_text().encode()).hexdigest()
 
     def evaluation(self) -> str:
         """Return the digest of the program that evaluates one member."""
@@ -160,7 +167,14 @@ class TrainingGroup(Group):
 
 
 def divide(
-    task: Task, grid: Grid, splits: Mapping[str, Batch], *, patience: int | None = None, scaling: Scaling | None = None
+    task: Task,
+    grid: Grid,
+    splits: Mapping[str, Batch],
+    *,
+    patience: int | None = None,
+    scaling: Scaling | None = None,
+    trainable: Mask | MaskFn | None = None,
+    initial: Initial | None = None,
 ) -> list[TrainingGroup]:
     """Divide the members of a grid into groups of equal structure.
 
@@ -173,6 +187,8 @@ def divide(
       splits: Examples by name.
       patience: Patience of members that have none of their own.
       scaling: What standardizes the examples, by fold.
+      trainable: Which weights train; None = all.
+      initial: Weights that members start from; None = each draws its own.
 
     Returns:
       The groups.
@@ -184,9 +200,11 @@ def divide(
     network_axes = routing.network_axes(task.model)
     accepted: dict[Any, frozenset[str]] = {}
     structures: dict[Any, tuple[Task, list[tuple[int, Hyperparameters]]]] = {}
+    given = GivenWeights(trainable, initial, _example(splits))
     for index, member in enumerate(grid):
         routed = routing.route(member, network_axes, patience=patience)
         member_task, options = routed.task(task), (routed.model_options, routed.options)
+        member_task, routed = given.applied(member_task, routed)
         kind = options, frozenset(routed.optimizer), jax.tree.structure(routed.learning_rate)
         if kind not in accepted:
             accepted[kind] = _accepted_terms(member_task, routed, splits)
@@ -199,6 +217,7 @@ def divide(
         structures.setdefault(structure, (member_task, []))[1].append((index, hyperparameters))
     groups = []
     for ((model_options, _), _), (member_task, members) in structures.items():
+        start = given.start(member_task, model_options)
         members.sort(key=lambda member: (int(member[1].seed), -1 if member[1].fold is None else int(member[1].fold)))
         groups.append(
             TrainingGroup(
@@ -207,17 +226,19 @@ def divide(
                 model_options=model_options,
                 indices=np.array([index for index, _ in members]),
                 hyperparameters=jax.tree.map(lambda *leaves: np.stack(leaves), *(numbers for _, numbers in members)),
-                state=_state(member_task, members[0][1], splits),
+                state=_state(member_task, members[0][1], splits, start),
+                start=start,
                 started=np.zeros(len(members), np.int32),
             )
         )
     return groups
 
 
-def _state(task: Task, hyperparameters: Hyperparameters, splits: Mapping[str, Batch]) -> State:
+def _state(task: Task, hyperparameters: Hyperparameters, splits: Mapping[str, Batch], start: Start) -> State:
     """Return the state of a member as shapes, after checking that the network fits the targets."""
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), hyperparameters)
-    state = jax.eval_shape(functools.partial(step.initialize, task), shapes, _example(splits))
+    shapes = _shapes(hyperparameters._replace(frozen=start.frozen))
+    given = _shapes(start._replace(frozen=None))
+    state = jax.eval_shape(functools.partial(step.initialize, task), shapes, _example(splits), given)
     step.check_outputs(task, shapes, state, splits)
     return state
 
@@ -252,6 +273,10 @@ def _check_rule(task: Task, routed: RoutedMember, terms: frozenset[str], splits:
 def _initialize(task: Task, routed: RoutedMember, decay: Any, splits: Mapping[str, Batch]) -> None:
     hyperparameters = routed.hyperparameters(NoDecay(), None)._replace(decay=decay)
     jax.eval_shape(functools.partial(step.initialize, task, hyperparameters), _example(splits))
+
+
+def _shapes(arrays: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
 
 
 def _example(splits: Mapping[str, Batch]) -> Any:

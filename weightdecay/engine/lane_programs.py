@@ -23,16 +23,20 @@ from weightdecay.engine.preparation import TrainingRun
 from weightdecay.training import early_stopping, evaluation, step
 from weightdecay.training.evaluation import Sums
 from weightdecay.training.losses import Loss
-from weightdecay.training.task import Task
+from weightdecay.training.task import Hyperparameters, Task
 
 _KEPT_GROUPS = 16  # groups whose programs are kept in memory; those of a small network take some 15 MB a device
+
+
+_NUMBERS = Hyperparameters._make([0] * (len(Hyperparameters._fields) - 1) + [None])  # frozen is the last
+"""Axis along which the hyperparameters of a lane are mapped; its members share the frozen weights."""
 
 
 class Programs(NamedTuple):
     """Compiled functions of a group on one device, each over a lane of members.
 
     Attributes:
-      initialize: ``(hyperparameters, one input) -> states``.
+      initialize: ``(hyperparameters, one input, given weights) -> states``.
       advance: ``(hyperparameters, states, examples, num_steps) -> (states, weights before the last step, failed)``.
       repeat: ``(hyperparameters, states, weights before the last step, failed, examples, num_steps) -> (states, weights
         before the last step)``, for members with a number that was not finite; see `executables.SharedPrograms`.
@@ -206,15 +210,17 @@ def _compiled(
 def _functions(task: Task) -> dict[str, Callable[..., Any]]:
     """Functions of a lane that are compiled, by the names of `Programs`."""
 
-    def initialize(hyperparameters: Any, inputs: Any) -> Any:
-        return jax.vmap(lambda numbers: step.initialize(task, numbers, inputs))(hyperparameters)
+    def initialize(hyperparameters: Any, inputs: Any, start: Any) -> Any:
+        return jax.vmap(lambda numbers: step.initialize(task, numbers, inputs, start), in_axes=(_NUMBERS,))(
+            hyperparameters
+        )
 
     def advance(hyperparameters: Any, states: Any, examples: Any, num_steps: Any) -> Any:
         # All members share the examples; the order, or the choice among the batches of several seeds, is per member.
         mapped = type(examples)(data=None, order=0, stream=0)
         return jax.vmap(
             lambda numbers, state, examples: step.train(task, numbers, state, examples, num_steps),
-            in_axes=(0, 0, mapped),
+            in_axes=(_NUMBERS, 0, mapped),
         )(hyperparameters, states, examples)
 
     def repeat(hyperparameters: Any, states: Any, previous: Any, failed: Any, examples: Any, num_steps: Any) -> Any:
@@ -223,7 +229,7 @@ def _functions(task: Task) -> dict[str, Callable[..., Any]]:
             lambda numbers, state, previous, failed, examples: step.repeat(
                 task, numbers, state, previous, failed, examples, num_steps
             ),
-            in_axes=(0, 0, 0, 0, mapped),
+            in_axes=(_NUMBERS, 0, 0, 0, mapped),
         )(hyperparameters, states, previous, failed, examples)
 
     def evaluate(hyperparameters: Any, states: Any, previous: Any, train: Any, validation: Any) -> Any:
@@ -237,12 +243,13 @@ def _functions(task: Task) -> dict[str, Callable[..., Any]]:
             metrics, judged = early_stopping.update(task, numbers, state, metrics)
             return metrics, judged.stopped_at, judged.best
 
-        in_axes = (0, 0, 0, 0 if isinstance(train, Sums) else None)
+        in_axes = (_NUMBERS, 0, 0, 0 if isinstance(train, Sums) else None)
         return jax.vmap(member, in_axes=in_axes)(hyperparameters, states, previous, train)
 
     def add_up(hyperparameters: Any, states: Any, chunk: Any, counts: Any) -> Any:
         return jax.vmap(
-            lambda numbers, state: evaluation.chunk_sums(task, numbers, state.params, state.model_state, chunk, counts)
+            lambda numbers, state: evaluation.chunk_sums(task, numbers, state.params, state.model_state, chunk, counts),
+            in_axes=(_NUMBERS, 0),
         )(hyperparameters, states)
 
     return {"initialize": initialize, "advance": advance, "repeat": repeat, "evaluate": evaluate, "add_up": add_up}
@@ -259,13 +266,18 @@ def _arguments(run: TrainingRun, group: TrainingGroup, source: OnDevice | FromHo
         dtype = jax.dtypes.canonicalize_dtype
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype(leaf.dtype)), tree)
 
-    hyperparameters = wide(group.one())
+    one = group.one()
+    hyperparameters = wide(one._replace(frozen=None))._replace(frozen=one.frozen)
     states, validation = wide(group.state), shapes(run.splits["validation"])
     streams = group.streams(np.resize(np.arange(len(group.indices)), width))
     examples = shapes(source.segment(source.shared(), streams, 0, 1, run.longest_segment))
     number = jax.ShapeDtypeStruct((), np.int32)
     arguments: dict[str, tuple[Any, ...]] = {
-        "initialize": (hyperparameters, shapes(run.splits["train"].first().inputs)),
+        "initialize": (
+            hyperparameters,
+            shapes(run.splits["train"].first().inputs),
+            shapes(group.start._replace(frozen=None)),
+        ),
         "advance": (hyperparameters, states, examples, number),
         "repeat": (hyperparameters, states, states.params, wide(number), examples, number),
     }

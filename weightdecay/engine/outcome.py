@@ -15,7 +15,7 @@ from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.preparation import TrainingRun
 from weightdecay.search.grid import Grid
 from weightdecay.storage.training_records import TrainingRecords
-from weightdecay.training import evaluation
+from weightdecay.training import evaluation, fine_tuning
 
 
 def score_function(run: TrainingRun) -> Callable[[int, Any, Any], dict[str, float | None]] | None:
@@ -111,7 +111,7 @@ def _linear_inputs(run: TrainingRun, group: TrainingGroup, decays: list[bool]) -
     """Return the training inputs of a linear network with one output that is fitted by squared error, else None."""
     inputs, leaves = run.splits["train"].inputs, jax.tree.leaves(group.state.params)
     kernels = [leaf for leaf, decayed in zip(leaves, decays, strict=True) if decayed]
-    if not isinstance(inputs, np.ndarray):
+    if not isinstance(inputs, np.ndarray) or group.task.frozen:
         return None
     features = int(np.prod(inputs.shape[1:]))
     shapes = sorted(leaf.shape for leaf in leaves)
@@ -123,7 +123,10 @@ def _linear_inputs(run: TrainingRun, group: TrainingGroup, decays: list[bool]) -
 
 
 def _function_of_member(run: TrainingRun, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn ``function(task, hyperparameters, *others)`` into a function of a member's index, compiled once a group."""
+    """Turn ``function(task, hyperparameters, params, model_state, *others)`` into a function of a member's index.
+
+    It takes all weights of the member, and is compiled once a group.
+    """
 
     @functools.cache
     def compiled(group_number: int) -> Callable[..., Any]:
@@ -136,9 +139,11 @@ def _function_of_member(run: TrainingRun, function: Callable[..., Any]) -> Calla
     }
 
     @devices.outside_mesh
-    def of_member(member: int, *others: Any) -> Any:
+    def of_member(member: int, params: Any, model_state: Any, *others: Any) -> Any:
         group_number, position = positions[member]
-        numbers = jax.tree.map(lambda leaf: leaf[position], run.groups[group_number].hyperparameters)
-        return compiled(group_number)(numbers, *others)
+        group = run.groups[group_number]
+        numbers = jax.tree.map(lambda leaf: leaf[position], group.hyperparameters)._replace(frozen=group.start.frozen)
+        weights = fine_tuning.divided(group.task, params, model_state, group.start.frozen)
+        return compiled(group_number)(numbers, *weights, *others)
 
     return of_member

@@ -17,6 +17,7 @@ from weightdecay.data import Data, Scaling
 from weightdecay.data.batches import FromHost, OnDevice
 from weightdecay.engine import devices, groups, plans, routing
 from weightdecay.engine.groups import TrainingGroup
+from weightdecay.engine.initial_weights import Initial
 from weightdecay.engine.plans import Plan
 from weightdecay.search.grid import Grid
 from weightdecay.training import step
@@ -90,6 +91,8 @@ def prepare_run(
     metrics: Mapping[str, LossFn] | None,
     lower_is_better: Mapping[str, bool] | None,
     mask: Mask | MaskFn,
+    initial: Any,
+    trainable: Mask | MaskFn | None,
     plan: Plan | None,
     memory_budget: Integer | None,
     dtype: Any,
@@ -113,6 +116,8 @@ def prepare_run(
       metrics: As in ``fit_grid``.
       lower_is_better: As in ``fit_grid``.
       mask: As in ``fit_grid``.
+      initial: As in ``fit_grid``.
+      trainable: As in ``fit_grid``.
       plan: As in ``fit_grid``.
       memory_budget: As in ``fit_grid``.
       dtype: As in ``fit_grid``.
@@ -175,7 +180,11 @@ def prepare_run(
     routing.check(grid, task, splits, num_folds=data.num_folds, patience=patience)
     if plan is not None:
         task = replace(task, reduce_convolutions=plan.convolutions == "slices")
-    divided = groups.divide(task, grid, splits, patience=patience, scaling=data.scaling)
+    if initial is not None and not isinstance(initial, Initial):
+        initial = Initial(initial)
+    divided = groups.divide(
+        task, grid, splits, patience=patience, scaling=data.scaling, trainable=trainable, initial=initial
+    )
     if plan is None:
         plan = _choose(task, divided, splits, batch_size, memory_budget, may_stream=not folds)
         if "lane_width" in before:

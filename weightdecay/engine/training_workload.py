@@ -21,6 +21,7 @@ from weightdecay.engine.preparation import TrainingRun
 from weightdecay.storage import fingerprints, result_folder
 from weightdecay.storage.checkpoints import Snapshot
 from weightdecay.storage.training_records import TrainingRecords
+from weightdecay.training.fine_tuning import Start
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,9 @@ class TrainingWorkload:
 
     def collect(self, lane: Lane, step: int, states: Any) -> None:
         """Record the weights of the members of a lane."""
-        self.records.write_members(lane.indices, states, lane.group.layers(), last=step == self.num_steps)
+        self.records.write_members(
+            lane.indices, states, lane.group.layers(), last=step == self.num_steps, frozen=lane.group.start.frozen
+        )
 
     def snapshot(self, lane: Lane, step: int, states: Any) -> Snapshot:
         """Return the members of a lane as the run directory saves them, with their curves so far."""
@@ -90,7 +93,9 @@ class TrainingWorkload:
                 metrics = {name: values[:, column] for name, values in snapshot.metrics.items()}
                 self.records.write_metrics(indices, self.run.steps.index(evaluated), metrics, layers)
         states = jax.tree.unflatten(jax.tree.structure(group.state), snapshot.leaves)
-        self.records.write_members(indices, states, layers, last=snapshot.step >= self.num_steps)
+        self.records.write_members(
+            indices, states, layers, last=snapshot.step >= self.num_steps, frozen=group.start.frozen
+        )
 
     def depends_on(self) -> Mapping[str, Any]:
         """Return what the numbers of the members depend on, for the run directory."""
@@ -103,6 +108,8 @@ class TrainingWorkload:
             "lowering": run.plan.convolutions,  # the key's name is part of the format
             **devices.arithmetic(run.devices[0]),
             "data": fingerprints.of_data(run.splits),
+            "initial": {group.name: fingerprints.of_arrays(jax.tree.leaves(group.start)) for group in run.groups},
+            "frozen": {group.name: list(group.task.frozen) for group in run.groups},
             "evaluations": {group.name: group.evaluation() for group in run.groups},
             "versions": result_folder.versions(),
         }
@@ -124,11 +131,18 @@ class TrainingDevice:
         self.run, self.records, self.device, self.prefetch = run, records, device, prefetch
         self.examples = jax.device_put(run.source.shared(), device)
         self.validation = self.examples if run.cross_validates else jax.device_put(run.splits["validation"], device)
+        self._given: dict[TrainingGroup, Start] = {}
 
     def begin(self, programs: Programs, lane: Lane, saved: Sequence[np.ndarray] | None) -> "TrainingLane":
         """Put a lane on the device: its hyperparameters, and its states at the first step or as they were saved."""
         lane_programs.check_memory(programs, self.run)
         return TrainingLane(self, programs, lane, saved)
+
+    def given(self, group: TrainingGroup) -> Start:
+        """Return the weights that are given to the members of a group, on the device."""
+        if group not in self._given:
+            self._given = {group: jax.device_put(group.start, self.device)}  # of one group at a time
+        return self._given[group]
 
     def segment(self, streams: np.ndarray, start: int, end: int) -> Any:
         """Return the batches of one segment of a lane, on the device."""
@@ -146,10 +160,12 @@ class TrainingLane:
         self._on_device, self._programs, self._lane = on_device, programs, lane
         group, device, run = lane.group, on_device.device, on_device.run
         members = np.resize(lane.members, run.plan.lane_width)
-        self._hyperparameters = jax.device_put(jax.tree.map(lambda leaf: leaf[members], group.hyperparameters), device)
+        numbers = jax.device_put(jax.tree.map(lambda leaf: leaf[members], group.hyperparameters), device)
+        given = on_device.given(group)
+        self._hyperparameters = numbers._replace(frozen=given.frozen)
         if saved is None:
             inputs = jax.device_put(run.splits["train"].first().inputs, device)
-            self._states = programs.initialize(self._hyperparameters, inputs)
+            self._states = programs.initialize(self._hyperparameters, inputs, given._replace(frozen=None))
         else:
             rows = np.resize(np.arange(len(lane.members)), run.plan.lane_width)
             states = jax.tree.unflatten(jax.tree.structure(group.state), [leaf[rows] for leaf in saved])

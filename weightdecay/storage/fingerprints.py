@@ -14,6 +14,8 @@ from weightdecay.search.member import encode
 
 BY_STRUCTURE = {
     "programs": "the program of a training step (model, loss, optimizer or mask) differs",
+    "initial": "the initial weights differ",
+    "frozen": "the frozen weights (trainable) differ",
     "evaluations": "the program of an evaluation (model in evaluation mode, loss or a metric) differs",
     "functions": "train_fn differs",
     "closed_over": "the arrays that train_fn uses differ",

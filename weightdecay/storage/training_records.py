@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from weightdecay.core import text
+from weightdecay.core import tree as trees
 
 _MARKS = ("diverged_at", "stopped_at", "best_step")
 _CHUNK = 2**24  # bytes written at once, where the system cannot allocate
@@ -45,14 +46,16 @@ class RecordedWeights(Sequence[Any]):
         self._lock = threading.Lock()
         self._end = 0
         self._positions: list[tuple[int, int] | None] = [None] * num_members  # layout, offset
+        self._shared: list[Any] = [None] * num_members
         self._layouts: list[tuple[Any, list[tuple[tuple[int, ...], np.dtype]]]] = []
 
-    def write(self, index: int, tree: Any) -> None:
+    def write(self, index: int, tree: Any, shared: Any = None) -> None:
         """Store the tree of a member; other threads may write at the same time.
 
         Args:
           index: Position of the member in the grid.
-          tree: NumPy arrays.
+          tree: NumPy arrays; None at those that members share.
+          shared: Those, in the same structure; kept in memory, and read as part of the tree. None = none.
 
         Raises:
           OSError: The file cannot be written.
@@ -69,6 +72,7 @@ class RecordedWeights(Sequence[Any]):
             self._end = max(self._end, offset + len(content))
             _at_positions(os.pwrite, self._file.fileno(), memoryview(content), offset)
             self._positions[index] = number, offset
+            self._shared[index] = shared
 
     def __len__(self) -> int:
         """Return the number of members."""
@@ -93,10 +97,11 @@ class RecordedWeights(Sequence[Any]):
 
         _at_positions(read, self._file.fileno(), content, position[1])
         ends = np.cumsum(sizes)
-        return structure.unflatten(
+        own = structure.unflatten(
             np.frombuffer(content[end - size : end], dtype).reshape(shape).copy()
             for (shape, dtype), size, end in zip(shapes, sizes, ends, strict=True)
         )
+        return trees.first_given(own, self._shared[index])
 
     def __reduce__(self) -> Any:
         """Return what a copy in another process is made of."""
@@ -192,7 +197,9 @@ class TrainingRecords:
         rows = {name: np.array(values[indices, :num_steps]) for name, values in self.metrics.items()}
         return {name: values[..., columns] if values.ndim == 3 else values for name, values in rows.items()}
 
-    def write_members(self, indices: np.ndarray, states: Any, layers: Sequence[str] = (), *, last: bool) -> None:
+    def write_members(
+        self, indices: np.ndarray, states: Any, layers: Sequence[str] = (), *, last: bool, frozen: Any = None
+    ) -> None:
         """Store the weights and marks of some members.
 
         Args:
@@ -202,6 +209,7 @@ class TrainingRecords:
           layers: Names of the layers of the members.
           last: Whether the members have taken all their steps. The last evaluation of a member with patience is then
             replaced by the evaluation of its best weights, which are stored.
+          frozen: Weights that members share, in the structure of the weights with None elsewhere; None = none.
         """
         num_members = len(indices)
         for name, marks in self.marks.items():
@@ -218,7 +226,9 @@ class TrainingRecords:
                 self.write_metrics(indices, self._shape[1] - 1, best, layers)
         for row, index in enumerate(indices):
             member = jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row]), states)
-            self.weights.write(int(index), jax.tree.map(np.asarray, member.result()))
+            params, model_state = jax.tree.map(np.asarray, member.result())
+            shared = None if frozen is None else (frozen, jax.tree.map(lambda _: None, model_state))
+            self.weights.write(int(index), (params, model_state), shared)
 
     def _columns(self, layers: Sequence[str]) -> list[int]:
         return [self.layers.index(layer) for layer in layers]

@@ -18,7 +18,7 @@ from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Batch, ModelState, Params
 from weightdecay.data import augment, dataset, trees
 from weightdecay.data.batches import Examples
-from weightdecay.training import diagnostics, losses
+from weightdecay.training import diagnostics, fine_tuning, losses
 from weightdecay.training.task import LAYER_METRICS, Best, Hyperparameters, State, Task
 
 _BLOCK = 32  # steps between two checks that all numbers are finite
@@ -57,13 +57,16 @@ def check_outputs(task: Task, hyperparameters: Hyperparameters, state: State, sp
         losses.check_metric_shape(metric, outputs, validation.targets)
 
 
-def initialize(task: Task, hyperparameters: Hyperparameters, inputs: Any) -> State:
+def initialize(
+    task: Task, hyperparameters: Hyperparameters, inputs: Any, start: fine_tuning.Start = fine_tuning.NOTHING
+) -> State:
     """Initial weights and state of a member.
 
     Args:
       task: What is trained.
       hyperparameters: The member's.
       inputs: Some inputs, for their shape, ``(examples, ...)``.
+      start: Weights that are given.
 
     Returns:
       The state at step 0.
@@ -71,7 +74,9 @@ def initialize(task: Task, hyperparameters: Hyperparameters, inputs: Any) -> Sta
     params, model_state = task.network().init(
         random_streams.key(hyperparameters.seed, random_streams.INITIAL_WEIGHTS), inputs
     )
-    optimizer_state = task.transformation(hyperparameters).init(params)
+    params, model_state = fine_tuning.started(task, hyperparameters, params, model_state, start)
+    anchored = fine_tuning.anchored(hyperparameters, start)
+    optimizer_state = task.transformation(anchored).init(params)
     zero, never = jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)
     best = None
     if "patience" in hyperparameters.training:
@@ -113,7 +118,7 @@ def forward(task: Task, hyperparameters: Hyperparameters, params: Params, model_
     Returns:
       The outputs, ``(examples, ...)``.
     """
-    network, key = task.network(), random_streams.constant_key()
+    network, key = fine_tuning.network(task, hyperparameters), random_streams.constant_key()
     outputs, _ = network.apply(
         params, model_state, inputs, key=key, train=False, hyperparameters=hyperparameters.network
     )
@@ -178,7 +183,7 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
     Returns:
       The state after the step, and the loss and the gradients of the step.
     """
-    network, strengths = task.network(), hyperparameters.training
+    network, strengths = fine_tuning.network(task, hyperparameters), hyperparameters.training
     key = jax.random.fold_in(random_streams.key(hyperparameters.seed, random_streams.FORWARD_PASS), state.step)
     batch = standardized(hyperparameters, batch)
     targets, weights = batch.targets, batch.weights

@@ -51,6 +51,8 @@ class Task:
     """Metric on which patience is based."""
     metrics: tuple[UserMetric, ...] = ()
     """Metrics of the user."""
+    frozen: tuple[str, ...] = ()
+    """Names of the weights that do not train; see `weightdecay.training.fine_tuning`."""
 
     def network(self) -> networks.Network:
         """Return the model in the common interface."""
@@ -94,6 +96,14 @@ class Hyperparameters(NamedTuple):
     network: dict[str, Any] = {}  # noqa: RUF012  # arguments of the network, such as a dropout rate, each shape ()
     fold: Any = None  # whose examples validate the member, int32, shape (); None = there are validation examples
     scaling: Scaling | None = None  # of the fold
+    frozen: Any = None  # weights that do not train and are the same for all members; see `training.fine_tuning`
+
+
+class WithFrozen(NamedTuple):
+    """Model state of a member with frozen weights of its own, which were drawn from its seed."""
+
+    frozen: Params  # None at all other arrays
+    model_state: ModelState
 
 
 class Best(NamedTuple):
@@ -123,9 +133,10 @@ class State(NamedTuple):
 
     def result(self) -> tuple[Params, ModelState]:
         """Return the weights and the model state that are saved: with patience the best, unless the member diverged."""
-        if self.best is None or self.diverged_at >= 0:
-            return self.params, self.model_state
-        return self.best.params, self.best.model_state
+        kept = self if self.best is None or self.diverged_at >= 0 else self.best
+        if not isinstance(kept.model_state, WithFrozen):
+            return kept.params, kept.model_state
+        return tree.first_given(kept.params, kept.model_state.frozen), kept.model_state.model_state
 
 
 def prepare(
