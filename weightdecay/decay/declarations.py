@@ -19,7 +19,7 @@ from weightdecay.core.types import Mask, MaskFn, Params, PyTree, Scalar, Schedul
 from weightdecay.decay import masks, registry, schedules
 from weightdecay.decay.base import Rule, is_schedule, scheduled
 from weightdecay.decay.elementwise import PROXIMAL_TERMS, SCHEDULE_TERMS, Terms
-from weightdecay.decay.placement import parts
+from weightdecay.decay.placement import PerLayer, parts
 
 
 class UnsupportedRuleError(ArgumentError):
@@ -29,7 +29,7 @@ class UnsupportedRuleError(ArgumentError):
 class Rate(NamedTuple):
     """A learning rate with the peak of its schedule."""
 
-    learning_rate: Scalar | Schedule
+    learning_rate: Scalar | Schedule | PerLayer
     peak: Scalar | None  # as the user passes it; None = that of the schedule, if it knows its peak
     peak_argument: str = "peak_learning_rate"  # name of the argument in which a user passes the peak
 
@@ -44,6 +44,33 @@ class Rate(NamedTuple):
         # A schedule that is 0 throughout has the peak 0.
         return rate, rate / jnp.where(peak == 0, 1, peak) if self.peak is None else rate / peak
 
+    def at_leaves(self, params: Params, trains: Sequence[bool], count: Any) -> list[tuple[Any, Any] | None]:
+        """Return η and s = η / peak at a step for each array of the weights.
+
+        Args:
+          params: Weights.
+          trains: Whether each leaf of ``params`` has this learning rate.
+          count: Number of steps taken.
+
+        Returns:
+          A pair per leaf; None for a leaf with another learning rate.
+        """
+        if not isinstance(self.learning_rate, PerLayer):
+            at_step = self.at_step(count)
+            return [at_step if trained else None for trained in trains]
+        by_pattern = {name: rate.at_step(count) for name, rate in self._by_pattern().items()}
+        patterns = {pattern: pattern for pattern in self.learning_rate.coefficients}
+        names = PerLayer(patterns, default=None if self.learning_rate.default is None else "")
+        spread = names.spread(params, trains, argument="learning_rate", what="weight")
+        return [None if name is None else by_pattern[name] for name in spread]
+
+    def _by_pattern(self) -> dict[str, "Rate"]:
+        """Learning rates by the pattern of names; the default has the empty pattern."""
+        assert isinstance(self.learning_rate, PerLayer)
+        values = dict(self.learning_rate.coefficients)
+        values |= {} if self.learning_rate.default is None else {"": self.learning_rate.default}
+        return {name: self._replace(learning_rate=value) for name, value in values.items()}
+
     def known_peak(self) -> Any:
         """Return the largest learning rate, as passed or as the schedule knows it; None = it is not known."""
         if self.peak is None and isinstance(self.learning_rate, schedules.Parametric):
@@ -53,6 +80,8 @@ class Rate(NamedTuple):
     @property
     def lacks_peak(self) -> bool:
         """Whether the learning rate is a schedule whose peak is not known."""
+        if isinstance(self.learning_rate, PerLayer):
+            return any(rate.lacks_peak for rate in self._by_pattern().values())
         return callable(self.learning_rate) and self.known_peak() is None
 
 
@@ -270,6 +299,11 @@ def check_learning_rate(learning_rate: Any) -> None:
       ArgumentTypeError: Not a number and not a schedule.
       ArgumentError: Negative or not finite.
     """
+    if isinstance(learning_rate, PerLayer):
+        for value in (*learning_rate.coefficients.values(), learning_rate.default):
+            if value is not None:
+                check_learning_rate(value)
+        return
     if isinstance(learning_rate, schedules.Parametric):
         return schedules.check(learning_rate, argument="learning_rate")
     if is_schedule(learning_rate) or isinstance(learning_rate, Tracer):

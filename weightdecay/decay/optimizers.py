@@ -22,6 +22,7 @@ from weightdecay.decay import masks, preconditioners
 from weightdecay.decay.base import Rule
 from weightdecay.decay.declarations import AppliedRule, Base, Rate, applied
 from weightdecay.decay.layout import ArrayLayout, Layout
+from weightdecay.decay.placement import PerLayer
 from weightdecay.decay.transformation import join
 
 _NO_MOMENTS = "does not keep second moments of the gradients. Use wd.adam, wd.rmsprop or wd.lamb, or wd.Decoupled here."
@@ -33,7 +34,7 @@ _NO_DIAGONAL = (
 
 def optimizer(
     base: optax.GradientTransformation,
-    learning_rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule | PerLayer,
     decay: Rule | Sequence[Rule],
     mask: Mask | MaskFn = masks.kernels,
     *,
@@ -47,7 +48,8 @@ def optimizer(
     Args:
       base: Turns gradients g into a direction u, such as `optax.scale_by_adam` or `optax.trace`: without learning rate
         and without sign.
-      learning_rate: η >= 0, shape ``()``, weight² / loss for SGD and weight for Adam; or a schedule ``step -> η``.
+      learning_rate: η >= 0, shape ``()``, weight² / loss for SGD and weight for Adam; a schedule
+        ``step -> η``; or `PerLayer`.
       decay: The rule, or several in a tuple; coefficients may be traced, trees, `PerLayer` or schedules.
       mask: Which weights decay: True = decays, a pytree prefix of the weights or a function that makes one. A rule in
         `Masked` has its own mask.
@@ -101,7 +103,7 @@ def optimizer(
 
 
 def sgd(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule | PerLayer,
     decay: Rule | Sequence[Rule],
     momentum: Scalar = 0.0,
     nesterov: bool = False,
@@ -117,7 +119,7 @@ def sgd(
     minimizer is the same at any momentum.
 
     Args:
-      learning_rate: η >= 0, shape ``()``, weight² / loss; or a schedule.
+      learning_rate: η >= 0, shape ``()``, weight² / loss; or a schedule, or `PerLayer`.
       decay: The rule, or several in a tuple.
       momentum: In [0, 1), shape ``()``; may be traced.
       nesterov: Whether to use Nesterov momentum.
@@ -148,7 +150,7 @@ def sgd(
 
 
 def adam(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule | PerLayer,
     decay: Rule | Sequence[Rule],
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -162,7 +164,7 @@ def adam(
     ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g²``, ``D = sqrt(v_hat) + eps``, ``u = m_hat / D``.
 
     Args:
-      learning_rate: η >= 0, shape ``()``, weight; or a schedule.
+      learning_rate: η >= 0, shape ``()``, weight; or a schedule, or `PerLayer`.
       decay: The rule, or several in a tuple. `Decoupled` makes AdamW and `L2` makes Adam with L2; these are different
         methods.
       b1: Decay of the first moment, in [0, 1), shape ``()``; may be traced.
@@ -203,7 +205,7 @@ def adam(
 
 
 def lion(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule | PerLayer,
     decay: Rule | Sequence[Rule],
     b1: Scalar = 0.9,
     b2: Scalar = 0.99,
@@ -216,7 +218,7 @@ def lion(
     ``u = sign(b1 m + (1 - b1) g)``, ``m <- b2 m + (1 - b2) g``. `Decoupled` makes `optax.lion`.
 
     Args:
-      learning_rate: η >= 0, shape ``()``, weight; or a schedule.
+      learning_rate: η >= 0, shape ``()``, weight; or a schedule, or `PerLayer`.
       decay: The rule, or several in a tuple.
       b1: Weight of the momentum in the step, in [0, 1), shape ``()``; may be traced.
       b2: Decay of the momentum, in [0, 1), shape ``()``; may be traced.
@@ -248,7 +250,7 @@ def lion(
 
 
 def rmsprop(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule | PerLayer,
     decay: Rule | Sequence[Rule],
     b2: Scalar = 0.99,
     eps: Scalar = 1e-8,
@@ -262,7 +264,7 @@ def rmsprop(
     ``v <- b2 v + (1 - b2) g²``, ``u <- momentum u + g / (sqrt(v) + eps)``, as in torch, whose ``alpha`` is b2.
 
     Args:
-      learning_rate: η >= 0, shape ``()``, weight; or a schedule.
+      learning_rate: η >= 0, shape ``()``, weight; or a schedule, or `PerLayer`.
       decay: The rule, or several in a tuple.
       b2: Decay of the second moment, in [0, 1), shape ``()``; may be traced.
       eps: > 0, shape ``()``, unit of the gradient; may be traced.
@@ -297,7 +299,7 @@ def rmsprop(
 
 
 def lamb(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule | PerLayer,
     decay: Rule | Sequence[Rule],
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -313,7 +315,7 @@ def lamb(
     such a decay removes depends on the norms, and with zero gradients it shrinks the weights by η for any c.
 
     Args:
-      learning_rate: η >= 0, shape ``()``, no unit; or a schedule.
+      learning_rate: η >= 0, shape ``()``, no unit; or a schedule, or `PerLayer`.
       decay: The rule, or several in a tuple.
       b1: Decay of the first moment, in [0, 1), shape ``()``; may be traced.
       b2: Decay of the second moment, in [0, 1), shape ``()``; may be traced.
@@ -348,13 +350,13 @@ def lamb(
 
 
 def muon(
-    learning_rate: Scalar | Schedule,
+    learning_rate: Scalar | Schedule | PerLayer,
     decay: Rule | Sequence[Rule],
     momentum: Scalar = 0.95,
     nesterov: bool = True,
     *,
     matrices: Mask | MaskFn = masks.kernels,
-    adam_learning_rate: Scalar | Schedule | None = None,
+    adam_learning_rate: Scalar | Schedule | PerLayer | None = None,
     adam_decay: Rule | Sequence[Rule] | None = None,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -372,7 +374,7 @@ def muon(
     the layout of its array; of an array that stacks layers, each layer is a matrix of its own.
 
     Args:
-      learning_rate: η >= 0 for the matrices, shape ``()``, weight; or a schedule.
+      learning_rate: η >= 0 for the matrices, shape ``()``, weight; or a schedule, or `PerLayer`.
       decay: The rule for the matrices, or several in a tuple.
       momentum: In [0, 1), shape ``()``; may be traced.
       nesterov: Whether to use Nesterov momentum.
@@ -456,14 +458,14 @@ def muon(
         name="muon",
     )
     rates = [Rate(learning_rate, peak_learning_rate)]
-    if adam_learning_rate is None:
-        rates = 2 * rates
-    else:
+    if adam_learning_rate is not None:
         rates.append(Rate(adam_learning_rate, adam_peak_learning_rate, "adam_peak_learning_rate"))
     rules = applied(decay, mask)
     if adam_decay is not None:
         rules_of_adam = applied(adam_decay, mask, argument="adam_decay")
         rules = restricted(rules, to_matrices=True) + restricted(rules_of_adam, to_matrices=False)
+    if len(rates) == 1:
+        return join(base, rates, rules)
     return join(base, rates, rules, rate_of=lambda params: [0 if chosen else 1 for chosen in is_matrix(params)])
 
 

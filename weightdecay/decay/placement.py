@@ -25,20 +25,23 @@ from weightdecay.decay.layout import describe_arrays
 
 @dataclass(frozen=True, eq=False)
 class PerLayer:
-    """A coefficient that differs between layers: the first pattern that matches the name of an array decides.
+    """A coefficient, or a learning rate, that differs between layers: the first pattern that matches a name decides.
 
     A name is the path to an array, ``"Dense_0/kernel"``. A pattern is a regular expression that must match one or more
     complete parts of the path: ``"Dense_1"`` matches ``"Dense_1/kernel"`` and not ``"Dense_10/kernel"``.
 
     Args:
-      coefficients: Coefficient by pattern; each >= 0, a number, a (traced) array of shape ``()``, or a schedule.
-      default: Coefficient of the arrays that no pattern matches. None = an array that decays must match a pattern.
+      coefficients: Coefficient or learning rate by pattern; each >= 0, a number, a (traced) array of shape ``()``, or a
+        schedule.
+      default: Of the arrays that no pattern matches. None = every array that decays (for a learning rate, every array)
+        must match a pattern.
 
     Raises:
       TypeError: ``coefficients`` is not a dictionary, or a pattern is not a string.
 
     Examples:
       >>> by_layer = PerLayer({"Dense_0": 1e-3, "Dense_[1-9]": 1e-4})
+      >>> slower_below = PerLayer({"backbone": 1e-5}, default=1e-3)  # learning rates
     """
 
     coefficients: Mapping[str, Any]
@@ -71,13 +74,16 @@ class PerLayer:
         pairs = [f"{pattern}: {short(value)}" for pattern, value in self.coefficients.items()]
         return "{" + ", ".join(pairs + ([] if self.default is None else [f"else: {short(self.default)}"])) + "}"
 
-    def spread(self, params: Params, decays: Sequence[bool], *, argument: str) -> list[Any]:
+    def spread(
+        self, params: Params, decays: Sequence[bool], *, argument: str, what: str = "weight that decays"
+    ) -> list[Any]:
         """Look up the coefficient of each array.
 
         Args:
           params: Weights.
           decays: Whether each leaf of ``params`` decays.
           argument: Name of the coefficient, for the message.
+          what: What the names stand for, for the message.
 
         Returns:
           One value per leaf; None for a leaf that does not decay.
@@ -86,13 +92,13 @@ class PerLayer:
           ValueError: A pattern decides for no array that decays, or no pattern matches such an array.
         """
         names = [name for (name, _), decayed in zip(tree.named_leaves(params), decays, strict=True) if decayed]
-        chosen = tree.first_match(list(self.coefficients), names, argument=argument, what="weight that decays")
+        chosen = tree.first_match(list(self.coefficients), names, argument=argument, what=what)
         unmatched = [name for name, pattern in zip(names, chosen, strict=True) if pattern is None]
         if unmatched and self.default is None:
             raise ArgumentError(
-                "decay",
-                f"{argument}: no pattern matches {', '.join(unmatched)}; add a pattern, or give default=0.0, so that "
-                "they do not decay.",
+                "learning_rate" if argument == "learning_rate" else "decay",
+                f"{argument}: no pattern matches {', '.join(unmatched)}; add a pattern, or give default=..., the value "
+                "of all others, such as 0.0.",
             )
         values = iter([self.default if pattern is None else self.coefficients[pattern] for pattern in chosen])
         return [next(values) if decayed else None for decayed in decays]

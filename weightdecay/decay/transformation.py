@@ -152,8 +152,12 @@ def join(
         directions, base_state = inner.update(structure.unflatten(joined), state.base, params, **extra)
 
         # The step.
-        by_rate = [rate.at_step(state.step) for rate in rates]
-        leaf_rates = [by_rate[index] for index in (rate_of(params) if rate_of is not None else [0] * len(weights))]
+        rate_indices = rate_of(params) if rate_of is not None else [0] * len(weights)
+        by_rate = [
+            rate.at_leaves(params, [index == number for index in rate_indices], state.step)
+            for number, rate in enumerate(rates)
+        ]
+        leaf_rates: list[Any] = [by_rate[index][leaf] for leaf, index in enumerate(rate_indices)]
         directions = structure.flatten_up_to(directions)
         updates = [-rate * u for (rate, _), u in zip(leaf_rates, directions, strict=True)]
         at_leaf = zip(weights, data_gradients, directions, leaf_rates, strict=True)

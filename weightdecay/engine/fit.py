@@ -13,7 +13,7 @@ from weightdecay.core.names import suggest_keywords
 from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar
 from weightdecay.core.warn import warn
 from weightdecay.data import Data
-from weightdecay.decay import Rule, masks, optimizers
+from weightdecay.decay import PerLayer, Rule, masks, optimizers
 from weightdecay.decay.schedules import Parametric
 from weightdecay.engine import devices, interrupts, outcome, plans, preparation
 from weightdecay.engine.execution import execute
@@ -259,7 +259,7 @@ def fit(
     data: Data,
     *,
     decay: Rule | Sequence[Rule],
-    learning_rate: Scalar | Parametric,
+    learning_rate: Scalar | Parametric | PerLayer,
     seed: Integer = 0,
     optimizer: Callable[..., Any] = optimizers.adam,
     loss: str | LossFn | None = None,
@@ -287,7 +287,7 @@ def fit(
       model: As in `fit_grid`.
       data: As in `fit_grid`.
       decay: The rule, or several in a tuple.
-      learning_rate: > 0, or a schedule of `weightdecay.schedules`.
+      learning_rate: > 0, a schedule of `weightdecay.schedules`, or `PerLayer`.
       seed: Seed of the initial weights, the batches and the dropout.
       optimizer: As in `fit_grid`.
       loss: As in `fit_grid`.

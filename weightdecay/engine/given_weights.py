@@ -33,18 +33,14 @@ class GivenWeights:
 
         Returns:
           The task with its frozen weights, and with masks that select among the others; the hyperparameters with masks
-          and anchors that do so too.
+          that do so too.
         """
         if self._trainable is None:
             return task, routed
         params, frozen, _ = self._matched(task, routed.model_options)
         if not frozen:
             return task, routed
-        decay = placement.changed(
-            routed.decay,
-            mask=lambda mask: fine_tuning.of_whole(mask, params, frozen),
-            anchor=lambda anchor: None if anchor is None else tree.without(anchor, frozen),
-        )
+        decay = placement.changed(routed.decay, mask=lambda mask: fine_tuning.of_whole(mask, params, frozen))
         mask = fine_tuning.of_whole(task.mask, params, frozen)
         return replace(task, mask=mask, frozen=frozen), replace(routed, decay=decay)
 

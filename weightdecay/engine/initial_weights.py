@@ -52,7 +52,7 @@ class Initial:
       name            shape   weights  starts from
       encoder/kernel  (3, 2)        6  encoder/kernel, was backbone/kernel
       head/kernel     (2, 5)       10  the seed; head/kernel has shape (2, 9)
-      6 of 16 weights are given; left over: nothing
+      6 of 16 weights are given; left over: head/kernel
     """
 
     def __init__(self, source: Any, rename: Mapping[str, str] | None = None) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import xarray
 
 from weightdecay.core import tree
+from weightdecay.decay import PerLayer
 from weightdecay.decay.schedules import Parametric
 from weightdecay.search import member as member_json
 from weightdecay.storage.training_records import TrainingRecords
@@ -126,6 +127,10 @@ def _labels(member: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in member.items():
         if isinstance(value, Parametric):
             labels |= {name: float(value(0)), f"{name}_schedule": str(value)}
+        elif isinstance(value, PerLayer):
+            rates = [rate for rate in (*value.coefficients.values(), value.default) if rate is not None]
+            largest = max(float(rate(0)) if isinstance(rate, Parametric) else float(rate) for rate in rates)
+            labels |= {name: largest, f"{name}_schedule": str(value)}
         elif name != "decay":
             labels[name] = np.int32(value) if name in member_json.REPLICATES else value
     return labels

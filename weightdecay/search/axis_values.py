@@ -11,7 +11,7 @@ import numpy as np
 from weightdecay import decay
 from weightdecay.core import tree
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError, integer, is_number
-from weightdecay.decay import Masked, Rule, masks, registry, schedules
+from weightdecay.decay import Masked, PerLayer, Rule, masks, registry, schedules
 from weightdecay.search.distributions import Distribution
 from weightdecay.search.member import MASKS, value_identity
 
@@ -152,7 +152,7 @@ def checked_value(where: str, name: str, value: Any) -> Any:
       TypeError: It has the wrong type, or a result on disk cannot hold it.
       ValueError: It is out of range.
     """
-    is_tree = isinstance(value, Rule | schedules.Parametric | tuple | Distribution)
+    is_tree = isinstance(value, Rule | schedules.Parametric | PerLayer | tuple | Distribution)
     if is_tree and any(isinstance(leaf, Distribution) for leaf in jax.tree.leaves(value)):
         raise TypeError(
             f"{where} = {value} is a distribution; give distributions to wd.Grid.random(num, ...) or "
@@ -160,6 +160,9 @@ def checked_value(where: str, name: str, value: Any) -> Any:
         )
     if name == "decay":
         return _decay(where, value)
+    if name == "learning_rate" and isinstance(value, PerLayer):
+        by_pattern = {pattern: _rate(f"{where}[{pattern!r}]", rate) for pattern, rate in value.coefficients.items()}
+        return PerLayer(by_pattern, None if value.default is None else _rate(f"{where}.default", value.default))
     if name == "learning_rate" and isinstance(value, schedules.Parametric):
         schedules.check(value, argument=where)
         if schedules.KINDS.get(type(value).__name__) is not type(value):
@@ -192,6 +195,11 @@ def checked_value(where: str, name: str, value: Any) -> Any:
         )
     _check_finite(where, value)
     return value
+
+
+def _rate(where: str, value: Any) -> Any:
+    """The learning rate of some layers; that of others may be 0."""
+    return 0.0 if is_number(value) and value == 0 else checked_value(where, "learning_rate", value)
 
 
 def check_num(num: Any) -> None:
@@ -237,8 +245,8 @@ def _check_storable(rule: Rule, where: str) -> None:
     registry.check_storable(rule, argument=where)
     if getattr(rule, "anchor", None) is not None:
         raise TypeError(
-            f"{where} = {rule.name} has an anchor; in a grid the anchor of each member is its initial weights: leave "
-            "it out."
+            f"{where} = {rule.name} has an anchor; in a grid the anchor is the weights that are passed as initial=..., "
+            "or else the initial weights of each member: leave it out."
         )
 
 

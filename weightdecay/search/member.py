@@ -133,7 +133,10 @@ def _decode_other(name: str, value: Any) -> Any:
         return _decode(value)
     try:
         schedule = _decode(value)
-        schedules.check(schedule, argument=name)
+        by_pattern = [*schedule.coefficients.values(), schedule.default] if isinstance(schedule, PerLayer) else []
+        for item in by_pattern or [schedule]:
+            if isinstance(item, schedules.Parametric) or not by_pattern:
+                schedules.check(item, argument=name)
         return schedule
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{name} is stored as {value!r}, which is not a schedule of this version.") from error
