@@ -257,7 +257,7 @@ def test_what_does_not_fit_is_told():
         wd.Initial(PRETRAINED, rename={"third": "first"})
     with pytest.raises(ValueError, match="rename makes 'one/bias' of both"):
         wd.Initial(PRETRAINED, rename={"first": "one", "second": "one"})
-    with pytest.raises(TypeError, match="rename is 3"):
+    with pytest.raises(TypeError, match="rename"):
         wd.Initial(PRETRAINED, rename=3)
     with pytest.raises(ValueError, match="trainable selects no weight"):
         fit(wd.NoDecay(), trainable=False)
@@ -265,6 +265,21 @@ def test_what_does_not_fit_is_told():
         fit(wd.NoDecay(), trainable=lambda params: jax.tree.map(lambda _: 1, params))
     with pytest.raises(ValueError, match="trainable is a tree that does not fit"):
         fit(wd.NoDecay(), trainable={"first": False})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decay", [wd.L2(0.1), wd.Decoupled(0.5), wd.TowardAnchor(0.3)], ids=lambda rule: rule.name)
+def test_weights_that_a_partition_of_optax_freezes_are_counted_nowhere(decay):
+    def partitioned(learning_rate, decay, mask):
+        ours = wd.adam(learning_rate, decay, mask=mask)
+        return optax.partition({"True": ours, "False": optax.set_to_zero()}, labels)
+
+    settings = {"model": Net(), "optimizer": partitioned, "seed": [0]}
+    by_partition = fit(decay, **settings, initial=PRETRAINED)
+    frozen = fit(decay, initial=PRETRAINED, trainable=HEAD, seed=[0])
+    close(by_partition.params(0), frozen.params(0), rtol=1e-5, atol=1e-6)
+    for name in ("penalty", "weight_norm", "zero_fraction", "layer_weight_norm"):
+        np.testing.assert_allclose(by_partition.dataset[name], frozen.dataset[name], rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ class Rate(NamedTuple):
 
     def at_step(self, count: Any) -> tuple[Any, Any]:
         """Return η and s = η / peak at a step."""
-        rate = self.learning_rate
+        rate: Any = self.learning_rate
         if callable(rate):
             rate = scheduled(rate, count, argument="learning_rate")
         peak = self.known_peak()

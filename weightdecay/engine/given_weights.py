@@ -79,6 +79,25 @@ class GivenWeights:
         return self._of_model[model_options]
 
 
+def without(unchanged: tuple[str, ...], task: Task, routed: RoutedMember) -> tuple[Task, RoutedMember]:
+    """Leave the arrays that an optimizer never changes out of every mask.
+
+    Args:
+      unchanged: Their names.
+      task: A member's.
+      routed: Its hyperparameters.
+
+    Returns:
+      The task and the hyperparameters; the same ones where the optimizer changes all arrays, or the mask would select
+      nothing else.
+    """
+    if not unchanged:
+        return task, routed
+    decay = placement.changed(routed.decay, mask=lambda mask: fine_tuning.Without(mask, unchanged))
+    mask = fine_tuning.Without(task.mask, unchanged)
+    return replace(task, mask=mask), replace(routed, decay=decay)
+
+
 def _warn(match: Match, params: Params, frozen: tuple[str, ...]) -> None:
     """Say what does not fit where that may be a mistake: frozen weights that are drawn, or new names and left-overs."""
     given = {name for name, _ in tree.named_leaves(match.params)}

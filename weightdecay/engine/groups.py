@@ -19,7 +19,7 @@ from weightdecay.data import Scaling
 from weightdecay.decay import NoDecay
 from weightdecay.decay.declarations import UnsupportedRuleError, declaration
 from weightdecay.decay.elementwise import PROXIMAL_TERMS, SCHEDULE_TERMS, ElementwiseRule, Terms
-from weightdecay.engine import routing
+from weightdecay.engine import given_weights, routing
 from weightdecay.engine.given_weights import GivenWeights
 from weightdecay.engine.initial_weights import Initial
 from weightdecay.engine.routing import RoutedMember
@@ -199,6 +199,7 @@ def divide(
     """
     network_axes = routing.network_axes(task.model)
     accepted: dict[Any, frozenset[str]] = {}
+    unchanged: dict[Any, tuple[str, ...]] = {}
     structures: dict[Any, tuple[Task, list[tuple[int, Hyperparameters]]]] = {}
     given = GivenWeights(trainable, initial, _example(splits))
     for index, member in enumerate(grid):
@@ -206,6 +207,9 @@ def divide(
         member_task, options = routed.task(task), (routed.model_options, routed.options)
         member_task, routed = given.applied(member_task, routed)
         kind = options, frozenset(routed.optimizer), jax.tree.structure(routed.learning_rate)
+        if kind not in unchanged:
+            unchanged[kind] = _unchanged(member_task, routed, splits)
+        member_task, routed = given_weights.without(unchanged[kind], member_task, routed)
         if kind not in accepted:
             accepted[kind] = _accepted_terms(member_task, routed, splits)
         decay = routed.decay
@@ -241,6 +245,15 @@ def _state(task: Task, hyperparameters: Hyperparameters, splits: Mapping[str, Ba
     state = jax.eval_shape(functools.partial(step.initialize, task), shapes, _example(splits), given)
     step.check_outputs(task, shapes, state, splits)
     return state
+
+
+def _unchanged(task: Task, routed: RoutedMember, splits: Mapping[str, Batch]) -> tuple[str, ...]:
+    """Names of the arrays that the optimizer never changes; those of this library change all."""
+    hyperparameters = routed.hyperparameters(NoDecay(), None)
+    if declaration(task.transformation(hyperparameters)) is not None:
+        return ()
+    state = jax.eval_shape(functools.partial(step.initialize, task, hyperparameters), _example(splits))
+    return tuple(gradients.without_update(task, hyperparameters, state))
 
 
 def _accepted_terms(task: Task, routed: RoutedMember, splits: Mapping[str, Batch]) -> frozenset[str]:

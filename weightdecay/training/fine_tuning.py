@@ -76,6 +76,33 @@ class OfWhole:
         return getattr(self.mask, "__name__", "given")
 
 
+@dataclass(frozen=True)
+class Without:
+    """A mask without some arrays: those that the optimizer never changes.
+
+    Attributes:
+      mask: The mask as the user passed it.
+      names: Names of the arrays that do not decay in any case.
+    """
+
+    mask: Mask | MaskFn
+    names: tuple[str, ...]
+
+    def __call__(self, params: Params) -> Mask:
+        """Return a bool per leaf of the weights, in their structure."""
+        leaves = zip(tree.named_leaves(params), masks.resolve(self.mask, params), strict=True)
+        return jax.tree.structure(params).unflatten(name not in self.names and decays for (name, _), decays in leaves)
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+    @property
+    def __name__(self) -> str:
+        """Name of the mask, for messages."""
+        return getattr(self.mask, "__name__", "given")
+
+
 def of_whole(mask: Mask | MaskFn, params: Params, frozen: Sequence[str]) -> Mask | MaskFn:
     """Return a mask of the weights that train, from a mask of all weights.
 
@@ -137,10 +164,11 @@ def started(
     )
 
 
-def anchored(hyperparameters: Hyperparameters, start: Start) -> Hyperparameters:
+def anchored(task: Task, hyperparameters: Hyperparameters, start: Start) -> Hyperparameters:
     """Let rules toward the initial weights pull toward those that were given; arrays that were not decay toward 0.
 
     Args:
+      task: What is trained.
       hyperparameters: The member's.
       start: Weights that are given.
 
@@ -149,7 +177,9 @@ def anchored(hyperparameters: Hyperparameters, start: Start) -> Hyperparameters:
     """
     if start.initial is None:
         return hyperparameters
-    decay = placement.changed(hyperparameters.decay, anchor=lambda anchor: start.initial if anchor is None else anchor)
+    # Where an optimizer is restricted to some of the weights, the rule sees these alone.
+    given = tree.without(start.initial, task.mask.names if isinstance(task.mask, Without) else ())
+    decay = placement.changed(hyperparameters.decay, anchor=lambda anchor: given if anchor is None else anchor)
     return hyperparameters._replace(decay=decay)
 
 

@@ -1,7 +1,7 @@
-"""Arrays that decay although the loss has no gradient in them: tables of constants, and weights that nothing uses.
+"""Arrays that decay although the loss has no gradient in them, and arrays that an optimizer never changes.
 
-Decay alone moves such an array, toward zero. Whether an array has a gradient is read from the traced training step: a
-gradient that depends on nothing but constants is zero at every step.
+Decay alone moves an array without a gradient (a table of constants, weights that nothing uses), toward zero. Both are
+read from a traced step: what depends on nothing but constants is the same at every step.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 
 from weightdecay.core import jaxprs, tree
-from weightdecay.core.types import Batch
+from weightdecay.core.types import Batch, Params, PyTree
 from weightdecay.core.warn import warn
 from weightdecay.decay import masks
 from weightdecay.decay.placement import parts
@@ -43,6 +43,30 @@ def without_gradient(task: Task, hyperparameters: Hyperparameters, state: State,
     names = [name for name, _ in tree.named_leaves(state.params)]
     depends = jaxprs.depend_on_inputs(traced.jaxpr)
     return [name for name, decayed, has in zip(names, decays, depends, strict=True) if decayed and not has]
+
+
+def without_update(task: Task, hyperparameters: Hyperparameters, state: State) -> list[str]:
+    """Names of the arrays that an optimizer leaves as they are, as `optax.partition` does with `optax.set_to_zero`.
+
+    Args:
+      task: What is trained.
+      hyperparameters: Hyperparameters of a member.
+      state: State of a member, as shapes.
+
+    Returns:
+      The names, in the order of the weights; empty where every array is left as it is.
+    """
+
+    def updates(gradients: Params, optimizer_state: PyTree, params: Params) -> list[jax.Array]:
+        made, _ = task.transformation(hyperparameters).update(gradients, optimizer_state, params)
+        return jax.tree.leaves(made)
+
+    traced = jax.make_jaxpr(updates)(state.params, state.optimizer_state, state.params)
+    depends = jaxprs.depend_on_inputs(traced.jaxpr)
+    names = [name for name, _ in tree.named_leaves(state.params)]
+    if len(depends) != len(names) or not any(depends):
+        return []
+    return [name for name, changes in zip(names, depends, strict=True) if not changes]
 
 
 def warn_of_decay_without_gradient(names: Sequence[str]) -> None:

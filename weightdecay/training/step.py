@@ -75,7 +75,7 @@ def initialize(
         random_streams.key(hyperparameters.seed, random_streams.INITIAL_WEIGHTS), inputs
     )
     params, model_state = fine_tuning.started(task, hyperparameters, params, model_state, start)
-    anchored = fine_tuning.anchored(hyperparameters, start)
+    anchored = fine_tuning.anchored(task, hyperparameters, start)
     optimizer_state = task.transformation(anchored).init(params)
     zero, never = jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)
     best = None
