@@ -2,7 +2,7 @@
 
 - A grid: `Grid` (a product of axes, `Grid.zip`, `Grid.random`, `Grid.sobol`), `logspace`, and the distributions
   `LogUniform`, `Uniform`, `IntUniform`, `Choice`.
-- Training: `fit_grid`, `fit` and `plan`; `map_grid` for a training function of your own; `compare` for regularizers
+- Training: `fit_grid`, `fit` and `plan`, with `Initial` weights; `map_grid` for a training function of your own; `compare` for regularizers
   with the same number of trials; `GridResult`, `load`, `load_params`.
 - Data and networks: `weightdecay.data`, `weightdecay.models`, `Data`, `Model`.
 - Rules of weight decay: `NoDecay`, `L2`, `Decoupled`, `ProximalL1` and others, `PerLayer`, `Masked`;
@@ -25,6 +25,7 @@ All names are listed in ``__init__.pyi`` and loaded when they are first used, so
 | [Your own data](weightdecay/data.html#your-own-data) | `weightdecay.data` |
 | [What may be an axis of a grid](weightdecay/search.html#what-may-be-an-axis-of-a-grid) | `weightdecay.search` |
 | [Reading a result](weightdecay/results.html#reading-a-result) | `weightdecay.results` |
+| [Fine-tuning](weightdecay/engine.html#fine-tuning) | `weightdecay.engine` |
 | [How a grid runs](weightdecay/engine.html#how-a-grid-runs) | `weightdecay.engine` |
 | [When something fails](weightdecay/engine.html#what-happens-when-something-fails) | `weightdecay.engine` |
 | [Speed](weightdecay/engine.html#speed) | `weightdecay.engine` |

@@ -179,11 +179,29 @@ def test_member_has_the_same_bits_alone_resumed_and_with_patience(given, tmp_pat
     resumed = fit(wd.Decoupled(0.5), directory=tmp_path, **settings)
     for member in range(2):
         same_bits(resumed.params(member), together.params(2 + member))
-    loaded = wd.load(tmp_path / "result") if (tmp_path / "result").exists() else wd.load(tmp_path)
+    loaded = wd.load(tmp_path)
     same_bits(jax.tree.map(np.asarray, loaded.params(1)), together.params(3))
     patient = fit(wd.Decoupled(0.5), patience=50, **settings)
     assert patient.params(0)["first"]["kernel"].shape == (5, 6)
     same_bits(patient.params(1)["first"], together.params(3)["first"])
+
+
+@pytest.mark.slow
+def test_given_frozen_weights_are_stored_once(tmp_path):
+    from safetensors.numpy import load_file
+
+    result = fit([wd.NoDecay(), wd.Decoupled(0.5)], initial=PRETRAINED, trainable=HEAD)
+    for name in ("result", "again"):
+        result.save(tmp_path / name)
+        arrays = load_file(tmp_path / name / "weights.safetensors")
+        assert arrays["params/first/kernel"].shape == (1, 5, 6)
+        assert arrays["params/head/kernel"].shape == (4, 6, 2)
+        loaded = wd.load(tmp_path / name)
+        for member in range(4):
+            same_bits(jax.tree.map(np.asarray, loaded.params(member)), result.params(member))
+        result = loaded
+    with pytest.raises(ValueError, match="read-only"):
+        loaded.params(0)["first"]["kernel"][:] = 0
 
 
 @pytest.mark.slow

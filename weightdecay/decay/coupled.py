@@ -280,7 +280,7 @@ class TowardAnchor(Rule):
     Args:
       coefficient: c >= 0, loss / weight²; decoupled: 1 / (step · learning rate).
       anchor: a, a tree of weights that are matched by name; arrays that it lacks (a new head) decay toward 0. None =
-        the weights that are passed to the optimizer's ``init``.
+        the weights that are passed to the optimizer's ``init``; in `fit_grid`, those of ``initial``.
       decoupled: Whether the rule shrinks the weights in addition to the step, instead of being added to the gradient;
         a Python bool.
 

@@ -8,5 +8,6 @@ Principles: the bits of a member never depend on its position, its neighbours, t
 Everything is checked on shapes before anything is compiled. Members are batched in `lane_programs` and nowhere else.
 
 .. include:: running.md
+.. include:: fine_tuning.md
 .. include:: speed.md
 """

@@ -146,7 +146,8 @@ class Initial:
                 leaves.append(None)
                 continue
             taken.add(prefix + name)
-            converted = np.asarray(array, jnp.result_type(leaf))
+            converted = np.array(array, jnp.result_type(leaf))  # a copy, which members may share
+            converted.flags.writeable = False
             if not np.isfinite(np.asarray(converted, np.float64)).all():
                 raise ArgumentError("initial", f"initial has numbers in {prefix + name} that are nan or infinite.")
             leaves.append(converted)

@@ -8,11 +8,15 @@
   file holds keys that are not part of a name.
 - ``settings.json``: an object with
 
-  - ``format``: ``"weightdecay result"``, and ``version`` of this layout: 2, or 3 if there are several structures;
+  - ``format``: ``"weightdecay result"``, and ``version`` of this layout: 2, 3 if there are several structures, or 4 if
+    members share arrays;
   - ``versions``: versions of the packages that trained the members, by name;
   - ``settings``: settings of the run; ``test``: scores on the test examples, or null;
   - ``members``: hyperparameters of each member by name, in the order of the arrays;
-  - ``structures``: only in version 3, the number of each member's structure, from 0;
+  - ``structures``: only in versions 3 and 4, the number of each member's structure, from 0; in version 4 it may be
+    empty, if all have one;
+  - ``shared``: only in version 4, the names of the arrays that all members of a structure share (frozen weights, which
+    were given). Each is stored once: its first dimension is 1;
   - ``sha256``: SHA-256 in hexadecimal by file name. For ``dataset.nc`` and ``weights.safetensors`` it is that of the
     file's bytes; for ``settings.json`` that of this object without this entry, written as Python's
     ``json.dumps(..., sort_keys=True, separators=(",", ":"))`` writes it.
@@ -42,7 +46,7 @@ from weightdecay.storage import netcdf, weights
 from weightdecay.storage.weights import KeyPath, NamedArrays
 
 _FORMAT = "weightdecay result"
-_VERSION = 3
+_VERSION = 4
 _DATASET, _WEIGHTS, _SETTINGS = "dataset.nc", "weights.safetensors", "settings.json"
 _LARGEST_SETTINGS = 2**28  # bytes
 
@@ -147,16 +151,17 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
     with files.atomic(folder) as unfinished:
         unfinished.mkdir()
         contents.dataset.to_netcdf(unfinished / _DATASET, engine="scipy")
-        arrays, structures = _stack(contents.weights)
+        arrays, structures, shared = _stack(contents.weights)
         weights.write_arrays(unfinished / _WEIGHTS, arrays)
         settings: dict[str, Any] = {
             "format": _FORMAT,
-            "version": 3 if structures else 2,
+            "version": 4 if shared else 3 if structures else 2,
             "versions": contents.versions,
             "settings": contents.settings,
             "test": contents.test,
             "members": [encode(member) for member in contents.members],
-            **({"structures": structures} if structures else {}),
+            **({"structures": structures} if structures or shared else {}),
+            **({"shared": shared} if shared else {}),
             "sha256": {file: files.file_sum(unfinished / file) for file in (_DATASET, _WEIGHTS)},
         }
         settings["sha256"][_SETTINGS] = _settings_sum(settings)
@@ -216,9 +221,11 @@ def read(path: str | os.PathLike[str]) -> Contents:
             raise ValueError(f"it has {dataset.sizes['member']} members, {_SETTINGS} has {len(members)}")
         file = _WEIGHTS
         _check_file(folder / file, sums)
-        structures = stored["structures"] if version > 2 else [0] * len(members)
+        structures = (stored["structures"] if version > 2 else None) or [0] * len(members)
         members_weights = _StackedWeights(
-            weights.read_arrays(folder / file), _checked_structures(structures, len(members))
+            weights.read_arrays(folder / file),
+            _checked_structures(structures, len(members)),
+            stored["shared"] if version > 3 else [],
         )
     except Exception as error:
         raise files.damaged(folder / file, error) from error
@@ -228,32 +235,40 @@ def read(path: str | os.PathLike[str]) -> Contents:
 class _StackedWeights(Sequence[tuple[Any, Any]]):
     """``(params, model_state)`` of each member, taken from the stacked arrays on access."""
 
-    def __init__(self, named: NamedArrays, structures: Sequence[int]) -> None:
+    def __init__(self, named: NamedArrays, structures: Sequence[int], shared: Sequence[str] = ()) -> None:
+        if not isinstance(shared, Sequence) or not named.arrays.keys() >= set(shared):
+            raise ValueError(f"its shared arrays are {shared!r}")
         sizes = np.bincount(structures)
         by_structure: list[dict[KeyPath, np.ndarray]] = [{} for _ in sizes]
+        self._shared: list[dict[KeyPath, np.ndarray]] = [{} for _ in sizes]
         for name, stacked in named.arrays.items():
             first, *path = named.path(name) if len(sizes) > 1 else ("0", *named.path(name))
             if first not in map(str, range(len(sizes))):
                 raise ValueError(f"{name} is of a structure that {_SETTINGS} does not have")
             number = int(first)
-            if stacked.shape[:1] != (sizes[number],):
+            if stacked.shape[:1] != (1 if name in shared else sizes[number],):
                 raise ValueError(f"{name} has shape {stacked.shape}, {_SETTINGS} has {sizes[number]} members")
-            by_structure[number][tuple(path)] = stacked
-        for arrays in by_structure:
-            if set(weights.nested(arrays)) - {"model_state"} != {"params"}:
+            if name in shared:  # the same array for every member, so that none changes it for the others
+                stacked.flags.writeable = False
+                self._shared[number][tuple(path)] = stacked[0, ...]
+            else:
+                by_structure[number][tuple(path)] = stacked
+        for arrays, of_all in zip(by_structure, self._shared, strict=True):
+            if set(weights.nested(arrays | of_all)) - {"model_state"} != {"params"}:
                 raise ValueError("its arrays are not all of params/... and model_state/...")
         rows = [0] * len(sizes)
-        self._arrays: list[tuple[dict[KeyPath, np.ndarray], int]] = []  # of each member, and its row in them
+        # Of each member: the stacked arrays, its row in them, and the shared arrays.
+        self._arrays: list[tuple[dict[KeyPath, np.ndarray], int, dict[KeyPath, np.ndarray]]] = []
         for structure in structures:
-            self._arrays.append((by_structure[structure], rows[structure]))
+            self._arrays.append((by_structure[structure], rows[structure], self._shared[structure]))
             rows[structure] += 1
 
     def __len__(self) -> int:
         return len(self._arrays)
 
     def __getitem__(self, index: Any) -> Any:
-        arrays, row = self._arrays[index]
-        tree = weights.nested({path: stacked[row, ...] for path, stacked in arrays.items()})
+        arrays, row, shared = self._arrays[index]
+        tree = weights.nested({path: stacked[row, ...] for path, stacked in arrays.items()} | shared)
         return tree["params"], tree.get("model_state", {})
 
 
@@ -303,12 +318,21 @@ def _check_file(file: Path, sums: Mapping[str, str] | None) -> None:
         raise ValueError(f"its sha256 is {actual}, {_SETTINGS} has {sums[file.name]}")
 
 
-def _stack(members: Sequence[tuple[Any, Any]]) -> tuple[NamedArrays, list[int]]:
-    """Stack the arrays of the members by structure.
+def _stack(members: Sequence[tuple[Any, Any]]) -> tuple[NamedArrays, list[int], list[str]]:
+    """Stack the arrays of the members by structure. What is one array in memory for all members is stored once.
 
     Returns:
-      The stacked arrays, and the number of each member's structure; no numbers if all members have one structure.
+      The stacked arrays; the number of each member's structure, no numbers if all members have one structure; and the
+      names of the arrays that are stored once.
     """
+    shared: list[str] = []
+
+    def stacked_rows(name: str, rows: list[np.ndarray]) -> np.ndarray:
+        if len(rows) == 1 or any(row is not rows[0] for row in rows):
+            return np.stack(rows)
+        shared.append(name)
+        return rows[0][None]
+
     by_structure: dict[Any, dict[str, list[np.ndarray]]] = {}
     all_paths: dict[Any, dict[str, KeyPath]] = {}
     structures = []
@@ -324,10 +348,11 @@ def _stack(members: Sequence[tuple[Any, Any]]) -> tuple[NamedArrays, list[int]]:
         structures.append(structure)
     if len(by_structure) == 1:
         ((structure, arrays),) = by_structure.items()
-        return NamedArrays({name: np.stack(rows) for name, rows in arrays.items()}, all_paths[structure]), []
+        together = {name: stacked_rows(name, rows) for name, rows in arrays.items()}
+        return NamedArrays(together, all_paths[structure]), [], shared
     numbers = {structure: number for number, structure in enumerate(by_structure)}
     stacked = {
-        f"{numbers[structure]}/{name}": np.stack(rows)
+        f"{numbers[structure]}/{name}": stacked_rows(f"{numbers[structure]}/{name}", rows)
         for structure, arrays in by_structure.items()
         for name, rows in arrays.items()
     }
@@ -336,7 +361,7 @@ def _stack(members: Sequence[tuple[Any, Any]]) -> tuple[NamedArrays, list[int]]:
         for structure, by_name in all_paths.items()
         for name, path in by_name.items()
     }
-    return NamedArrays(stacked, paths), [numbers[structure] for structure in structures]
+    return NamedArrays(stacked, paths), [numbers[structure] for structure in structures], shared
 
 
 def _checked_structures(structures: Any, num_members: int) -> list[int]:
