@@ -1,5 +1,6 @@
 """Weights that are given, frozen, or trained at another rate; the oracles are loops of optax with `optax.partition`."""
 
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -253,6 +254,39 @@ def test_file_with_other_names_and_module_of_nnx(tmp_path):
     np.testing.assert_array_equal(result.params(0)["first"]["kernel"], module.first.kernel[...])
     np.testing.assert_array_equal(result.params(1)["first"]["kernel"], module.first.kernel[...])
     assert (result.model_state(0)["norm"]["mean"] > 2).all()
+
+
+@pytest.mark.slow
+def test_module_of_equinox_and_bare_functions_start_from_given_weights():
+    class OfEquinox(eqx.Module):
+        first: eqx.nn.Linear
+        head: eqx.nn.Linear
+
+        def __init__(self, key):
+            self.first, self.head = eqx.nn.Linear(5, 6, key=key), eqx.nn.Linear(6, 2, key=key)
+
+        def __call__(self, inputs):
+            return self.head(jax.nn.relu(self.first(inputs)))
+
+    given = OfEquinox(jax.random.key(7))
+    result = fit(wd.TowardAnchor(0.3), OfEquinox, initial=given, trainable=HEAD)
+    same_bits(np.asarray(result.params(1).first.weight), np.asarray(given.first.weight))
+    assert result.dataset["layer"].values.tolist() == ["head/weight"]
+    # A module can be called, and is not a schedule.
+    anchored = wd.sgd(0.1, wd.TowardAnchor(0.3, anchor=eqx.filter(given, eqx.is_array)), mask=wd.masks.everything)
+    weights = jax.tree.map(lambda w: w + 1, eqx.filter(given, eqx.is_array))
+    updates, _ = anchored.update(jax.tree.map(jnp.zeros_like, weights), anchored.init(weights), weights)
+    np.testing.assert_allclose(updates.head.weight, np.full((2, 6), -0.03), rtol=1e-5)
+
+    bare = wd.Model(
+        init=lambda key, inputs: [jax.random.normal(key, (5, 6)), jnp.zeros((6, 2))],
+        apply=lambda params, inputs: jnp.tanh(inputs @ params[0]) @ params[1],
+    )
+    settings = {"trainable": [False, True], "mask": [True, True], "batch_size": 8}
+    on_device = fit(wd.L2(0.1), bare, initial=[np.ones((5, 6)), None], **settings)
+    streamed = fit(wd.L2(0.1), bare, initial=[np.ones((5, 6)), None], memory_budget=0, **settings)
+    same_bits(streamed.params(1), on_device.params(1))
+    np.testing.assert_array_equal(on_device.params(1)[0], np.ones((5, 6)))
 
 
 def test_what_does_not_fit_is_told():

@@ -384,7 +384,16 @@ def at_step(decay: Any, count: Any) -> Any:
     Returns:
       The same rules with a number in place of each schedule.
     """
-    return jax.tree.map(lambda value: scheduled(value, count) if callable(value) else value, decay, is_leaf=callable)
+    return jax.tree.map(
+        lambda value: scheduled(value, count) if callable(value) else value, decay, is_leaf=_is_function
+    )
+
+
+def _is_function(value: Any) -> bool:
+    """Whether a value is called for its number; a module of equinox can be called, and is a tree of arrays."""
+    is_tree = not jax.tree_util.all_leaves([value])
+    is_schedule = hasattr(value, "largest") or isinstance(value, jax.tree_util.Partial)  # trees of their parameters
+    return callable(value) and (is_schedule or not is_tree)
 
 
 def is_schedule(value: Any) -> bool:
