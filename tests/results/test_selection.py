@@ -13,8 +13,9 @@ from scipy import stats
 
 import weightdecay as wd
 from weightdecay.decay import KINDS
+from weightdecay.decay.families import is_without_decay
 from weightdecay.results import selection
-from weightdecay.results.candidates import difference, gather, is_without_decay
+from weightdecay.results.candidates import difference, gather
 
 INF, NAN = math.inf, math.nan
 

@@ -493,7 +493,7 @@ def test_ctrl_c_before_the_first_evaluation_returns_a_result_of_nans(tmp_path, w
     assert part.dataset.sizes == whole.dataset.sizes
     assert np.isnan(part.dataset["validation_loss"].values).all()
     assert np.isnan(part.dataset["layer_weight_norm"].values).all()
-    with pytest.raises(ValueError, match="member 0 has no weights: the run was interrupted before it was trained"):
+    with pytest.raises(ValueError, match="member 0 has no weights: it was not trained"):
         part.params(0)
     if has_directory:
         same_result(fit(directory), whole)

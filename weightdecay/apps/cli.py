@@ -121,6 +121,13 @@ def sweep(
             show_default="do not save",
         ),
     ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Fraction of the grid's steps to spend, such as 0.1; a search decides which members are trained.",
+            show_default="train all",
+        ),
+    ] = None,
 ) -> None:
     """Train a network with many kinds and strengths of decay, and choose one by validation data."""
     from weightdecay.engine import fit
@@ -152,6 +159,7 @@ def sweep(
             patience=patience,
             stopping_metric=metric,
             directory=directory,
+            budget=budget,
         )
     if result.settings["interrupted"]:
         resumable = f"what was trained is saved in {directory}; the same command resumes the run."
@@ -166,6 +174,8 @@ def sweep(
             page = result.report(folder / "report.html", metric=metric)
     cli_output.save_plots(folder, validation_path=lambda: result.plot_path(metric), sparsity=result.plot_sparsity)
     cli_output.show(result, metric)
+    if searched := result.searched():
+        cli_output.echo(f"\n{searched[0].upper()}{searched[1:]}.")
     cli_output.echo(f"\nResult, validation-path.png and sparsity.png written to {folder}\nRead {page} in a browser.")
 
 

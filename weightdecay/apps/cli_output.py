@@ -227,7 +227,10 @@ def _table(result: "GridResult", marks: dict[int, str], columns: int | None) -> 
     cells["zeros"] = lambda row: f"{100 * row['zero_fraction']:.1f} %"
 
     table = [["", "candidate", *cells]]
+    dropped = result.dataset["dropped_at"].values >= 0 if "dropped_at" in result.dataset else None
     for candidate, row in zip(result.candidates(), rows, strict=True):
+        if dropped is not None and dropped[list(candidate.members)].any():
+            continue  # A search has left it, or some of its replicates, out.
         table.append([marks.get(candidate.number, ""), str(candidate.decay), *(show(row) for show in cells.values())])
     shown = fitted(table, _DISPENSABLE, columns)
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]

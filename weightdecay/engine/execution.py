@@ -1,6 +1,7 @@
 """Execution of a workload: progress bar, run directory, interruption, and a second attempt when memory runs out."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 
 from weightdecay.core.warn import warn
 from weightdecay.engine import lanes, plans, progress_bar
+from weightdecay.engine.race import Race
 from weightdecay.engine.resume import resume
 from weightdecay.search.grid import Grid
 from weightdecay.storage.run_directory import RunDirectory
@@ -21,6 +23,7 @@ def execute(
     unit: str,
     width_is_free: bool,
     has_patience: bool = False,
+    race: Callable[[Any], Race] | None = None,
     progress: bool = True,
 ) -> tuple[Any, bool]:
     """Compute every member that is not computed yet.
@@ -32,6 +35,7 @@ def execute(
       unit: What the progress bar counts, such as ``"member-steps"``.
       width_is_free: Whether lanes may become narrower when memory runs out.
       has_patience: Whether any member may stop early.
+      race: ``race(workload)`` decides which members are computed; None = every member.
       progress: Whether to show the bar.
 
     Returns:
@@ -45,7 +49,7 @@ def execute(
     attempt = workload
     for may_retry in (True, False):
         try:
-            return _execute_once(attempt, grid, run, unit=unit, has_patience=has_patience, progress=progress)
+            return _execute_once(attempt, grid, run, unit=unit, has_patience=has_patience, race=race, progress=progress)
         except jax.errors.JaxRuntimeError as error:
             if not plans.out_of_memory(error):
                 raise
@@ -66,7 +70,14 @@ def execute(
 
 
 def _execute_once(
-    workload: Any, grid: Grid, run: RunDirectory | None, *, unit: str, has_patience: bool, progress: bool
+    workload: Any,
+    grid: Grid,
+    run: RunDirectory | None,
+    *,
+    unit: str,
+    has_patience: bool,
+    race: Callable[[Any], Race] | None,
+    progress: bool,
 ) -> tuple[Any, bool]:
     done = 0
     if run is not None:
@@ -76,9 +87,11 @@ def _execute_once(
         if done and progress:
             finished = int((started == workload.num_steps).sum())
             print(f"{run.path}: {finished} of {len(grid)} members are done; resuming", file=sys.stderr)
-    with progress_bar.progress_bar(len(grid) * workload.num_steps, unit, shown=progress, done=done) as bar:
+    races = None if race is None else race(workload)
+    total = len(grid) * workload.num_steps if races is None else max(races.budget, done)
+    with progress_bar.progress_bar(total, unit, shown=progress, done=done) as bar:
         try:
-            lanes.run(workload, bar.update, run)
+            lanes.run(workload, bar.update, run, races)
         except KeyboardInterrupt:
             return workload, True
     return workload, False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from weightdecay.core.names import suggest_keywords
 from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar
@@ -16,12 +17,14 @@ from weightdecay.data import Data
 from weightdecay.decay import PerLayer, Rule, masks, optimizers
 from weightdecay.decay.schedules import Parametric
 from weightdecay.engine import devices, interrupts, outcome, plans, preparation
+from weightdecay.engine import race as races
 from weightdecay.engine.execution import execute
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.plans import Plan
 from weightdecay.engine.training_workload import TrainingWorkload
 from weightdecay.results.grid_result import GridResult
 from weightdecay.search.grid import Grid
+from weightdecay.search.strategies import Strategy
 from weightdecay.storage import run_directory
 from weightdecay.storage.training_records import TrainingRecords
 from weightdecay.training import gradients
@@ -52,6 +55,8 @@ def fit_grid(
     plan: Plan | None = None,
     memory_budget: Integer | None = None,
     dtype: Any = None,
+    budget: float | int | None = None,
+    strategy: Strategy | None = None,
     progress: bool = True,
 ) -> GridResult:
     """Train every member of a grid, and return their curves, weights and scores.
@@ -100,6 +105,11 @@ def fit_grid(
         quarter of what is free.
       dtype: What the network computes in, such as ``jax.numpy.bfloat16``; weights, optimizer state, coefficients and
         losses keep their own. None: as the weights are.
+      budget: The fraction of the grid's member-steps that may be spent, in (0, 1]. The strategy decides which members
+        are trained; the others have no metrics, and only candidates with all their seeds are chosen from. None: all of
+        it, or as the strategy decides.
+      strategy: Which member is trained next, and how far; decides by ``stopping_metric``. See `wd.strategies`. None:
+        `weightdecay.search.surface.Surface`, where there is a budget.
       progress: Whether to show a bar with the time left.
 
     Returns:
@@ -164,12 +174,21 @@ def fit_grid(
             for group in prepared.groups
         ),
     )
+    chosen_strategy, allowed = races.settled(strategy, budget, grid, prepared.steps[-1])
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         stack.enter_context(interrupts.first_only())
         run = (
             None if directory is None else stack.enter_context(run_directory.open_run(directory, save_every=save_every))
         )
+        started_races: list[races.Race] = []
+
+        def race(workload: TrainingWorkload) -> races.Race:
+            lanes_at_once = workload.plan.lane_width * workload.plan.num_devices
+            assert chosen_strategy is not None
+            started_races.append(races.Race(chosen_strategy, grid, workload.run.steps, allowed, lanes_at_once))
+            return started_races[-1]
+
         workload, interrupted = execute(
             TrainingWorkload(prepared, records, names),
             grid,
@@ -177,6 +196,7 @@ def fit_grid(
             unit="member-steps",
             width_is_free=plan is None,
             has_patience=any(group.state.best is not None for group in prepared.groups),
+            race=None if chosen_strategy is None else race,
             progress=progress,
         )
         if interrupted:
@@ -187,6 +207,9 @@ def fit_grid(
                 f"again, with directory={str(run.path)!r}."
             )
         trained = workload.run
+        if started_races:
+            reached = started_races[-1].reached
+            records.marks["dropped_at"] = np.where(reached < trained.steps[-1], reached, -1).astype(np.int32)
         outcome.record_theory(trained, grid, records)
         result = GridResult.build(
             list(grid),
@@ -203,6 +226,7 @@ def fit_grid(
                 "plan": trained.plan.layout(),
                 "backend": jax.default_backend(),
                 "interrupted": interrupted,
+                **({"spent": started_races[-1].spent, "strategy": repr(chosen_strategy)} if started_races else {}),
                 "seconds": round(time.perf_counter() - started, 3),
             },
             model=trained.model,
@@ -213,6 +237,8 @@ def fit_grid(
                 data,
                 {
                     **settings,
+                    "budget": budget,
+                    "strategy": strategy,
                     "eval_every": trained.steps[0],
                     "directory": directory,
                     "save_every": save_every,

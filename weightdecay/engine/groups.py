@@ -39,6 +39,7 @@ class Group(abc.ABC):
       state: What one member carries from segment to segment, a pytree of shapes.
       started: Number of steps that each member has completed before this call, shape ``(members,)``.
       keys: Name of each member in the run directory; empty where nothing is saved.
+      targets: Step that each member is to reach, shape ``(members,)``; None = the last step.
     """
 
     indices: np.ndarray
@@ -46,6 +47,7 @@ class Group(abc.ABC):
     state: Any
     started: np.ndarray
     keys: tuple[str, ...] = ()
+    targets: np.ndarray | None = None
 
     @property
     @abc.abstractmethod
@@ -59,7 +61,8 @@ class Group(abc.ABC):
     def lanes(self, num_steps: int, lane_width: int) -> "Iterator[Lane]":
         """Iterate over the lanes that are left to compute.
 
-        Members of a lane have completed the same number of steps; finished members are skipped.
+        Members of a lane have completed the same number of steps, and are to reach the same step; those that are there
+        are skipped.
 
         Args:
           num_steps: Last step of each member.
@@ -68,10 +71,12 @@ class Group(abc.ABC):
         Yields:
           The lanes, those with the fewest completed steps first.
         """
-        for start in np.unique(self.started[self.started < num_steps]):
-            members = np.flatnonzero(self.started == start)
+        targets = np.full(len(self.indices), num_steps) if self.targets is None else self.targets
+        left = self.started < targets
+        for start, stop in sorted(set(zip(self.started[left].tolist(), targets[left].tolist(), strict=True))):
+            members = np.flatnonzero((self.started == start) & (targets == stop))
             for first in range(0, len(members), lane_width):
-                yield Lane(self, members[first : first + lane_width], int(start))
+                yield Lane(self, members[first : first + lane_width], start, stop)
 
 
 class Lane(NamedTuple):
@@ -80,6 +85,7 @@ class Lane(NamedTuple):
     group: Any  # Group
     members: np.ndarray  # positions in the group, (members,), at most as many as the lane is wide
     start: int  # the step that all of them have reached
+    stop: int  # the step that they are to reach
 
     @property
     def indices(self) -> np.ndarray:

@@ -7,50 +7,57 @@ the same program, so neither the number of devices nor the order of lanes change
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
+
+import jax
+import numpy as np
 
 from weightdecay.core.warn import warn
 from weightdecay.engine import devices, workers
 from weightdecay.engine.groups import Lane
+from weightdecay.engine.race import Race, with_targets
 from weightdecay.engine.workload import OnDevice, Workload
 from weightdecay.storage.run_directory import RunDirectory
 
 Advanced = Callable[[int], Any]
 
 
-def run(workload: Workload, advanced: Advanced, saved: RunDirectory | None = None) -> None:
+def run(workload: Workload, advanced: Advanced, saved: RunDirectory | None = None, race: Race | None = None) -> None:
     """Compute every member that is not finished, lane by lane.
 
     Args:
       workload: What the members compute; it takes what comes of them, also where this is interrupted.
       advanced: Called with the number of member-steps done, after each segment of a lane.
       saved: Run directory in which members are saved, and from which those that have started are read; None = nowhere.
+      race: Decides which members are computed; None = all.
     """
-    stop, lock = threading.Event(), threading.Lock()
+    stop, lock, rounds = threading.Event(), threading.Lock(), Rounds()
 
     def report(member_steps: int) -> None:
         with lock:
             advanced(member_steps)
 
     def begin(index: int, stack: contextlib.ExitStack) -> Callable[[tuple[Lane, Sequence[Future[Any]]]], None]:
-        worker = DeviceWorker(workload, stack.enter_context(workload.on_device(index)), report, stop, saved)
+        worker = DeviceWorker(workload, stack.enter_context(workload.on_device(index)), report, stop, saved, rounds)
 
         def compute(item: tuple[Lane, Sequence[Future[Any]]]) -> None:
             lane, programs = item
-            worker.compute(lane, programs[index].result())
+            with rounds.lane():
+                worker.compute(lane, programs[index].result())
 
         return compute
 
-    with contextlib.closing(schedule(workload)) as items:
+    items = schedule(workload) if race is None else schedule_rounds(workload, race, rounds)
+    with contextlib.closing(items):
         workers.distribute(items, workload.plan.num_devices, begin, stop)
 
 
 def schedule(workload: Workload) -> Generator[tuple[Lane, Sequence[Future[Any]]], None, None]:
     """Iterate over the lanes that are left to compute, in the order in which devices take them.
 
-    This is the seat of a strategy: which members are computed next, and up to which step, is decided here alone.
+    Which members are computed next, and up to which step, is decided here and in `schedule_rounds` alone.
 
     Args:
       workload: What the members compute.
@@ -71,6 +78,76 @@ def schedule(workload: Workload) -> Generator[tuple[Lane, Sequence[Future[Any]]]
             wait(compiling)
 
 
+def schedule_rounds(
+    workload: Any, race: Race, rounds: "Rounds"
+) -> Generator[tuple[Lane, Sequence[Future[Any]]], None, None]:
+    """Iterate over the lanes of a race; the lanes of a round are asked for when those of the round before have ended.
+
+    Args:
+      workload: What the members compute, with the steps that each has completed; a `TrainingWorkload`.
+      race: Decides.
+      rounds: Knows which lanes have ended.
+
+    Yields:
+      As `schedule`.
+    """
+    now = np.zeros(sum(len(group.indices) for group in workload.groups), np.int64)
+    for group in workload.groups:
+        now[group.indices] = group.started
+    with devices.kept_programs():
+        compiling: list[Future[Any]] = []
+        try:
+            while wanted := race.next_round(*workload.measured()):
+                for group in workload.groups:
+                    lanes = list(with_targets(group, wanted, now).lanes(workload.num_steps, workload.lane_width(group)))
+                    if lanes:
+                        programs = workload.compile(group)
+                        compiling += programs
+                        for lane in lanes:
+                            rounds.begin_lane()
+                            yield lane, programs
+                for index, step in wanted.items():
+                    now[index] = max(now[index], step)
+                if not rounds.wait():
+                    return
+        finally:
+            wait(compiling)
+
+
+class Rounds:
+    """Lanes of a round that have not ended, and the members that wait for a later round."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._condition, self._open, self._failed = threading.Condition(), 0, False
+        self.waiting: dict[int, list[np.ndarray]] = {}
+        """Leaves of the states of members between two rounds, by their position in the grid."""
+
+    def begin_lane(self) -> None:
+        """Count a lane that is going to be computed."""
+        with self._condition:
+            self._open += 1
+
+    @contextlib.contextmanager
+    def lane(self) -> Iterator[None]:
+        """Compute a lane, and count its end."""
+        try:
+            yield
+        except BaseException:
+            self._failed = True
+            raise
+        finally:
+            with self._condition:
+                self._open -= 1
+                self._condition.notify_all()
+
+    def wait(self) -> bool:
+        """Wait for the end of all lanes; return whether none has failed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._open <= 0 or self._failed)
+        return not self._failed
+
+
 class DeviceWorker:
     """A device that computes one lane after the other."""
 
@@ -81,21 +158,25 @@ class DeviceWorker:
         advanced: Advanced,
         stop: threading.Event,
         saved: RunDirectory | None,
+        rounds: Rounds,
     ) -> None:
         """Take what `run` has, and the device with what all lanes share."""
-        self._workload, self._on_device = workload, on_device
+        self._workload, self._on_device, self._rounds = workload, on_device, rounds
         self._advanced, self._stop, self._saved = advanced, stop, saved
 
     def compute(self, lane: Lane, programs: Any) -> None:
-        """Compute a lane up to its last step, and save it now and then; end early where ``stop`` is set.
+        """Compute a lane up to the step that it is to reach, and save it now and then; end early where ``stop`` is set.
 
         Args:
           lane: The lane.
           programs: The compiled programs of its group on this device.
         """
-        saved, last = self._saved, self._workload.num_steps
+        saved, last = self._saved, lane.stop
         leaves = None
-        if lane.start > 0 and saved is not None:
+        if lane.start > 0 and all(int(index) in self._rounds.waiting for index in lane.indices):
+            waiting = [self._rounds.waiting.pop(int(index)) for index in lane.indices]
+            leaves = [np.stack(rows) for rows in zip(*waiting, strict=True)]
+        elif lane.start > 0 and saved is not None:
             try:
                 leaves = saved.read(lane.keys).leaves
             except (OSError, ValueError) as error:
@@ -119,4 +200,7 @@ class DeviceWorker:
         """Save the members of a lane that ends here, and take them into the result."""
         if self._saved is not None:
             self._saved.save(self._workload.snapshot(lane, step, states))
+        if step == lane.stop < self._workload.num_steps:
+            for row, index in enumerate(lane.indices):
+                self._rounds.waiting[int(index)] = [np.array(leaf[row]) for leaf in jax.tree.leaves(states)]
         self._workload.collect(lane, step, states)

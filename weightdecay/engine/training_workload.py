@@ -58,6 +58,17 @@ class TrainingWorkload:
         """Return the same workload with other completed steps and keys."""
         return replace(self, run=replace(self.run, groups=list(groups)))
 
+    def measured(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a strategy decides by, and where members have diverged.
+
+        Returns:
+          The metric that stops early, made so that lower is better, shape ``(members, evaluations)``, nan where it has
+          not been measured; and the step at which each member diverged, -1 for never, shape ``(members,)``.
+        """
+        task = self.run.groups[0].task
+        sign = 1 if task.lower_is_better(task.stopping_metric) else -1
+        return sign * np.asarray(self.records.metrics[task.stopping_metric]), self.records.marks["diverged_at"]
+
     def lane_width(self, group: TrainingGroup) -> int:
         """Return the number of members that a program trains at once."""
         return self.plan.lane_width
@@ -171,7 +182,7 @@ class TrainingLane:
             states = jax.tree.unflatten(jax.tree.structure(group.state), [leaf[rows] for leaf in saved])
             self._states = jax.device_put(states, device)
         self._streams = group.streams(members)
-        self._segments = iter(_segments(run, lane.start))
+        self._segments = iter(_segments(run, lane.start, lane.stop))
         self._batches = self._prefetch()
 
     def advance(self) -> int:
@@ -179,15 +190,15 @@ class TrainingLane:
 
         Returns:
           The step that the members have reached. Where no member of the lane is changed by further steps, that is the
-          last step, and the evaluations in between repeat the present one.
+          step that the lane is to reach, and the evaluations in between repeat the present one.
         """
-        run, steps = self._on_device.run, self._on_device.run.steps
+        steps, stop = self._on_device.run.steps, self._lane.stop
         start, end, batches = self._batches
         examples = batches.result()
         self._states, previous, failed = self._programs.advance(
             self._hyperparameters, self._states, examples, np.int32(end - start)
         )
-        if end < steps[-1]:
+        if end < stop:
             self._batches = self._prefetch()
         if (np.asarray(failed) >= 0).any():
             self._states, previous = self._programs.repeat()(
@@ -196,9 +207,9 @@ class TrainingLane:
             jax.block_until_ready(self._states)
         if end in steps:
             self._record_evaluation([steps.index(end)], previous)
-            if end < steps[-1] and not _continues(self._states, len(self._lane.members)):
-                self._record_evaluation(range(steps.index(end) + 1, len(steps)), previous)
-                return run.steps[-1]
+            if end < stop and not _continues(self._states, len(self._lane.members)):
+                self._record_evaluation(range(steps.index(end) + 1, steps.index(stop) + 1), previous)
+                return stop
         return end
 
     def states(self) -> Any:
@@ -284,9 +295,9 @@ def measure(run: TrainingRun, seconds: float = 0.5) -> tuple[float, float]:
     return max(step for step, _ in times), max(evaluation for _, evaluation in times)
 
 
-def _segments(run: TrainingRun, start: int) -> Iterator[tuple[int, int]]:
-    """Segments between evaluations from a step on, ``(first step, last step)``, none longer than the longest."""
-    for first, last in itertools.pairwise([0, *run.steps]):
+def _segments(run: TrainingRun, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Segments from one step to another, ``(first, last)``, cut at evaluations and none longer than the longest."""
+    for first, last in itertools.pairwise([0, *(step for step in run.steps if step <= stop)]):
         for begin in range(max(first, start), last, run.longest_segment):
             yield begin, min(begin + run.longest_segment, last)
 

@@ -8,8 +8,9 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from weightdecay.decay import KINDS, Masked, Rule, check
+from weightdecay.decay.families import coefficient, coefficient_name, rule_family
 from weightdecay.decay.registry import USER_KINDS
-from weightdecay.results.candidates import Candidate, coefficient, coefficient_name, rule_family
+from weightdecay.results.candidates import Candidate
 from weightdecay.search import member
 from weightdecay.search.grid import Grid
 

@@ -197,6 +197,23 @@ class GridResult(PlotMethods):
             confidence=confidence,
         )
 
+    @property
+    def spent(self) -> float:
+        """Fraction of the member-steps of the grid that a search spent, in [0, 1]; 1 where every member was trained."""
+        return float(self.settings.get("spent", 1.0))
+
+    def searched(self) -> str:
+        """Return how much of the grid a search has trained, as a clause; empty where every member was trained."""
+        if "dropped_at" not in self.dataset:
+            return ""
+        numbers, reached = self.dataset["candidate"].values, self.dataset["dropped_at"].values == -1
+        every = np.unique(numbers)
+        complete = sum(bool(reached[numbers == number].all()) for number in every)
+        return (
+            f"chosen after {100 * self.spent:.1f} % of the grid: {complete} of {len(every)} candidates were trained to "
+            "the end with every replicate"
+        )
+
     def optimism(self, *, metric: str = "validation_loss") -> Optimism:
         """Estimate by how much the best candidate looks better than it is, because it was chosen from many.
 
@@ -547,7 +564,8 @@ class GridResult(PlotMethods):
         num_diverged = int((self.dataset["diverged_at"].values >= 0).sum())
         everyone = "all" if num_diverged == len(self) else num_diverged
         diverged = f", {everyone} of them diverged" if num_diverged else ""
-        return f"GridResult of {len(self)} members{diverged}, {self.dataset.sizes['step']} evaluations"
+        found = f"; {searched}" if (searched := self.searched()) else ""
+        return f"GridResult of {len(self)} members{diverged}, {self.dataset.sizes['step']} evaluations{found}"
 
     @property
     def _directions(self) -> Mapping[str, bool] | None:

@@ -12,8 +12,9 @@ from weightdecay.core import checks, metrics
 from weightdecay.core.checks import ArgumentError
 from weightdecay.core.statistics import Estimate, Optimism, check_interval
 from weightdecay.core.text import suggestion
+from weightdecay.decay.families import coefficient, rule_family
 from weightdecay.results import edges
-from weightdecay.results.candidates import Candidate, coefficient, difference, rule_family
+from weightdecay.results.candidates import Candidate, difference
 from weightdecay.results.selected import Selected
 
 CRITERIA = ("best_mean", "one_standard_error", "one_standard_error_paired")

@@ -9,12 +9,12 @@
 - ``settings.json``: an object with
 
   - ``format``: ``"weightdecay result"``, and ``version`` of this layout: 2, 3 if there are several structures, or 4 if
-    members share arrays;
+    members share arrays or were not trained;
   - ``versions``: versions of the packages that trained the members, by name;
   - ``settings``: settings of the run; ``test``: scores on the test examples, or null;
   - ``members``: hyperparameters of each member by name, in the order of the arrays;
-  - ``structures``: only in versions 3 and 4, the number of each member's structure, from 0; in version 4 it may be
-    empty, if all have one;
+  - ``structures``: only in versions 3 and 4, the number of each member's structure, from 0; in version 4, -1 for a
+    member that was not trained, and it may be empty, if all have one structure;
   - ``shared``: only in version 4, the names of the arrays that all members of a structure share (frozen weights, which
     were given). Each is stored once: its first dimension is 1;
   - ``sha256``: SHA-256 in hexadecimal by file name. For ``dataset.nc`` and ``weights.safetensors`` it is that of the
@@ -65,7 +65,7 @@ class Contents(NamedTuple):
 
     dataset: Any
     members: list[dict[str, Any]]
-    weights: Sequence[tuple[Any, Any]]
+    weights: Sequence[Any]
     settings: dict[str, Any]
     test: dict[str, Any] | None
     versions: dict[str, str]
@@ -155,7 +155,7 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
         weights.write_arrays(unfinished / _WEIGHTS, arrays)
         settings: dict[str, Any] = {
             "format": _FORMAT,
-            "version": 4 if shared else 3 if structures else 2,
+            "version": 4 if shared or -1 in structures else 3 if structures else 2,
             "versions": contents.versions,
             "settings": contents.settings,
             "test": contents.test,
@@ -224,21 +224,21 @@ def read(path: str | os.PathLike[str]) -> Contents:
         structures = (stored["structures"] if version > 2 else None) or [0] * len(members)
         members_weights = _StackedWeights(
             weights.read_arrays(folder / file),
-            _checked_structures(structures, len(members)),
-            stored["shared"] if version > 3 else [],
+            _checked_structures(structures, len(members), may_lack=version > 3),
+            stored.get("shared", []) if version > 3 else [],
         )
     except Exception as error:
         raise files.damaged(folder / file, error) from error
     return Contents(dataset, members, members_weights, settings, test, trained_by)
 
 
-class _StackedWeights(Sequence[tuple[Any, Any]]):
+class _StackedWeights(Sequence[Any]):
     """``(params, model_state)`` of each member, taken from the stacked arrays on access."""
 
     def __init__(self, named: NamedArrays, structures: Sequence[int], shared: Sequence[str] = ()) -> None:
         if not isinstance(shared, Sequence) or not named.arrays.keys() >= set(shared):
             raise ValueError(f"its shared arrays are {shared!r}")
-        sizes = np.bincount(structures)
+        sizes = np.bincount([structure for structure in structures if structure >= 0])
         by_structure: list[dict[KeyPath, np.ndarray]] = [{} for _ in sizes]
         self._shared: list[dict[KeyPath, np.ndarray]] = [{} for _ in sizes]
         for name, stacked in named.arrays.items():
@@ -257,9 +257,12 @@ class _StackedWeights(Sequence[tuple[Any, Any]]):
             if set(weights.nested(arrays | of_all)) - {"model_state"} != {"params"}:
                 raise ValueError("its arrays are not all of params/... and model_state/...")
         rows = [0] * len(sizes)
-        # Of each member: the stacked arrays, its row in them, and the shared arrays.
-        self._arrays: list[tuple[dict[KeyPath, np.ndarray], int, dict[KeyPath, np.ndarray]]] = []
+        # Of each member: the stacked arrays, its row in them, and the shared arrays; None = it was not trained.
+        self._arrays: list[tuple[dict[KeyPath, np.ndarray], int, dict[KeyPath, np.ndarray]] | None] = []
         for structure in structures:
+            if structure < 0:
+                self._arrays.append(None)
+                continue
             self._arrays.append((by_structure[structure], rows[structure], self._shared[structure]))
             rows[structure] += 1
 
@@ -267,7 +270,10 @@ class _StackedWeights(Sequence[tuple[Any, Any]]):
         return len(self._arrays)
 
     def __getitem__(self, index: Any) -> Any:
-        arrays, row, shared = self._arrays[index]
+        found = self._arrays[index]
+        if found is None:
+            raise weights.MissingWeights(f"member {index} has no weights: it was not trained.")
+        arrays, row, shared = found
         tree = weights.nested({path: stacked[row, ...] for path, stacked in arrays.items()} | shared)
         return tree["params"], tree.get("model_state", {})
 
@@ -318,7 +324,7 @@ def _check_file(file: Path, sums: Mapping[str, str] | None) -> None:
         raise ValueError(f"its sha256 is {actual}, {_SETTINGS} has {sums[file.name]}")
 
 
-def _stack(members: Sequence[tuple[Any, Any]]) -> tuple[NamedArrays, list[int], list[str]]:
+def _stack(members: Sequence[Any]) -> tuple[NamedArrays, list[int], list[str]]:
     """Stack the arrays of the members by structure. What is one array in memory for all members is stored once.
 
     Returns:
@@ -335,8 +341,13 @@ def _stack(members: Sequence[tuple[Any, Any]]) -> tuple[NamedArrays, list[int], 
 
     by_structure: dict[Any, dict[str, list[np.ndarray]]] = {}
     all_paths: dict[Any, dict[str, KeyPath]] = {}
-    structures = []
-    for params, model_state in members:
+    structures: list[Any] = []
+    for index in range(len(members)):
+        try:
+            params, model_state = members[index]
+        except weights.MissingWeights:
+            structures.append(None)
+            continue
         named = weights.by_name({"params": params, "model_state": model_state})
         structure = frozenset(
             (name, named.path(name), array.shape, array.dtype.str) for name, array in named.arrays.items()
@@ -349,8 +360,9 @@ def _stack(members: Sequence[tuple[Any, Any]]) -> tuple[NamedArrays, list[int], 
     if len(by_structure) == 1:
         ((structure, arrays),) = by_structure.items()
         together = {name: stacked_rows(name, rows) for name, rows in arrays.items()}
-        return NamedArrays(together, all_paths[structure]), [], shared
-    numbers = {structure: number for number, structure in enumerate(by_structure)}
+        numbers_of_members = [-1 if one is None else 0 for one in structures] if None in structures else []
+        return NamedArrays(together, all_paths[structure]), numbers_of_members, shared
+    numbers: dict[Any, int] = {structure: number for number, structure in enumerate(by_structure)}
     stacked = {
         f"{numbers[structure]}/{name}": stacked_rows(f"{numbers[structure]}/{name}", rows)
         for structure, arrays in by_structure.items()
@@ -361,13 +373,14 @@ def _stack(members: Sequence[tuple[Any, Any]]) -> tuple[NamedArrays, list[int], 
         for structure, by_name in all_paths.items()
         for name, path in by_name.items()
     }
-    return NamedArrays(stacked, paths), [numbers[structure] for structure in structures], shared
+    return NamedArrays(stacked, paths), [numbers.get(structure, -1) for structure in structures], shared
 
 
-def _checked_structures(structures: Any, num_members: int) -> list[int]:
+def _checked_structures(structures: Any, num_members: int, *, may_lack: bool) -> list[int]:
     is_list = isinstance(structures, list) and all(type(number) is int for number in structures)
     if not is_list or len(structures) != num_members:
         raise ValueError(f"{_SETTINGS} does not have the structure of each of {num_members} members")
-    if sorted(set(structures)) != list(range(len(set(structures)))):
+    numbers = set(structures) - ({-1} if may_lack else set())
+    if sorted(numbers) != list(range(len(numbers))):
         raise ValueError(f"{_SETTINGS} has structures that are not numbered 0, 1, 2, ...")
     return structures

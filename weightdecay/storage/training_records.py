@@ -19,6 +19,7 @@ import numpy as np
 
 from weightdecay.core import text
 from weightdecay.core import tree as trees
+from weightdecay.storage.weights import MissingWeights
 
 _MARKS = ("diverged_at", "stopped_at", "best_step")
 _CHUNK = 2**24  # bytes written at once, where the system cannot allocate
@@ -82,9 +83,9 @@ class RecordedWeights(Sequence[Any]):
         """Return the tree of a member."""
         position = self._positions[index]
         if position is None:
-            raise ValueError(
-                f"member {index} has no weights: the run was interrupted before it was trained. Make the same call "
-                "again; with a directory it resumes."
+            raise MissingWeights(
+                f"member {index} has no weights: it was not trained, because the run was interrupted or because of the "
+                "budget. Make the same call again, or without a budget; with a directory it resumes."
             )
         structure, shapes = self._layouts[position[0]]
         sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in shapes]
@@ -245,7 +246,7 @@ class _UnpickledWeights(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         if self._trees[index] is None:
-            raise ValueError(f"member {index} has no weights: the run was interrupted before it was trained.")
+            raise MissingWeights(f"member {index} has no weights: it was not trained.")
         return jax.tree.map(np.copy, self._trees[index])
 
 

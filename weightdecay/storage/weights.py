@@ -28,6 +28,10 @@ KeyPath: TypeAlias = tuple[Any, ...]
 """Keys from the root of a tree to an array: strings, positions, and other keys of dictionaries."""
 
 
+class MissingWeights(ValueError):
+    """A member has no weights, because it was not trained."""
+
+
 class Position(int):
     """A position in a list or tuple, as distinct from an integer key of a dictionary."""
 

@@ -323,6 +323,8 @@ class Report:
     def _plan(self) -> str:
         facts = {**(self.settings.get("plan") or {})}
         facts |= {name: self.settings[name] for name in ("backend", "compiled_programs") if name in self.settings}
+        if searched := self.result.searched():
+            facts["search"] = searched
         if "seconds" in self.settings:
             facts["time"] = f"{self.settings['seconds']:,.1f} s, compiling included"
         return html.facts(_facts(facts)) if facts else html.paragraph("The result does not say.")
