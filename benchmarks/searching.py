@@ -32,7 +32,7 @@ from weightdecay.search.strategies import Full, Halving, Strategy
 from weightdecay.search.surface import Surface
 
 BUDGETS = (0.05, 0.1, 0.25, 0.5)
-SEEDS = 5
+SEEDS, SEARCHED = 5, 3  # seeds of the recorded grid, by which a choice is judged; and of the grid that is searched
 RATES = (1e-3, 3e-3, 1e-2)
 
 
@@ -123,13 +123,12 @@ def regret(values: np.ndarray, chosen: int | None, members: list[list[int]], wit
 
 
 def search(recorded: Any, strategy: Strategy, budget: float, order: np.ndarray) -> tuple[int | None, float]:
-    """Search a recorded grid, its seeds in another order; return the chosen candidate and what was spent."""
-    members = list(grid())
-    steps, at_once = recorded["steps"], 32
+    """Search a recorded grid with some of its seeds; return the chosen candidate and what was spent."""
+    searched, steps, at_once = grid(SEARCHED), recorded["steps"], 32
     values, diverged_at = recorded["validation"].astype(np.float64), recorded["diverged_at"]
-    numbers = np.arange(len(members)) // SEEDS
-    rows = np.arange(len(members)).reshape(-1, SEEDS)[:, order].ravel()  # the last axis of the grid is the seed
-    race = Race(strategy, grid(), steps.tolist(), int(budget * len(members) * int(steps[-1])), at_once)
+    numbers = np.arange(len(searched)) // SEARCHED
+    rows = np.arange(len(values)).reshape(-1, SEEDS)[:, order[:SEARCHED]].ravel()  # the seed is the last axis
+    race = Race(strategy, searched, steps.tolist(), int(budget * len(searched) * int(steps[-1])), at_once)
     while race.next_round(values[rows], diverged_at[rows]):
         pass
     finished = race.reached >= steps[-1]

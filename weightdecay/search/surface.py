@@ -69,7 +69,7 @@ class Surface:
             if wanted:
                 return known.affordable(dict.fromkeys(wanted, known.num_steps))
         order = [int(number) for number in np.argsort(mean, kind="stable")]
-        leaders = order[:1] + [number for number in always if number not in order[:1]] + order[1:]
+        leaders = order[:1] + [number for number in order if number in always][:1] + order[1:]
         # Candidates that were completed before count, so that a run ends with as many as it can complete.
         return completed(known, candidates, leaders[: max(finalists, 2)]) or completed(known, candidates, leaders)
 
