@@ -131,6 +131,8 @@ class Data:
       scaling: Standardization of each fold; None = no standardization.
       class_names: Names of the classes 0, 1, 2, ... in the targets. None: the targets are not classes, or their own
         numbers are their names, in which case other integers than 0, 1, 2, ... are mapped to these before training.
+      num_classes: Number of classes where some may not occur in the targets, such as the tokens of a vocabulary; None =
+        as many as occur, or as there are ``class_names``.
     """
 
     train: Any
@@ -139,6 +141,7 @@ class Data:
     fold: Any = None
     scaling: Scaling | None = None
     class_names: tuple[Any, ...] | None = None
+    num_classes: int | None = None
 
     @property
     def num_folds(self) -> int | None:

@@ -168,6 +168,7 @@ def prepare_run(
         metrics=metrics,
         lower_is_better=lower_is_better,
         class_names=data.class_names,
+        num_classes=data.num_classes,
     )
     validated = [name for name in task.metric_names() if name.startswith("validation_")]
     if stopping_metric not in validated:

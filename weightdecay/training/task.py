@@ -141,6 +141,7 @@ def prepare(
     metrics: Mapping[str, LossFn] | None = None,
     lower_is_better: Mapping[str, bool] | None = None,
     class_names: Sequence[Any] | None = None,
+    num_classes: int | None = None,
 ) -> Task:
     """Determine the task: the loss from the targets, and the number of outputs of the model from the classes.
 
@@ -156,6 +157,7 @@ def prepare(
       metrics: ``metric(outputs, targets) -> values`` of shape ``(examples,)``, by name.
       lower_is_better: Whether lower values of each of these metrics are better; may lack well-known names.
       class_names: Names of the classes, if there may be more than in the targets; None = as many as in the targets.
+      num_classes: Number of classes, if there may be more than in the targets; None = as many as in the targets.
 
     Returns:
       The task.
@@ -173,10 +175,10 @@ def prepare(
     for name, split in splits.items():
         losses.check_targets(resolved, split.targets, argument=f"data.{name} targets")
     if resolved.name == "softmax_cross_entropy":
-        resolved = resolved._replace(ignores=any(bool((of_split < 0).any()) for of_split in targets))
+        resolved = resolved._replace(ignores=any(bool(of_split.min() < 0) for of_split in targets))
     num_outputs = losses.num_outputs(resolved, targets)
-    if class_names is not None and resolved.name == "softmax_cross_entropy":
-        num_outputs = max(num_outputs, len(class_names))
+    if resolved.name == "softmax_cross_entropy":
+        num_outputs = max(num_outputs, len(class_names or ()), num_classes or 0)
     complete = networks.complete(model, num_outputs)
     networks.network(complete)
     return Task(
