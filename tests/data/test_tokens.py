@@ -50,9 +50,7 @@ def test_windows_are_those_of_a_loop(stride):
 @pytest.mark.parametrize("stride", [1, None, 9])
 def test_no_token_of_a_part_is_in_another(num_tokens, sizes, stride):
     """Each token is its own position in the stream."""
-    data = wd.data.tokens(
-        np.arange(num_tokens), length=5, stride=stride, validation_size=sizes[0], test_size=sizes[1]
-    )
+    data = wd.data.tokens(np.arange(num_tokens), length=5, stride=stride, validation_size=sizes[0], test_size=sizes[1])
     read = {name: set(np.concatenate(split).ravel().tolist()) for name, split in splits(data).items()}
     assert max(read["train"]) < min(read["validation"]) <= max(read["validation"]) < min(read["test"])
     assert sum(map(len, read.values())) == len(set.union(*read.values()))
@@ -152,7 +150,14 @@ def test_training_on_windows_is_a_loop_of_optax(dtype):
     model, rows = Bigrams(256), np.stack([stream[at : at + 17] for at in range(0, int(0.8 * len(stream)) - 16, 16)])
     inputs, targets = rows[:, :-1].astype(np.int32), rows[:, 1:].astype(np.int32)
     start = wd.fit(
-        model, data, decay=wd.NoDecay(), learning_rate=1e-30, optimizer=wd.sgd, num_steps=1, batch_size=None, progress=False
+        model,
+        data,
+        decay=wd.NoDecay(),
+        learning_rate=1e-30,
+        optimizer=wd.sgd,
+        num_steps=1,
+        batch_size=None,
+        progress=False,
     ).params(0)
 
     def loss(params):

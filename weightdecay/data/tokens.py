@@ -184,7 +184,9 @@ def _path(source: Any) -> Path | None:
 def _file(path: Path, dtype: Any) -> tuple[np.ndarray, bool]:
     if path.suffix == ".npy":
         if dtype is not None:
-            raise ArgumentError("dtype", f"dtype is {dtype!r}, but {path} is an NPY file, which states its own; omit it.")
+            raise ArgumentError(
+                "dtype", f"dtype is {dtype!r}, but {path} is an NPY file, which states its own; omit it."
+            )
         return _stream(files.map_npy(path), None)
     if dtype is not None:
         return _stream(files.map_flat(path, _checked_dtype(dtype)), None)
