@@ -77,7 +77,9 @@ def fit_grid(
       patience: Evaluations without a better ``stopping_metric`` after which a member stops. The weights that are kept,
         and the metrics of the last evaluation, are then those of its best evaluation. None: every member takes all
         steps.
-      stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, or ``"validation_..."`` of a metric of yours.
+      stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, ``"validation_perplexity"`` or
+        ``"validation_bits_per_token"`` (where the targets are classes at several positions), or ``"validation_..."`` of
+        a metric of yours.
       metrics: Your own metrics by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``. Their means
         are in the result as ``train_...`` and ``validation_...``.
       lower_is_better: Whether lower values of each of your metrics are better, by name, as ``{"my_number": True}``.

@@ -86,18 +86,21 @@ def chunk_sums(
     )
 
 
-def means(sums: Sums) -> dict[str, Float[Array, ""]]:
+def means(loss: Loss, sums: Sums) -> dict[str, Float[Array, ""]]:
     """Mean of each metric over a split, from the sums of its chunks.
 
     Args:
+      loss: What is computed of each example.
       sums: Each of shape ``(chunks,)``.
 
     Returns:
-      ``{"loss": ..., "accuracy": ...}`` and every metric by its name; the accuracy is nan if the loss has none.
+      ``{"loss": ..., "accuracy": ...}`` and every metric by its name; the accuracy is nan if the loss has none. What
+      derives from the loss, such as the perplexity, is computed from its mean.
     """
     weight = sums.weight.sum()
     weights = {name: of_metric.sum() for name, of_metric in sums.weights.items()}
-    return {name: values.sum() / weights.get(name, weight) for name, values in sums.metrics.items()}
+    averaged = {name: values.sum() / weights.get(name, weight) for name, values in sums.metrics.items()}
+    return averaged | loss.derived(averaged["loss"])
 
 
 def score(
@@ -130,7 +133,7 @@ def score(
             counts &= (batch.fold == hyperparameters.fold) == validation
         return chunk_sums(task, hyperparameters, params, model_state, batch, counts)
 
-    return means(jax.lax.map(one_chunk, chunk_rows(task.loss, data)))
+    return means(task.loss, jax.lax.map(one_chunk, chunk_rows(task.loss, data)))
 
 
 def predict(task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any) -> Any:

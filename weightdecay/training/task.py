@@ -61,7 +61,7 @@ class Task:
 
     def metric_names(self) -> tuple[str, ...]:
         """Return the names of the numbers that are recorded of a member at an evaluation."""
-        return metric_table.recorded(metric.name for metric in self.metrics)
+        return metric_table.recorded((metric.name for metric in self.metrics), derived=self.loss.predicts_tokens)
 
     def lower_is_better(self, metric: str) -> bool:
         """Return whether lower values of a recorded metric are better."""
@@ -175,7 +175,9 @@ def prepare(
     for name, split in splits.items():
         losses.check_targets(resolved, split.targets, argument=f"data.{name} targets")
     if resolved.name == "softmax_cross_entropy":
-        resolved = resolved._replace(ignores=any(bool(of_split.min() < 0) for of_split in targets))
+        resolved = resolved._replace(
+            ignores=any(bool(of_split.min() < 0) for of_split in targets), predicts_tokens=targets[0].ndim > 1
+        )
     num_outputs = losses.num_outputs(resolved, targets)
     if resolved.name == "softmax_cross_entropy":
         num_outputs = max(num_outputs, len(class_names or ()), num_classes or 0)
@@ -189,7 +191,7 @@ def prepare(
         batch_size,
         dtype=None if dtype is None else _float_name(dtype),
         stopping_metric=stopping_metric,
-        metrics=losses.resolve_metrics(metrics, lower_is_better),
+        metrics=losses.resolve_metrics(metrics, lower_is_better, derived=resolved.predicts_tokens),
     )
 
 
