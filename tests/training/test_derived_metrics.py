@@ -71,9 +71,10 @@ def test_choice_and_report_take_them(result, name, tmp_path):
     assert chosen.number == int(result.table()[metric].idxmin())
     assert chosen.mean == pytest.approx(result.table()[metric].min())
     title, page = name.replace("_", " "), tmp_path / "report.html"
+    result.report(page)
+    assert f">validation {title}<" in page.read_text()
     result.report(page, metric=metric)
     assert f"Sorted by validation {title}" in page.read_text()
-    assert f">validation {title}<" in page.read_text()
     assert f"validation {title}" in result._repr_html_()
 
 
