@@ -475,7 +475,7 @@ def _fit_text(data: wd.Data, task: TextTask, num_steps: int) -> wd.GridResult:
     rules = [wd.NoDecay(), *map(wd.Decoupled, task.coefficients)]
     grid = wd.Grid(decay=rules, learning_rate=[rate], seed=range(task.seeds))
     settings = {"num_steps": num_steps, "batch_size": task.batch_size, "eval_every": num_steps, "progress": False}
-    model = wd.models.Decoder(num_layers=2, width=task.width, num_heads=4, mlp_width=2 * task.width)
+    model = wd.models.Decoder(num_layers=2, width=task.width, num_heads=2, mlp_width=2 * task.width)
     return wd.fit_grid(model, data, grid, **settings)
 
 
