@@ -61,6 +61,11 @@ class TrainingRun:
         return self.splits["train"].fold is not None
 
     @property
+    def may_stream(self) -> bool:
+        """Whether batches may come from the host, chunk by chunk also for the metrics of the training examples."""
+        return not self.cross_validates and not any(group.limits_examples for group in self.groups)
+
+    @property
     def devices(self) -> tuple[Device, ...]:
         """Devices that lanes are spread over."""
         return tuple(jax.local_devices()[: self.plan.num_devices])
@@ -176,9 +181,15 @@ def prepare_run(
     routing.check(grid, task, splits, num_folds=data.num_folds, patience=patience)
     if plan is not None:
         task = replace(task, reduce_convolutions=plan.convolutions == "slices")
-    divided = groups.divide(task, grid, splits, patience=patience, scaling=data.scaling)
+    divided = groups.divide(task, grid, splits, num_steps=num_steps, patience=patience, scaling=data.scaling)
+    limited = any(group.limits_examples for group in divided)
+    if limited and plan is not None and plan.streamed:
+        raise ValueError(
+            "grid has an axis 'epochs', and plan streams the examples; give a plan that does not, or select the "
+            "training examples in the data."
+        )
     if plan is None:
-        plan = _choose(task, divided, splits, batch_size, memory_budget, may_stream=not folds)
+        plan = _choose(task, divided, splits, batch_size, memory_budget, may_stream=not (folds or limited))
         if "lane_width" in before:
             plan = replace(plan, lane_width=before["lane_width"], reasons=("as the first call in this directory",))
     steps = [*range(eval_every, num_steps, eval_every), num_steps]

@@ -120,14 +120,21 @@ def score(
       params: Weights.
       model_state: State of the model.
       data: Examples. If they have folds, only those of the member's own fold count, or only those of the other folds.
-      validation: True = the examples of the member's own fold count, which validate it; False = the others.
+      validation: True = the examples of the member's own fold count, which validate it; False = the others. Of the
+        latter, a member with the axis ``epochs`` counts those that it takes.
 
     Returns:
       As `means`.
     """
+    taken = None
+    if not validation and "num_examples" in hyperparameters.training:
+        trains = jnp.ones(data.num_examples, bool) if data.fold is None else data.fold != hyperparameters.fold
+        taken = jnp.cumsum(trains) <= hyperparameters.training["num_examples"]
 
     def one_chunk(chunk: tuple[Array, Array]) -> Sums:
         rows, counts = chunk
+        if taken is not None:
+            counts &= taken[rows]
         batch = jax.tree.map(lambda array: jnp.asarray(array)[rows], data)
         if data.fold is not None:
             counts &= (batch.fold == hyperparameters.fold) == validation

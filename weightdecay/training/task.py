@@ -31,6 +31,9 @@ LAYER_METRICS = metric_table.names("layers")
 REGULARIZERS = (*augment.KINDS, "mixup", "label_smoothing", "clip_norm", "patience")
 """Axes of a grid that are used by training itself, and not by the optimizer or the network."""
 
+EPOCHS = "epochs"
+"""Axis of a grid: how often a member takes each of its training examples, which are then as many as its steps need."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -90,7 +93,8 @@ class Hyperparameters(NamedTuple):
     learning_rate: Any  # shape (), or a schedule
     seed: Any  # int32, shape ()
     optimizer: dict[str, Any]  # other arguments of the optimizer, each shape ()
-    training: dict[str, Any] = {}  # noqa: RUF012 (never mutated)  # by the names of REGULARIZERS, each shape ()
+    # By the names of REGULARIZERS, each shape (); and num_examples, how many of its training examples a member takes.
+    training: dict[str, Any] = {}  # noqa: RUF012 (never mutated)
     network: dict[str, Any] = {}  # noqa: RUF012  # arguments of the network, such as a dropout rate, each shape ()
     fold: Any = None  # whose examples validate the member, int32, shape (); None = there are validation examples
     scaling: Scaling | None = None  # of the fold
