@@ -64,7 +64,9 @@ def fit_grid(
       data: Training, validation and test examples, or folds of `wd.data.folds`, with an axis ``fold`` in the grid.
       grid: The members. In addition to ``decay``, ``learning_rate``, ``seed`` and ``fold``, an axis is a regularizer
         (``dropout_rate``, ``label_smoothing``, ``mixup``, ``input_noise``, ``shift``, ``flip``, ``crop``, ``cutout``,
-        ``clip_norm``, ``patience``), a field of the model, or an argument of ``optimizer``.
+        ``clip_norm``, ``patience``), ``epochs``, a field of the model, or an argument of ``optimizer``. A member with
+        ``epochs`` takes its steps on the first ``round(num_steps * batch_size / epochs)`` training examples that it
+        may take, and its training metrics are those of these examples.
       optimizer: ``optimizer(learning_rate, decay, mask=..., **others) -> optax.GradientTransformation``, such as
         `wd.adam` or `wd.sgd`.
       loss: ``"softmax_cross_entropy"`` (default for classes), ``"sigmoid_cross_entropy"`` (default for several labels
