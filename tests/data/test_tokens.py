@@ -192,6 +192,14 @@ def test_the_vocabulary_is_given_or_what_occurs():
     assert wd.data.tokens(np.array([0, 3] * 50), length=4, vocabulary_size=9).num_classes == 9
 
 
+def test_a_number_of_classes_leaves_single_targets_as_they_are():
+    inputs, targets = np.eye(4), np.array([0, 3, 3, 1])
+    data = wd.Data(train=(inputs, targets), validation=(inputs, targets), num_classes=5)
+    assert data.with_class_indices() is data
+    with pytest.raises(ValueError, match="targets from 0 to 3, and num_classes is 3; give targets from 0 to 2"):
+        wd.Data(train=(inputs, targets), num_classes=3).with_class_indices()
+
+
 def test_a_string_that_is_no_file_is_text_or_is_refused():
     assert bytes(wd.data.tokens("play it again. " * 20, length=4).train[0][0]) == b"play"
     assert bytes(wd.data.tokens(b"shakespeare.txt" * 20, length=11).train[0][0]) == b"shakespeare"
