@@ -14,11 +14,16 @@ fold too. Two more results are shown: the same training without decay, and what 
 scikit-learn took, with as many further learning rates as fit. Times are those of the complete search and of the last
 training, with compilation.
 
-PATH holds two folders:
+With ``--sets text`` a small language model is trained on the first 300 kB of the plays of Shakespeare, for 1, 4 and 16
+epochs: no decay and a ladder of Decoupled coefficients, each with the same seeds. The coefficient is chosen on
+validation bytes, and scored once on test bytes, both later in the file. Nobody else's search is compared here.
+
+PATH holds these folders:
 
 - `uci`: for each NAME `NAME-data.csv.gz`, without a header, with the target in the last column, and
   `NAME-test_mask.csv.gz` with one column per split, 1 = test row, in the splits of T. Evans (uci_datasets on GitHub);
-- `mnist-10k`: `images-idx3-ubyte.gz` and `labels-idx1-ubyte.gz`, the test digits of MNIST.
+- `mnist-10k`: `images-idx3-ubyte.gz` and `labels-idx1-ubyte.gz`, the test digits of MNIST;
+- `text`: `tinyshakespeare.txt.gz` of A. Karpathy (char-rnn on GitHub).
 
 Prints a few lines when a set is done, and a table at the end. Errors are root mean squared errors, in the unit of the
 file's targets (some differ from UCI's), or percent of the digits; ± is one standard error over the splits, for MNIST
@@ -29,6 +34,7 @@ number.
     python benchmarks/real_data.py PATH
     python benchmarks/real_data.py PATH --sets concrete,yacht --splits 3
     python benchmarks/real_data.py PATH --first-weights flax
+    python benchmarks/real_data.py PATH --sets text
 
 scikit-learn draws initial biases at random, flax sets them to 0, and their kernels differ in scale. On a small set this
 can matter more than any decay: ``--first-weights flax``, with `wd.models.MLP`, compares initial weights above all.
@@ -58,6 +64,7 @@ from weightdecay.core import statistics as uncertainty
 
 NUM_SPLITS = 10
 MNIST = "mnist-10k"
+TEXT = "text"
 _L2 = (1e-5, 1e-1)
 _DECOUPLED = (1e-2, 1e1)
 _PAIRS = (
@@ -93,6 +100,31 @@ class Task:
 TASKS = {name: Task() for name in ("concrete", "energy", "yacht", "wine", "airfoil", "protein")} | {
     MNIST: Task(hidden=100, learning_rate=1e-3, batch_size=64, num_steps=1000, regresses=False)
 }
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """What is trained on the text: a decoder of two layers.
+
+    Attributes:
+      width: Width of the decoder; its perceptrons are twice as wide.
+      length: Bytes that it reads at once.
+      train_bytes: Bytes that are repeated.
+      epochs: Numbers of epochs.
+      coefficients: Of Decoupled, 1 / (step · learning rate).
+      peak: Largest learning rate of Adam, after a warm-up of 5 % of the steps; it falls to 0 as half a cosine.
+      batch_size: Windows per training step.
+      seeds: Number of seeds.
+    """
+
+    width: int = 64
+    length: int = 64
+    train_bytes: int = 300_000
+    epochs: tuple[int, ...] = (1, 4, 16)
+    coefficients: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    peak: float = 5e-3
+    batch_size: int = 32
+    seeds: int = 3
 
 
 class Split(NamedTuple):
@@ -133,6 +165,9 @@ def main() -> None:
     print(_environment(options), flush=True)
     rows, lines = [], []
     for name in options.sets:
+        if name == TEXT:
+            print(f"\n{_text(options.path, TextTask(seeds=options.seeds, train_bytes=options.bytes))}", flush=True)
+            continue
         task = replace(TASKS[name], first_weights=options.first_weights)
         splits = list(_splits(name, options.splits, options))
         outcomes = [_compare(split, task, options.trials) for split in splits]
@@ -140,7 +175,8 @@ def main() -> None:
         rows.append(_row(name, outcomes))
         numbers = [{side: outcome._asdict() for side, outcome in split._asdict().items()} for split in outcomes]
         lines.append({"benchmark": "real_data", "set": name, "splits": numbers})
-    print(f"\n{_table(rows)}")
+    if rows:
+        print(f"\n{_table(rows)}")
     if options.json:
         options.json.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
@@ -152,7 +188,7 @@ def _options() -> argparse.Namespace:
         "--sets",
         type=lambda names: names.split(","),
         default=list(TASKS),
-        help=f"comma-separated, of {','.join(TASKS)} (default: all)",
+        help=f"comma-separated, of {','.join(TASKS)} (default: all of these), and {TEXT}",
     )
     parser.add_argument(
         "--splits", type=int, choices=range(1, NUM_SPLITS + 1), default=NUM_SPLITS, help=f"default: {NUM_SPLITS}, all"
@@ -168,12 +204,14 @@ def _options() -> argparse.Namespace:
         default="scikit-learn",
         help="distribution of the initial weights (default: scikit-learn)",
     )
+    parser.add_argument("--seeds", type=int, default=3, help=f"seeds of each member of {TEXT} (default: 3)")
+    parser.add_argument("--bytes", type=int, default=300_000, help=f"training bytes of {TEXT} (default: 300,000)")
     parser.add_argument("--json", type=Path, help="file for the results on each split")
     options = parser.parse_args()
     for name in options.sets:
-        if name not in TASKS:
-            parser.error(f"--sets: {name!r} is not one of {', '.join(TASKS)}")
-    for name, least in {"trials": 3, "folds": 2, "rows": 100}.items():
+        if name not in (*TASKS, TEXT):
+            parser.error(f"--sets: {name!r} is not one of {', '.join(TASKS)}, {TEXT}")
+    for name, least in {"trials": 3, "folds": 2, "rows": 100, "seeds": 1, "bytes": 10_000}.items():
         if getattr(options, name) < least:
             parser.error(f"--{name}: give at least {least}")
     if options.trials % 2 == 0:
@@ -394,6 +432,57 @@ def _percent_wrong(classes: np.ndarray, targets: np.ndarray) -> float:
     return 100 * float(np.mean(classes != targets))
 
 
+def _text(path: Path, task: TextTask) -> str:
+    """Train the language models; return a table in Markdown, bits per byte with standard errors over the seeds."""
+    source = path / TEXT / "tinyshakespeare.txt.gz"
+    data = wd.data.tokens(source, length=task.length, train_tokens=task.train_bytes)
+    rows = []
+    for epochs in task.epochs:
+        num_steps = round(epochs * len(data.train[0]) / task.batch_size)
+        seconds, result = _timed(lambda num_steps=num_steps: _fit_text(data, task, num_steps))
+        bits = result.table()
+        chosen, without = result.best(), result.no_decay()
+        difference = result.differences(metric="validation_bits_per_token").loc[chosen.number]
+        test = result.test()
+        cells = [f"{row.validation_bits_per_token:.4f}" for row in bits.itertuples()]
+        validation = [
+            _bits(bits.loc[choice.number], "validation_bits_per_token") for choice in (without, chosen) if choice
+        ]
+        rows.append(
+            [
+                str(epochs),
+                str(num_steps),
+                *cells,
+                str(chosen.decay),
+                *validation,
+                f"{difference['difference']:+.4f} ± {difference['standard_error']:.4f}",
+                *(_bits(test.loc[role], "test_bits_per_token") for role in ("no decay", "chosen")),
+                f"{bits.train_bits_per_token[chosen.number]:.4f}",
+                f"{seconds:.0f}",
+            ]
+        )
+    heads = ["epochs", "steps", "no decay", *(f"{coefficient:g}" for coefficient in task.coefficients), "chosen"]
+    heads += ["validation, no decay", "validation, chosen", "difference", "test, no decay", "test, chosen"]
+    description = (
+        f"text: {task.train_bytes} bytes, {len(data.train[0])} windows of {task.length}; {task.seeds} seeds; bits per "
+        "byte on validation bytes for each coefficient, and of the choice ± its standard error over seeds"
+    )
+    return f"{description}\n\n{_markdown([*heads, 'train, chosen', 'seconds'], rows)}"
+
+
+def _fit_text(data: wd.Data, task: TextTask, num_steps: int) -> wd.GridResult:
+    rate = wd.schedules.WarmupCosine(task.peak, 0.05 * num_steps, num_steps)
+    rules = [wd.NoDecay(), *map(wd.Decoupled, task.coefficients)]
+    grid = wd.Grid(decay=rules, learning_rate=[rate], seed=range(task.seeds))
+    settings = {"num_steps": num_steps, "batch_size": task.batch_size, "eval_every": num_steps, "progress": False}
+    model = wd.models.Decoder(num_layers=2, width=task.width, num_heads=2, mlp_width=2 * task.width)
+    return wd.fit_grid(model, data, grid, **settings)
+
+
+def _bits(row: Any, name: str) -> str:
+    return f"{row[name]:.4f} ± {row[f'{name}_standard_error']:.4f}"
+
+
 def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
     """Return the seconds of a call, and its result."""
     started = time.perf_counter()
@@ -460,6 +549,10 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     """Format rows as a table in Markdown."""
     heads = ["set", "with decay", "without", "scikit-learn", "in its time", "decay minus without"]
     heads += ["decay minus scikit-learn", "seconds", "of scikit-learn"]
+    return _markdown(heads, rows)
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [heads, ["-" * width for width in widths], *rows]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]

@@ -34,6 +34,7 @@ SMALL = {
         "SEEDS": 2,
     },
     "norms_and_rotation": {"NUM_STEPS": 40, "EVAL_EVERY": 10, "COEFFICIENTS": (0.3, 3.0), "SEEDS": 2},
+    "repeated_text": {"NUM_STEPS": 20, "EPOCHS": (1, 4), "NUM_COEFFICIENTS": 2, "SEEDS": 2},
     "what_a_coefficient_means": {"NUM_STEPS": 20, "ALPHAS": [1.0, 100.0], "NUM_FREE_STEPS": 10},
     "your_own_network": {"NUM_STEPS": 20, "NUM_TRAIN": 100, "NUM_COEFFICIENTS": 2, "SEEDS": 2, "WIDTHS": (16,)},
 }

@@ -10,6 +10,8 @@ from weightdecay.training import diagnostics, losses
 
 def test_every_row_has_its_function():
     assert sorted(losses.resolve("huber", np.zeros(1)).metrics()) == sorted(metrics.names("examples"))
+    derived = losses.Loss("loss", np.mean, predicts_tokens=True).derived(0.0)
+    assert tuple(derived) == metrics.names("derived")
     assert {"penalty", *diagnostics.OF_WEIGHTS} == set(metrics.names("weights"))
     assert tuple(diagnostics.OF_LAYERS) == metrics.names("layers")
 
@@ -29,6 +31,8 @@ def test_names_are_unique_and_recorded_once():
         ("penalty", "penalty, nats"),
         ("train_penalty", "training penalty, its own unit"),
         ("generalization_gap", "generalization gap, nats"),
+        ("validation_bits_per_token", "validation loss, bits per token"),
+        ("test_perplexity", "test perplexity, tokens"),
         ("rotation", "rotation of a layer, radians per step"),
         ("test", "test, its own unit"),
         ("my_number", "my number, its own unit"),

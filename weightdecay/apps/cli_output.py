@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import functools
 import os
 import re
 import sys
@@ -11,6 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from weightdecay.core import metrics
 
 if TYPE_CHECKING:
     from weightdecay.results.grid_result import GridResult
@@ -205,7 +208,7 @@ def fitted(rows: Sequence[Sequence[str]], dispensable: Sequence[str], columns: i
     return [[row[index] for index in positions] for row in rows]
 
 
-_DISPENSABLE = ("weight norm", "train accuracy", "train loss", "gap", "zeros", "val. accuracy")
+_DISPENSABLE = ("weight norm", "train accuracy", "train loss", "gap", "zeros", "val. bits per token", "val. accuracy")
 
 
 def _table(result: "GridResult", marks: dict[int, str], columns: int | None) -> list[str]:
@@ -218,6 +221,8 @@ def _table(result: "GridResult", marks: dict[int, str], columns: int | None) -> 
     if has_accuracy:
         cells["val. accuracy"] = lambda row: _mean(row, "validation_accuracy")
     cells["val. loss"] = lambda row: _mean(row, "validation_loss")
+    for name in metrics.derived_of("validation", rows[0]):
+        cells[f"val. {name.removeprefix('validation_').replace('_', ' ')}"] = functools.partial(_mean, name=name)
     if has_accuracy:
         cells["train accuracy"] = lambda row: f"{row['train_accuracy']:.4f}"
     else:

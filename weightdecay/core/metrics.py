@@ -6,15 +6,17 @@ the plots and the report derive from the row.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from weightdecay.core.checks import ArgumentError
 
-Kind: TypeAlias = Literal["examples", "weights", "layers", "table"]
+Kind: TypeAlias = Literal["examples", "derived", "weights", "layers", "table"]
 """What a metric is computed from. ``"examples"``: averaged over the examples of each split, and recorded as
-``train_<name>`` and ``validation_<name>``. ``"weights"``: one number for all weights that decay. ``"layers"``: one
-number for each array of weights that decays. ``"table"``: from other columns of the table of candidates."""
+``train_<name>`` and ``validation_<name>``. ``"derived"``: a function of the mean loss of a split, recorded like
+these where the targets are classes at several positions. ``"weights"``: one number for all weights that decay.
+``"layers"``: one number for each array of weights that decays. ``"table"``: from other columns of the table of
+candidates."""
 
 SPLITS = {"validation": "validation", "train": "training", "test": "test"}
 """The adjective of each split in labels, by the prefix of its metrics."""
@@ -36,6 +38,8 @@ class Metric(NamedTuple):
 TABLE: tuple[Metric, ...] = (
     Metric("accuracy", "accuracy", "fraction of examples", "higher", "examples"),
     Metric("loss", "loss", LOSS_UNIT, "lower", "examples"),
+    Metric("perplexity", "perplexity", "tokens", "lower", "derived"),
+    Metric("bits_per_token", "loss", "bits per token", "lower", "derived"),
     Metric("penalty", "penalty", LOSS_UNIT, None, "weights"),
     Metric("weight_norm", "norm of the weights that decay, in units of weight", None, None, "weights"),
     Metric("zero_fraction", "exact zeros, fraction of the weights that decay", None, None, "weights"),
@@ -59,14 +63,30 @@ def names(kind: Kind) -> tuple[str, ...]:
     return tuple(metric.name for metric in TABLE if metric.kind == kind)
 
 
-def recorded(own: Iterable[str] = ()) -> tuple[str, ...]:
+def derived_of(split: str, columns: Container[Any]) -> list[str]:
+    """Names of the metrics of a split that derive from its loss, where they are recorded.
+
+    Args:
+      split: A key of `SPLITS`.
+      columns: Names that are recorded.
+
+    Examples:
+      >>> derived_of("validation", ["validation_loss", "validation_perplexity"])
+      ['validation_perplexity']
+    """
+    return [name for name in (f"{split}_{derived}" for derived in names("derived")) if name in columns]
+
+
+def recorded(own: Iterable[str] = (), *, derived: bool = False) -> tuple[str, ...]:
     """Names of the numbers that an evaluation records of a member; ``names("layers")`` are recorded in addition.
 
     Args:
       own: Names of the user's metrics.
+      derived: Whether the metrics that derive from the loss are recorded.
 
     Returns:
-      Metrics of the validation examples, of the training examples, and of the weights; then the user's metrics.
+      Metrics of the validation examples, of the training examples, and of the weights; then the user's metrics, and
+      those that derive from the loss.
 
     Examples:
       >>> recorded(["rank"])[:5]
@@ -75,7 +95,8 @@ def recorded(own: Iterable[str] = ()) -> tuple[str, ...]:
       ('train_rank', 'validation_rank')
     """
     ours = [f"{split}_{name}" for split in ("validation", "train") for name in names("examples")]
-    return *ours, *names("weights"), *(f"{split}_{name}" for name in own for split in ("train", "validation"))
+    others = [*own, *(names("derived") if derived else ())]
+    return *ours, *names("weights"), *(f"{split}_{name}" for name in others for split in ("train", "validation"))
 
 
 def axis_label(metric: str, loss_unit: str = LOSS_UNIT) -> str:
@@ -93,7 +114,9 @@ def axis_label(metric: str, loss_unit: str = LOSS_UNIT) -> str:
       ('validation loss, nats', 'training absolute error, its own unit')
     """
     split, name = split_of(metric)
-    row = next((row for row in TABLE if row.name == name and (row.kind == "examples") == bool(split)), None)
+    row = next(
+        (row for row in TABLE if row.name == name and (row.kind in ("examples", "derived")) == bool(split)), None
+    )
     if row is None:
         row = Metric(name, name.replace("_", " "), "its own unit", None, "examples")
     label = f"{SPLITS[split]} {row.label}" if split else row.label
@@ -113,7 +136,7 @@ def split_of(metric: str) -> tuple[str, str]:
 
 _LOWER = """
     loss error mse rmse mae mape smape msle rmsle mean_squared_error mean_absolute_error error_rate errors nll
-    log_loss logloss cross_entropy crossentropy negative_log_likelihood perplexity ppl bits_per_token bits_per_byte
+    log_loss logloss cross_entropy crossentropy negative_log_likelihood ppl bits_per_byte
     bits_per_character bits_per_dim bpt bpb bpc bpd brier brier_score ece mce calibration_error hinge deviance kl
     kl_divergence divergence distance wer cer fid crps pinball cost regret risk residual misclassification
     misclassification_rate false_positive_rate false_negative_rate fpr fnr generalization_gap

@@ -1,7 +1,7 @@
 """Data sets, under the name ``wd.data``: `Data`, and the functions that make it from arrays, files and other libraries.
 
 - `Data` is what a run trains on. `split` and `folds` make it from arrays; `read_csv`, `read_idx` and `read_npz` read
-  arrays from files, `arrays` from the data sets of other libraries.
+  arrays from files, `arrays` from the data sets of other libraries. `tokens` makes windows of a stream of tokens.
 - The data sets of scikit-learn and the synthetic ones need no download.
 - Everything that is fitted (standardization) is fitted on training examples alone, in float64.
 - Nothing here imports the library that a source comes from: a source is recognized by how it can be read.
@@ -35,3 +35,4 @@ from weightdecay.data.synthetic import spirals as spirals
 from weightdecay.data.synthetic import teacher_student as teacher_student
 from weightdecay.data.synthetic import token_order as token_order
 from weightdecay.data.synthetic import with_irrelevant_features as with_irrelevant_features
+from weightdecay.data.tokens import tokens as tokens

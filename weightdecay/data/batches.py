@@ -59,23 +59,24 @@ class Orders:
         Every example occurs once in each epoch; a batch may span two epochs.
 
         Args:
-          stream: A member's seed and fold; the fold is -1 without folds.
+          stream: A member's seed and fold; the fold is -1 without folds. A third number is that of its examples, the
+            first of those that it could take.
           start: First step.
           num_steps: Number of steps.
 
         Returns:
           int32, shape ``(num_steps, batch_size)``.
         """
-        seed, fold = map(int, stream)
-        num_examples = len(self._rows(fold))
+        seed, fold, *limit = map(int, stream)
+        num_examples = limit[0] if limit else len(self._rows(fold))
         first, last = start * self._batch_size, (start + num_steps) * self._batch_size
         epochs = range(first // num_examples, -(-last // num_examples))
-        order = np.concatenate([self._epoch(seed, fold, epoch) for epoch in epochs])
+        order = np.concatenate([self._epoch(seed, fold, num_examples, epoch) for epoch in epochs])
         offset = first - epochs.start * num_examples
         return order[offset : offset + last - first].reshape(num_steps, self._batch_size)
 
-    def _shuffled(self, seed: int, fold: int, epoch: int) -> np.ndarray:
-        rows = self._rows(fold)
+    def _shuffled(self, seed: int, fold: int, num_examples: int, epoch: int) -> np.ndarray:
+        rows = self._rows(fold)[:num_examples]
         shuffle = _shuffle(len(rows), setting("enable_x64"))
         return rows[np.asarray(shuffle(np.int32(seed), np.int32(epoch)))]
 

@@ -131,6 +131,8 @@ class Data:
       scaling: Standardization of each fold; None = no standardization.
       class_names: Names of the classes 0, 1, 2, ... in the targets. None: the targets are not classes, or their own
         numbers are their names, in which case other integers than 0, 1, 2, ... are mapped to these before training.
+      num_classes: Number of classes where some may not occur in the targets, such as the tokens of a vocabulary; None =
+        as many as occur, or as there are ``class_names``.
     """
 
     train: Any
@@ -139,6 +141,7 @@ class Data:
     fold: Any = None
     scaling: Scaling | None = None
     class_names: tuple[Any, ...] | None = None
+    num_classes: int | None = None
 
     @property
     def num_folds(self) -> int | None:
@@ -165,7 +168,8 @@ class Data:
 
         Returns:
           The same data where the targets are not classes, where they already are 0, 1, 2, ... (or below 0, where they
-          do not count; see `weightdecay.data.classes.uncounted`), and where ``class_names`` is given.
+          do not count; see `weightdecay.data.classes.uncounted`), and where ``class_names`` or ``num_classes`` is
+          given.
 
         Raises:
           ValueError: ``loss`` is None, and the targets look like a quantity; see `weightdecay.data.classes.quantity`.
@@ -178,8 +182,8 @@ class Data:
             return self
         if not targets or any(values.ndim != 1 or values.dtype.kind not in "iub" for values in targets.values()):
             return self
-        if self.class_names is not None:
-            return self._with_named_classes(targets)
+        if self.class_names is not None or self.num_classes is not None:
+            return self._with_known_classes(targets)
         labels = np.concatenate(list(targets.values()))
         below = np.zeros(len(labels), bool) if labels.dtype.kind == "b" else classes.uncounted(labels)
         if below.any():
@@ -206,14 +210,15 @@ class Data:
         splits = {name: (split[0], indices(targets[name]), *split[2:]) for name, split in self._splits()}
         return replace(self, **splits, class_names=names)
 
-    def _with_named_classes(self, targets: Mapping[str, np.ndarray]) -> "Data":
-        number = len(self.class_names or ())
+    def _with_known_classes(self, targets: Mapping[str, np.ndarray]) -> "Data":
+        number = max(len(self.class_names or ()), self.num_classes or 0)
+        known = f"num_classes is {number}" if self.class_names is None else f"class_names has {number} names"
         for name, values in targets.items():
             if values.size and not values.max() < number:
                 raise ArgumentError(
                     "data",
-                    f"data.{name} has targets from {values.min()} to {values.max()}, and class_names has {number} "
-                    f"names; give targets from 0 to {number - 1}, or below 0 where they do not count.",
+                    f"data.{name} has targets from {values.min()} to {values.max()}, and {known}; give "
+                    f"targets from 0 to {number - 1}, or below 0 where they do not count.",
                 )
         return self
 

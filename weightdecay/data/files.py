@@ -1,4 +1,4 @@
-"""Readers of files that return NumPy arrays: IDX, NPZ and CSV.
+"""Readers of files that return NumPy arrays: IDX, NPZ, CSV, and streams of tokens.
 
 Files are read as if they were broken or malicious. Nothing in them is executed, no pickle is opened, sizes are checked
 before memory is allocated, and every fault is a `ValueError` that names the file.
@@ -212,6 +212,73 @@ def read_csv(
         raise _Fault(
             _first_fault(content, header, columns, target_index) or f"cannot be read ({reason}); save it again."
         )
+
+
+def map_npy(path: str | os.PathLike[str]) -> np.ndarray:
+    """Map the array of an NPY file into memory: it is read where it is accessed.
+
+    Args:
+      path: The file, written by `numpy.save`.
+
+    Returns:
+      The array, read-only, in the shape and the dtype of the file.
+
+    Raises:
+      FileNotFoundError: No such file.
+      ValueError: Not an NPY file, an array of Python objects, or a file that is shorter than its header states.
+    """
+    with _opened(path, "an NPY file"):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise _Fault("is an NPZ file; give one of its arrays, as wd.data.read_npz(path)['tokens'].")
+        return array
+
+
+def map_flat(path: str | os.PathLike[str], dtype: np.dtype) -> np.ndarray:
+    """Map a file of numbers without a header into memory: it is read where it is accessed.
+
+    Args:
+      path: The file.
+      dtype: Dtype of its numbers.
+
+    Returns:
+      The numbers, read-only, shape ``(numbers,)``.
+
+    Raises:
+      FileNotFoundError: No such file.
+      ValueError: An empty file, or one whose size is not a multiple of that of a number.
+    """
+    with _opened(path, f"a file of {dtype.name}"):
+        size = os.path.getsize(path)
+        if size == 0 or size % dtype.itemsize:
+            raise _Fault(
+                f"has {size} bytes, and a number of dtype {dtype.name} has {dtype.itemsize}; give the dtype of the "
+                "file, and a file that is not empty."
+            )
+        return np.memmap(path, dtype, "r")
+
+
+def text_bytes(path: str | os.PathLike[str], *, max_bytes: Integer = 2**32) -> np.ndarray:
+    """Read the bytes of a text; compression with gzip is recognized by the content.
+
+    Args:
+      path: The file. If it is not compressed it is mapped into memory, and read where it is accessed.
+      max_bytes: Largest allowed size of a text that is compressed, in bytes, decompressed.
+
+    Returns:
+      uint8, shape ``(bytes,)``.
+
+    Raises:
+      FileNotFoundError: No such file.
+      ValueError: A damaged or an empty file, or one that is too large.
+    """
+    with _opened(path, "a text") as file:
+        if file.read(len(_GZIP)) == _GZIP:
+            file.seek(0)
+            content = _take(_decompressed(file), int(max_bytes) + 1)
+            _check_size(len(content), max_bytes, "it may contain more")
+            return np.frombuffer(content, np.uint8)
+    return map_flat(path, np.dtype(np.uint8))
 
 
 @contextmanager

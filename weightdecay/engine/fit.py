@@ -71,7 +71,9 @@ def fit_grid(
       data: Training, validation and test examples, or folds of `wd.data.folds`, with an axis ``fold`` in the grid.
       grid: The members. In addition to ``decay``, ``learning_rate``, ``seed`` and ``fold``, an axis is a regularizer
         (``dropout_rate``, ``label_smoothing``, ``mixup``, ``input_noise``, ``shift``, ``flip``, ``crop``, ``cutout``,
-        ``clip_norm``, ``patience``), a field of the model, or an argument of ``optimizer``.
+        ``clip_norm``, ``patience``), ``epochs``, a field of the model, or an argument of ``optimizer``. A member with
+        ``epochs`` takes its steps on the first ``round(num_steps * batch_size / epochs)`` training examples that it
+        may take, and its training metrics are those of these examples.
       optimizer: ``optimizer(learning_rate, decay, mask=..., **others) -> optax.GradientTransformation``, such as
         `wd.adam` or `wd.sgd`.
       loss: ``"softmax_cross_entropy"`` (default for classes), ``"sigmoid_cross_entropy"`` (default for several labels
@@ -84,7 +86,9 @@ def fit_grid(
       patience: Evaluations without a better ``stopping_metric`` after which a member stops. The weights that are kept,
         and the metrics of the last evaluation, are then those of its best evaluation. None: every member takes all
         steps.
-      stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, or ``"validation_..."`` of a metric of yours.
+      stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, ``"validation_perplexity"`` or
+        ``"validation_bits_per_token"`` (where the targets are classes at several positions), or ``"validation_..."`` of
+        a metric of yours.
       metrics: Your own metrics by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``. Their means
         are in the result as ``train_...`` and ``validation_...``.
       lower_is_better: Whether lower values of each of your metrics are better, by name, as ``{"my_number": True}``.

@@ -54,6 +54,10 @@ class Group(abc.ABC):
     def name(self) -> str:
         """Name of the structure that the members share, the same in every grid."""
 
+    def distinction(self, member: int) -> dict[str, Any]:
+        """Return what the numbers of a member depend on in addition to its hyperparameters, by name."""
+        return {}
+
     @abc.abstractmethod
     def program(self) -> str:
         """Return the digest of the program that computes one member."""
@@ -140,9 +144,26 @@ class TrainingGroup(Group):
         return gradients.without_gradient(self.task, self.one(), self.state, batch)
 
     def streams(self, members: Any) -> np.ndarray:
-        """Return what the batches of some members follow from, shape ``(members, 2)``: seed, and fold or -1."""
+        """Return what the batches of some members follow from, shape ``(members, 2)``: seed, and fold or -1.
+
+        Where members take a number of examples of their own it follows as a third column.
+        """
         seeds, folds = self.hyperparameters.seed[members], self.hyperparameters.fold
-        return np.stack([seeds, np.full_like(seeds, -1) if folds is None else folds[members]], axis=-1)
+        columns = [seeds, np.full_like(seeds, -1) if folds is None else folds[members]]
+        if self.limits_examples:
+            columns.append(self.hyperparameters.training["num_examples"][members])
+        return np.stack(columns, axis=-1)
+
+    @property
+    def limits_examples(self) -> bool:
+        """Whether each member takes a number of training examples of its own."""
+        return "num_examples" in self.hyperparameters.training
+
+    def distinction(self, member: int) -> dict[str, Any]:
+        """Return the number of examples, which follows from the axis ``epochs`` and from the number of steps."""
+        return (
+            {"num_examples": int(self.hyperparameters.training["num_examples"][member])} if self.limits_examples else {}
+        )
 
     def program(self) -> str:
         """Return the digest of the program that trains one member, from its initial weights through a step."""
@@ -177,6 +198,7 @@ def divide(
     grid: Grid,
     splits: Mapping[str, Batch],
     *,
+    num_steps: int,
     patience: int | None = None,
     scaling: Scaling | None = None,
     trainable: Mask | MaskFn | None = None,
@@ -191,6 +213,7 @@ def divide(
       task: What is trained.
       grid: The members.
       splits: Examples by name.
+      num_steps: Last step of each member.
       patience: Patience of members that have none of their own.
       scaling: What standardizes the examples, by fold.
       trainable: Which weights train; None = all.
@@ -222,13 +245,14 @@ def divide(
         if isinstance(decay, ElementwiseRule | Terms):
             _check_rule(member_task, routed, accepted[kind], splits)
             decay = decay.terms().filled(accepted[kind])
-        hyperparameters = routed.hyperparameters(decay, scaling)
+        num_examples = routed.num_examples(splits["train"], num_steps, task.batch_size)
+        hyperparameters = routed.hyperparameters(decay, scaling, num_examples)
         structure = options, jax.tree.structure(hyperparameters)
         structures.setdefault(structure, (member_task, []))[1].append((index, hyperparameters))
     groups = []
     for ((model_options, _), _), (member_task, members) in structures.items():
         start = given.start(member_task, model_options)
-        members.sort(key=lambda member: (int(member[1].seed), -1 if member[1].fold is None else int(member[1].fold)))
+        members.sort(key=lambda member: _stream(member[1]))
         groups.append(
             TrainingGroup(
                 task=member_task,
@@ -242,6 +266,12 @@ def divide(
             )
         )
     return groups
+
+
+def _stream(hyperparameters: Hyperparameters) -> tuple[int, ...]:
+    """What the batches of a member follow from."""
+    fold, num_examples = hyperparameters.fold, hyperparameters.training.get("num_examples", -1)
+    return int(hyperparameters.seed), -1 if fold is None else int(fold), int(num_examples)
 
 
 def _state(task: Task, hyperparameters: Hyperparameters, splits: Mapping[str, Batch], start: Start) -> State:

@@ -235,7 +235,7 @@ def _functions(task: Task) -> dict[str, Callable[..., Any]]:
     def evaluate(hyperparameters: Any, states: Any, previous: Any, train: Any, validation: Any) -> Any:
         def member(numbers: Any, state: Any, previous: Any, train: Any) -> Any:
             on_train = (
-                evaluation.means(train)
+                evaluation.means(task.loss, train)
                 if isinstance(train, Sums)
                 else evaluation.score(task, numbers, state.params, state.model_state, train, validation=False)
             )

@@ -85,9 +85,12 @@ def record_theory(run: TrainingRun, grid: Grid, records: TrainingRecords) -> Non
         decaying[group.indices] = sum(np.array(sizes)[decays]) / sum(sizes)
         inputs, intercept = _linear_inputs(run, group, decays), len(sizes) > 1
         squares = None if inputs is None else theory.spectrum(inputs, intercept=intercept)
-        for index in group.indices:
+        for member, index in enumerate(group.indices):
             predicted = theory.decayed(_transformation(group, grid[index]), run.steps)
-            time_scale[index], rotation[index] = predicted.time_scale / steps_per_epoch, predicted.rotation
+            steps = (
+                group.distinction(member)["num_examples"] / run.batch_size if group.limits_examples else steps_per_epoch
+            )
+            time_scale[index], rotation[index] = predicted.time_scale / steps, predicted.rotation
             if inputs is not None:
                 zeros = float(records.metrics["zero_fraction"][index, -1]) if records.metrics else math.nan
                 nonzero = None if math.isnan(zeros) else round((1 - zeros) * inputs.shape[1])

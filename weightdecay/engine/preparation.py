@@ -62,6 +62,11 @@ class TrainingRun:
         return self.splits["train"].fold is not None
 
     @property
+    def may_stream(self) -> bool:
+        """Whether batches may come from the host, chunk by chunk also for the metrics of the training examples."""
+        return not self.cross_validates and not any(group.limits_examples for group in self.groups)
+
+    @property
     def devices(self) -> tuple[Device, ...]:
         """Devices that lanes are spread over."""
         return tuple(jax.local_devices()[: self.plan.num_devices])
@@ -173,6 +178,7 @@ def prepare_run(
         metrics=metrics,
         lower_is_better=lower_is_better,
         class_names=data.class_names,
+        num_classes=data.num_classes,
     )
     validated = [name for name in task.metric_names() if name.startswith("validation_")]
     if stopping_metric not in validated:
@@ -183,10 +189,23 @@ def prepare_run(
     if initial is not None and not isinstance(initial, Initial):
         initial = Initial(initial)
     divided = groups.divide(
-        task, grid, splits, patience=patience, scaling=data.scaling, trainable=trainable, initial=initial
+        task,
+        grid,
+        splits,
+        num_steps=num_steps,
+        patience=patience,
+        scaling=data.scaling,
+        trainable=trainable,
+        initial=initial,
     )
+    limited = any(group.limits_examples for group in divided)
+    if limited and plan is not None and plan.streamed:
+        raise ValueError(
+            "grid has an axis 'epochs', and plan streams the examples; give a plan that does not, or select the "
+            "training examples in the data."
+        )
     if plan is None:
-        plan = _choose(task, divided, splits, batch_size, memory_budget, may_stream=not folds)
+        plan = _choose(task, divided, splits, batch_size, memory_budget, may_stream=not (folds or limited))
         if "lane_width" in before:
             plan = replace(plan, lane_width=before["lane_width"], reasons=("as the first call in this directory",))
     steps = [*range(eval_every, num_steps, eval_every), num_steps]

@@ -32,7 +32,10 @@ def resume(workload: Any, grid: Grid, run: RunDirectory, *, has_patience: bool =
     depends_on = {**workload.depends_on(), workload.programs_key: programs}
     groups = []
     for group in workload.groups:
-        keys = tuple(fingerprints.of_member(grid[int(index)], programs[group.name]) for index in group.indices)
+        keys = tuple(
+            fingerprints.of_member({**grid[int(index)], **group.distinction(member)}, programs[group.name])
+            for member, index in enumerate(group.indices)
+        )
         groups.append(dataclasses.replace(group, keys=keys))
     run.record_dependencies(depends_on, workload.num_steps, patient=has_patience)
     resumed = []

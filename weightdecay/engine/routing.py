@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from weightdecay.core import text
-from weightdecay.core.checks import ArgumentTypeError
+from weightdecay.core import checks, text
+from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Batch
 from weightdecay.data import Scaling, augment
 from weightdecay.decay import Rule
@@ -23,7 +23,7 @@ from weightdecay.decay.placement import parts
 from weightdecay.models import network as networks
 from weightdecay.search.grid import Grid
 from weightdecay.search.member import REPLICATES
-from weightdecay.training.task import REGULARIZERS, Hyperparameters, Task
+from weightdecay.training.task import EPOCHS, REGULARIZERS, Hyperparameters, Task
 
 _ENGINE_AXES = ("decay", "learning_rate", *REPLICATES)
 
@@ -49,18 +49,57 @@ class RoutedMember:
         model = networks.with_options(task.model, dict(self.model_options)) if self.model_options else task.model
         return replace(task, model=model, options=self.options)
 
-    def hyperparameters(self, decay: Rule, scaling: Scaling | None) -> Hyperparameters:
+    def num_examples(self, train: Batch, num_steps: int, batch_size: int | None) -> int | None:
+        """Return how many training examples the member takes, the first ones; None = all of them.
+
+        A member with the axis ``epochs`` takes ``round(num_steps * batch_size / epochs)``. If that is more than there
+        are by less than a batch, it takes all of them.
+
+        Args:
+          train: Training examples, those of all folds.
+          num_steps: Last step of the member.
+          batch_size: Examples a step; None = all.
+
+        Raises:
+          ValueError: More examples than there are, fewer than one batch, or no batches.
+        """
+        epochs = self.training.get(EPOCHS)
+        if epochs is None:
+            return None
+        allowed = "a number of epochs above 0, or None to take all training examples"
+        epochs = checks.number(epochs, EPOCHS, above=0, allowed=allowed)
+        if batch_size is None:
+            raise ArgumentError(
+                "batch_size",
+                "batch_size is None, so that each step takes all examples, and grid has an axis 'epochs'; "
+                "give a number of examples a step.",
+            )
+        available = train.num_examples if self.fold is None else int(np.count_nonzero(train.fold != self.fold))
+        number = round(num_steps * batch_size / epochs)
+        if not batch_size <= number < available + batch_size:
+            raise ArgumentError(
+                EPOCHS,
+                f"epochs is {epochs:g}: {num_steps} steps of {batch_size} examples are that many epochs of {number} "
+                f"examples, and there are {available} for training; give "
+                f"{num_steps * batch_size / available:.4g} to {num_steps}, another num_steps, or more data.",
+            )
+        return min(number, available)
+
+    def hyperparameters(self, decay: Rule, scaling: Scaling | None, num_examples: int | None = None) -> Hyperparameters:
         """Return the traced hyperparameters, as NumPy numbers.
 
         Args:
           decay: The rule in its normal form.
           scaling: What standardizes the examples, of all folds; None = no folds.
+          num_examples: As `num_examples` returns it.
 
         Returns:
           The hyperparameters, each leaf of shape ``()`` but for the scaling of the member's fold.
         """
-        numbers = {name: value for name, value in self.training.items() if name != "patience"}
+        numbers = {name: value for name, value in self.training.items() if name not in ("patience", EPOCHS)}
         training = jax.tree.map(real, numbers)
+        if num_examples is not None:
+            training["num_examples"] = np.asarray(num_examples, np.int32)
         if self.training.get("patience") is not None:
             training["patience"] = np.asarray(self.training["patience"], np.int32)
         of_fold = None
@@ -111,7 +150,7 @@ def route(member: Mapping[str, Any], taken: NetworkAxes, *, patience: int | None
     rules = parts(member["decay"])
     alone = len(rules) == 1 and rules[0][1] is None
     others = {name: value for name, value in member.items() if name not in _ENGINE_AXES}
-    training = {name: others.pop(name) for name in REGULARIZERS if name in others}
+    training = {name: others.pop(name) for name in (*REGULARIZERS, EPOCHS) if name in others}
     training.setdefault("patience", patience)
     if "clip_norm" in training and training["clip_norm"] is None:
         training["clip_norm"] = np.inf
@@ -192,18 +231,21 @@ def _check_taken(names: Mapping[str, Any], task: Task) -> None:
     known = [p.name for p in named if p.name not in ("decay", "mask", "learning_rate")]
     network = frozenset().union(*network_axes(task.model))
     for name in names:
-        if name in known and name in network:
+        takers = [taker for taker, takes in (("the model", network), ("the optimizer", known)) if name in takes]
+        if name == EPOCHS:
+            takers.insert(0, "training")
+        if len(takers) > 1:
+            which = "one of them" if takers[0] == "the model" else f"the argument of {takers[1]}"
             raise ValueError(
-                f"grid has an axis {name!r}, which both the model and the optimizer take; give one of them another "
-                "name."
+                f"grid has an axis {name!r}, which both {takers[0]} and {takers[1]} take; give {which} another name."
             )
-        taken = name in _ENGINE_AXES or name in REGULARIZERS or name in network or name in known
+        taken = name in _ENGINE_AXES or name in REGULARIZERS or bool(takers)
         if not taken and not takes_any:
-            suggestion = text.suggestion(name, [*REGULARIZERS, *network, *known])
+            suggestion = text.suggestion(name, [*REGULARIZERS, EPOCHS, *network, *known])
             raise ValueError(
                 f"grid has an axis {name!r}, which nobody takes.{suggestion} "
-                f"Training takes {', '.join(REGULARIZERS)}; the model {', '.join(sorted(network)) or 'nothing'}; the "
-                f"optimizer {', '.join(known) or 'nothing'}."
+                f"Training takes {', '.join((*REGULARIZERS, EPOCHS))}; the model "
+                f"{', '.join(sorted(network)) or 'nothing'}; the optimizer {', '.join(known) or 'nothing'}."
             )
 
 

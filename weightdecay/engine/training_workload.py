@@ -127,7 +127,7 @@ class TrainingWorkload:
 
     def reduced(self, *, width_is_free: bool) -> "TrainingWorkload | None":
         """Return the same workload with a plan that needs less memory."""
-        batch_size = None if self.run.cross_validates else self.run.batch_size
+        batch_size = self.run.batch_size if self.run.may_stream else None
         smaller = plans.reduced(self.plan, batch_size=batch_size, width_is_free=width_is_free)
         return None if smaller is None else replace(self, run=replace(self.run, plan=smaller))
 

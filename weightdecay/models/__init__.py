@@ -1,4 +1,4 @@
-"""Networks of any library behind one interface, and our own: `MLP`, `CNN`, `Transformer` and a `Dropout` layer.
+"""Networks of any library behind one interface, and our own: `MLP`, `CNN`, `Transformer`, `Decoder`, a `Dropout` layer.
 
 - Training sees every network as a `network.Network`: two pure functions, which carry model state and random keys.
 - A library other than flax is not imported before a user passes a model of it. `linen`, `nnx` and `equinox` know one
@@ -9,6 +9,7 @@
 .. include:: your_own_network.md
 """
 
+from weightdecay.models.decoder import Decoder
 from weightdecay.models.zoo import (
     ACTIVATIONS,
     CNN,
@@ -18,4 +19,4 @@ from weightdecay.models.zoo import (
     activation_function,
 )
 
-__all__ = ["ACTIVATIONS", "CNN", "MLP", "Dropout", "Transformer", "activation_function"]
+__all__ = ["ACTIVATIONS", "CNN", "MLP", "Decoder", "Dropout", "Transformer", "activation_function"]

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from weightdecay.core import text, tree
 from weightdecay.core.types import Key, ModelState, Params
-from weightdecay.models import dropout, linen, zoo
+from weightdecay.models import decoder, dropout, linen, zoo
 from weightdecay.models.adapters import Functions
 
 _UNBOUND_AXIS = re.compile(r"unbound axis name: (\w+)")  # in the error of JAX
@@ -107,6 +107,8 @@ def network(model: Any) -> Network:
         return _pair(network(model.train), network(model.evaluate))
     if isinstance(model, zoo.OWN):
         zoo.check(model)
+    if isinstance(model, decoder.Decoder):
+        decoder.check(model)
     if isinstance(model, nn.Module):
         return _network(linen.functions(model))
     if isinstance(model, Model):

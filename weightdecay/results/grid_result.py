@@ -42,11 +42,13 @@ class GridResult(PlotMethods):
         with several coefficients has one coordinate each), ``learning_rate``, ``seed``, every other axis of the grid,
         and ``candidate`` (members that differ only in seed and fold share one). Variables along both dimensions:
         ``train_loss``, ``penalty``, ``train_accuracy``, ``validation_loss``, ``validation_accuracy``, metrics of the
-        user's own, ``time_scale_epochs`` (of the decay alone) and, of the weights that decay, ``weight_norm``,
-        ``zero_fraction`` and ``near_zero_fraction`` (below 0.001). Along these and ``layer``, the arrays that decay:
-        ``layer_weight_norm``, ``layer_zero_fraction``, ``rotation`` (angle of the last step, radians),
-        ``predicted_rotation`` (see `weightdecay.decay.theory`), and ``effective_learning_rate`` (length of the last
-        step divided by the norm). Along ``member``: ``diverged_at`` and ``stopped_at`` (step, -1 = never),
+        user's own, where the targets are classes at several positions ``train_perplexity`` and
+        ``validation_perplexity`` (``exp`` of the loss) and ``train_bits_per_token`` and ``validation_bits_per_token``
+        (the loss divided by ``ln 2``), ``time_scale_epochs`` (of the decay alone) and, of the weights that decay,
+        ``weight_norm``, ``zero_fraction`` and ``near_zero_fraction`` (below 0.001). Along these and ``layer``, the
+        arrays that decay: ``layer_weight_norm``, ``layer_zero_fraction``, ``rotation`` (angle of the last step,
+        radians), ``predicted_rotation`` (see `weightdecay.decay.theory`), and ``effective_learning_rate`` (length of
+        the last step divided by the norm). Along ``member``: ``diverged_at`` and ``stopped_at`` (step, -1 = never),
         ``best_step``, the evaluation whose weights are kept of a member with patience (-1 without patience),
         ``decaying_fraction`` (fraction of the weights that decay) and ``degrees_of_freedom`` (of linear models with
         squared error; otherwise nan). From ``diverged_at`` on all metrics are nan; so are metrics that an interrupted
@@ -142,11 +144,11 @@ class GridResult(PlotMethods):
         Returns:
           Index ``candidate``; the hyperparameters; mean ``validation_accuracy`` and ``validation_loss`` with their
           ``..._standard_error`` over the replicates (nan for one replicate; with folds, see
-          `weightdecay.core.statistics`); mean ``train_accuracy``, ``train_loss``, ``penalty``, ``weight_norm`` and
-          ``zero_fraction``; metrics of the user's own, as the accuracies; ``generalization_gap``, the training accuracy
-          minus the validation accuracy, or, if there is no accuracy, the validation loss minus the training loss;
-          ``seeds``, the number of replicates (seeds times folds), and ``diverged``, the number of replicates that
-          diverged. A mean of values with a nan is nan.
+          `weightdecay.core.statistics`); those of a perplexity are of the values of the members; mean
+          ``train_accuracy``, ``train_loss``, ``penalty``, ``weight_norm`` and ``zero_fraction``; metrics of the user's
+          own, as the accuracies; ``generalization_gap``, the training accuracy minus the validation accuracy, or, if
+          there is no accuracy, the validation loss minus the training loss; ``seeds``, the number of replicates (seeds
+          times folds), and ``diverged``, the number of replicates that diverged. A mean of values with a nan is nan.
 
         Raises:
           ArgumentError: An unknown interval, or a confidence that is not between 0 and 1.
@@ -274,8 +276,8 @@ class GridResult(PlotMethods):
           criterion: ``"best_mean"``; ``"one_standard_error"``: the most decayed candidate within one standard error of
             the best; or ``"one_standard_error_paired"``: the same by the paired differences of the replicates; see
             `weightdecay.results.selection.choose`.
-          metric: ``"validation_loss"``, ``"validation_accuracy"`` or ``"validation_..."`` of a metric of the user's
-            own.
+          metric: ``"validation_loss"``, ``"validation_accuracy"``, ``"validation_perplexity"`` (where it is recorded)
+            or ``"validation_..."`` of a metric of the user's own.
           confidence: Confidence of the interval of the difference to no decay, between 0 and 1.
           margin: Largest difference to no decay that counts as equally good, >= 0, in the unit of the metric; None =
             0.5 % of the metric without decay. Only if the whole interval is within the margin, no decay is called as
@@ -392,7 +394,7 @@ class GridResult(PlotMethods):
 
         Returns:
           Index ``chosen`` and ``no decay``; columns ``candidate``, ``decay``, mean ``test_accuracy`` and ``test_loss``
-          over the seeds, with their ``..._standard_error``.
+          over the seeds (and what derives from the loss, as in ``dataset``), with their ``..._standard_error``.
 
         Raises:
           ValueError: No test examples, a result read from disk that was never scored, or another choice than before.

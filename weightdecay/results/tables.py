@@ -9,7 +9,7 @@ import pandas as pd
 import xarray
 
 from weightdecay.core import text
-from weightdecay.core.metrics import recorded
+from weightdecay.core.metrics import derived_of, recorded
 from weightdecay.core.statistics import estimate, mean_and_error
 from weightdecay.results.candidates import Candidate, difference
 from weightdecay.search import member
@@ -129,7 +129,8 @@ def as_html(
     columns |= {
         name.replace("_", " "): [_cell(candidates[number].others.get(name)) for number in shown] for name in names
     }
-    for name in dict.fromkeys(("validation_loss", "validation_accuracy", metric)):
+    derived = derived_of("validation", rows[0])
+    for name in dict.fromkeys(("validation_loss", *derived, "validation_accuracy", metric)):
         if not all(np.isnan(row[name]) for row in rows):
             columns[name.replace("_", " ")] = [
                 text.estimate(rows[number][name], rows[number][f"{name}_standard_error"]) for number in shown

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ BY_STRUCTURE = {
     "lane_widths": "the lanes have another width",
 }
 """Entries with one value for each structure of members in a grid, and the message if a value changes."""
+_PIECE = 2**24  # bytes of an array that is not contiguous, copied at once
 _CONSEQUENCES = ("programs", "evaluations")  # change also if another entry changes
 
 
@@ -63,8 +64,19 @@ def of_arrays(arrays: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for array in map(np.asarray, arrays):
         digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        for piece in _contiguous(array):
+            digest.update(piece.data)
     return digest.hexdigest()
+
+
+def _contiguous(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Iterate over the rows of an array in contiguous pieces; an array that is not contiguous is never copied whole."""
+    if array.flags.c_contiguous or array.ndim == 0:
+        yield np.ascontiguousarray(array)
+        return
+    rows = max(1, _PIECE * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), rows):
+        yield np.ascontiguousarray(array[start : start + rows])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -86,18 +86,21 @@ def chunk_sums(
     )
 
 
-def means(sums: Sums) -> dict[str, Float[Array, ""]]:
+def means(loss: Loss, sums: Sums) -> dict[str, Float[Array, ""]]:
     """Mean of each metric over a split, from the sums of its chunks.
 
     Args:
+      loss: What is computed of each example.
       sums: Each of shape ``(chunks,)``.
 
     Returns:
-      ``{"loss": ..., "accuracy": ...}`` and every metric by its name; the accuracy is nan if the loss has none.
+      ``{"loss": ..., "accuracy": ...}`` and every metric by its name; the accuracy is nan if the loss has none. What
+      derives from the loss, such as the perplexity, is computed from its mean.
     """
     weight = sums.weight.sum()
     weights = {name: of_metric.sum() for name, of_metric in sums.weights.items()}
-    return {name: values.sum() / weights.get(name, weight) for name, values in sums.metrics.items()}
+    averaged = {name: values.sum() / weights.get(name, weight) for name, values in sums.metrics.items()}
+    return averaged | loss.derived(averaged["loss"])
 
 
 def score(
@@ -117,20 +120,27 @@ def score(
       params: Weights.
       model_state: State of the model.
       data: Examples. If they have folds, only those of the member's own fold count, or only those of the other folds.
-      validation: True = the examples of the member's own fold count, which validate it; False = the others.
+      validation: True = the examples of the member's own fold count, which validate it; False = the others. Of the
+        latter, a member with the axis ``epochs`` counts those that it takes.
 
     Returns:
       As `means`.
     """
+    taken = None
+    if not validation and "num_examples" in hyperparameters.training:
+        trains = jnp.ones(data.num_examples, bool) if data.fold is None else data.fold != hyperparameters.fold
+        taken = jnp.cumsum(trains) <= hyperparameters.training["num_examples"]
 
     def one_chunk(chunk: tuple[Array, Array]) -> Sums:
         rows, counts = chunk
+        if taken is not None:
+            counts &= taken[rows]
         batch = jax.tree.map(lambda array: jnp.asarray(array)[rows], data)
         if data.fold is not None:
             counts &= (batch.fold == hyperparameters.fold) == validation
         return chunk_sums(task, hyperparameters, params, model_state, batch, counts)
 
-    return means(jax.lax.map(one_chunk, chunk_rows(task.loss, data)))
+    return means(task.loss, jax.lax.map(one_chunk, chunk_rows(task.loss, data)))
 
 
 def predict(task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any) -> Any:

@@ -115,6 +115,8 @@ class Loss(NamedTuple):
     per_example: LossFn
     ignores: bool = False
     """Whether there are targets below 0, which do not count."""
+    predicts_tokens: bool = False
+    """Whether a target is a class at each of several positions, as in language models; see `derived`."""
 
     def counts(self, targets: Any) -> Any:
         """Return which losses count, bool, shape ``(examples, ...)`` as the targets; None = all of them."""
@@ -219,6 +221,19 @@ class Loss(NamedTuple):
     def metrics(self) -> dict[str, LossFn]:
         """Return the metrics of examples by their names in `weightdecay.core.metrics`."""
         return {"loss": self.per_example, "accuracy": self.accuracy}
+
+    def derived(self, loss: Any) -> dict[str, Any]:
+        """Metrics that derive from the mean loss of a split, where a target is a class at each of several positions.
+
+        ``perplexity = exp(loss)`` and ``bits_per_token = loss / ln(2)``; none for other targets.
+
+        Args:
+          loss: Mean loss, nats, shape ``()``.
+
+        Returns:
+          Metrics by their names in `weightdecay.core.metrics`. A perplexity above the largest float is infinite.
+        """
+        return {"perplexity": jnp.exp(loss), "bits_per_token": loss / math.log(2)} if self.predicts_tokens else {}
 
     def _is_one_of(self, *losses: LossFn) -> bool:
         return any(self.per_example is loss for loss in losses)
@@ -372,7 +387,10 @@ class UserMetric(NamedTuple):
 
 
 def resolve_metrics(
-    metrics: Mapping[str, LossFn] | None, lower_is_better: Mapping[str, bool] | None = None
+    metrics: Mapping[str, LossFn] | None,
+    lower_is_better: Mapping[str, bool] | None = None,
+    *,
+    derived: bool = False,
 ) -> tuple[UserMetric, ...]:
     """Check the metrics of the user, and determine which direction of each is better.
 
@@ -380,6 +398,7 @@ def resolve_metrics(
       metrics: By name, ``metric(outputs, targets) -> values`` of shape ``(examples,)``; None = no metrics.
       lower_is_better: Whether lower values are better, by the name of a metric; may lack metrics with a well-known
         name, see `weightdecay.core.metrics.direction`.
+      derived: Whether the library records the metrics that derive from the loss.
 
     Returns:
       The metrics, in the order given.
@@ -396,7 +415,8 @@ def resolve_metrics(
         raise ArgumentTypeError(
             "metrics", f"metrics is {metrics!r}; give functions by name, as {{'absolute_error': function}}."
         )
-    reserved = (*core_metrics.names("examples"), *core_metrics.recorded())
+    reserved = (*core_metrics.names("examples"), *core_metrics.recorded(derived=derived))
+    reserved += core_metrics.names("derived") if derived else ()
     for name, metric in metrics.items():
         if not isinstance(name, str):
             raise ArgumentTypeError(

@@ -31,6 +31,9 @@ LAYER_METRICS = metric_table.names("layers")
 REGULARIZERS = (*augment.KINDS, "mixup", "label_smoothing", "clip_norm", "patience")
 """Axes of a grid that are used by training itself, and not by the optimizer or the network."""
 
+EPOCHS = "epochs"
+"""Axis of a grid: how often a member takes each of its training examples, which are then as many as its steps need."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -63,7 +66,7 @@ class Task:
 
     def metric_names(self) -> tuple[str, ...]:
         """Return the names of the numbers that are recorded of a member at an evaluation."""
-        return metric_table.recorded(metric.name for metric in self.metrics)
+        return metric_table.recorded((metric.name for metric in self.metrics), derived=self.loss.predicts_tokens)
 
     def lower_is_better(self, metric: str) -> bool:
         """Return whether lower values of a recorded metric are better."""
@@ -92,7 +95,8 @@ class Hyperparameters(NamedTuple):
     learning_rate: Any  # shape (), or a schedule
     seed: Any  # int32, shape ()
     optimizer: dict[str, Any]  # other arguments of the optimizer, each shape ()
-    training: dict[str, Any] = {}  # noqa: RUF012 (never mutated)  # by the names of REGULARIZERS, each shape ()
+    # By the names of REGULARIZERS, each shape (); and num_examples, how many of its training examples a member takes.
+    training: dict[str, Any] = {}  # noqa: RUF012 (never mutated)
     network: dict[str, Any] = {}  # noqa: RUF012  # arguments of the network, such as a dropout rate, each shape ()
     fold: Any = None  # whose examples validate the member, int32, shape (); None = there are validation examples
     scaling: Scaling | None = None  # of the fold
@@ -152,6 +156,7 @@ def prepare(
     metrics: Mapping[str, LossFn] | None = None,
     lower_is_better: Mapping[str, bool] | None = None,
     class_names: Sequence[Any] | None = None,
+    num_classes: int | None = None,
 ) -> Task:
     """Determine the task: the loss from the targets, and the number of outputs of the model from the classes.
 
@@ -167,6 +172,7 @@ def prepare(
       metrics: ``metric(outputs, targets) -> values`` of shape ``(examples,)``, by name.
       lower_is_better: Whether lower values of each of these metrics are better; may lack well-known names.
       class_names: Names of the classes, if there may be more than in the targets; None = as many as in the targets.
+      num_classes: Number of classes, if there may be more than in the targets; None = as many as in the targets.
 
     Returns:
       The task.
@@ -184,10 +190,12 @@ def prepare(
     for name, split in splits.items():
         losses.check_targets(resolved, split.targets, argument=f"data.{name} targets")
     if resolved.name == "softmax_cross_entropy":
-        resolved = resolved._replace(ignores=any(bool((of_split < 0).any()) for of_split in targets))
+        resolved = resolved._replace(
+            ignores=any(bool(of_split.min() < 0) for of_split in targets), predicts_tokens=targets[0].ndim > 1
+        )
     num_outputs = losses.num_outputs(resolved, targets)
-    if class_names is not None and resolved.name == "softmax_cross_entropy":
-        num_outputs = max(num_outputs, len(class_names))
+    if resolved.name == "softmax_cross_entropy":
+        num_outputs = max(num_outputs, len(class_names or ()), num_classes or 0)
     complete = networks.complete(model, num_outputs)
     networks.network(complete)
     return Task(
@@ -198,7 +206,7 @@ def prepare(
         batch_size,
         dtype=None if dtype is None else _float_name(dtype),
         stopping_metric=stopping_metric,
-        metrics=losses.resolve_metrics(metrics, lower_is_better),
+        metrics=losses.resolve_metrics(metrics, lower_is_better, derived=resolved.predicts_tokens),
     )
 
 

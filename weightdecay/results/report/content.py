@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from weightdecay.core import html, text, tree
+from weightdecay.core import html, metrics, text, tree
 from weightdecay.results import held_out
 from weightdecay.results.candidates import Candidate
 from weightdecay.results.report import cells, figures
@@ -108,7 +108,8 @@ class Report:
     def _test_card(self) -> tuple[str, str, str]:
         if self.test is None:
             return ("Test set", "not looked at yet", "result.test() does it, once")
-        for name in ("accuracy", "loss"):
+        recorded = self.test["scores"]["chosen"][0]
+        for name in (*(name for name in metrics.names("derived") if name in recorded), "accuracy", "loss"):
             estimates = {
                 role: text.estimate(*held_out.averaged(scores, name)) for role, scores in self.test["scores"].items()
             }
@@ -122,7 +123,7 @@ class Report:
             remarks.append(f"of candidate {number}, {self.candidates[number].decay}, which was chosen at that time")
         if "no decay" in estimates and not self.candidates[number].is_without_decay:
             remarks.append(f"no decay {estimates['no decay']}")
-        return (f"Test {name}", estimates["chosen"], "; ".join(remarks))
+        return (f"Test {name.replace('_', ' ')}", estimates["chosen"], "; ".join(remarks))
 
     def _notices(self) -> list[Notice]:
         notices = []
@@ -233,7 +234,8 @@ class Report:
             if is_choice or len(set(all_others[name])) > 1:
                 columns[name] = others
         has_error = any(math.isfinite(candidate.standard_error) for candidate in self.candidates)
-        for name in dict.fromkeys((self.metric, "validation_loss", "validation_accuracy")):
+        derived = metrics.derived_of("validation", rows[0])
+        for name in dict.fromkeys((self.metric, "validation_loss", *derived, "validation_accuracy")):
             if name == "validation_accuracy" and not self.has_accuracy:
                 continue
             error, lower, upper = (f"{name}_{end}" for end in ("standard_error", "lower", "upper"))
