@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import pandas as pd
 
 from weightdecay.core.names import suggest_keywords
 from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar
@@ -16,6 +17,7 @@ from weightdecay.data import Data
 from weightdecay.decay import Rule, masks, optimizers
 from weightdecay.decay.schedules import Parametric
 from weightdecay.engine import devices, interrupts, outcome, plans, preparation
+from weightdecay.engine.evaluation_callback import EvaluationCallback
 from weightdecay.engine.execution import execute
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.plans import Plan
@@ -50,6 +52,7 @@ def fit_grid(
     plan: Plan | None = None,
     memory_budget: Integer | None = None,
     dtype: Any = None,
+    on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
     progress: bool = True,
 ) -> GridResult:
     """Train every member of a grid, and return their curves, weights and scores.
@@ -92,6 +95,11 @@ def fit_grid(
         quarter of what is free.
       dtype: What the network computes in, such as ``jax.numpy.bfloat16``; weights, optimizer state, coefficients and
         losses keep their own. None: as the weights are.
+      on_evaluation: ``on_evaluation(table)``, for your own logging: called after each evaluation of some members, with
+        a `pandas.DataFrame` of one row a member: ``member``, its hyperparameters as in ``result.dataset``, ``step``,
+        and all that was recorded (of layers as ``rotation/<layer>``). It is called in a thread of its own, one call
+        after the other; training does not wait for it, all calls are done when this returns, and no number depends on
+        it. An exception in it ends up in a warning, and it is called on. A run that resumes reports what it trains.
       progress: Whether to show a bar with the time left.
 
     Returns:
@@ -156,12 +164,13 @@ def fit_grid(
     )
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
+        callback = None if on_evaluation is None else stack.enter_context(EvaluationCallback(on_evaluation, list(grid)))
         stack.enter_context(interrupts.first_only())
         run = (
             None if directory is None else stack.enter_context(run_directory.open_run(directory, save_every=save_every))
         )
         workload, interrupted = execute(
-            TrainingWorkload(prepared, records, names),
+            TrainingWorkload(prepared, records, names, callback),
             grid,
             run,
             unit="member-steps",
@@ -206,6 +215,7 @@ def fit_grid(
                     "eval_every": trained.steps[0],
                     "directory": directory,
                     "save_every": save_every,
+                    "on_evaluation": on_evaluation,
                     "progress": progress,
                 },
                 grid,
@@ -266,6 +276,7 @@ def fit(
     plan: Plan | None = None,
     memory_budget: Integer | None = None,
     dtype: Any = None,
+    on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
     progress: bool = True,
     **axes: Any,
 ) -> GridResult:
@@ -292,6 +303,7 @@ def fit(
       plan: As in `fit_grid`.
       memory_budget: As in `fit_grid`.
       dtype: As in `fit_grid`.
+      on_evaluation: As in `fit_grid`.
       progress: As in `fit_grid`.
       **axes: Values of further axes of a grid, such as ``momentum=0.9`` or ``label_smoothing=0.1``.
 
@@ -323,6 +335,7 @@ def fit(
         plan=plan,
         memory_budget=memory_budget,
         dtype=dtype,
+        on_evaluation=on_evaluation,
         progress=progress,
     )
 

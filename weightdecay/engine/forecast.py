@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
+
 from weightdecay.core.names import suggest_keywords
 from weightdecay.core.types import Integer, LossFn, Mask, MaskFn
 from weightdecay.data import Data
@@ -40,6 +42,7 @@ def plan(
     plan: Plan | None = None,
     memory_budget: Integer | None = None,
     dtype: Any = None,
+    on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
     progress: bool = True,
 ) -> Plan:
     """Predict what `fit_grid` would run with these arguments, where, and how much memory and time that takes.
@@ -67,6 +70,7 @@ def plan(
       plan: A plan to evaluate; None = chosen.
       memory_budget: As in `fit_grid`.
       dtype: As in `fit_grid`.
+      on_evaluation: As ``directory``; it is not called.
       progress: As ``directory``.
 
     Returns:

@@ -14,6 +14,7 @@ import numpy as np
 from weightdecay.core import jax_settings
 from weightdecay.core.types import Device
 from weightdecay.engine import devices, lane_programs, plans
+from weightdecay.engine.evaluation_callback import EvaluationCallback
 from weightdecay.engine.groups import Lane, TrainingGroup
 from weightdecay.engine.lane_programs import Programs
 from weightdecay.engine.plans import Plan
@@ -31,11 +32,13 @@ class TrainingWorkload:
       run: The prepared run.
       records: Take the metrics and the weights of every member, by its position in the grid.
       names: What the run is called by: model, optimizer, loss, metrics, mask and the like, as values of JSON.
+      callback: Receives what is recorded at each evaluation; None = nobody does.
     """
 
     run: TrainingRun
     records: TrainingRecords
     names: Mapping[str, Any] = field(default_factory=dict)
+    callback: EvaluationCallback | None = None
     programs_key: ClassVar[str] = "programs"
 
     @property
@@ -69,7 +72,7 @@ class TrainingWorkload:
     def on_device(self, index: int) -> Iterator["TrainingDevice"]:
         """Put the examples on a device, and start the thread that prepares the next batches while it computes."""
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as prefetch:
-            yield TrainingDevice(self.run, self.records, self.run.devices[index], prefetch)
+            yield TrainingDevice(self, self.run.devices[index], prefetch)
 
     def collect(self, lane: Lane, step: int, states: Any) -> None:
         """Record the weights of the members of a lane."""
@@ -117,11 +120,11 @@ class TrainingWorkload:
 class TrainingDevice:
     """A device with the examples that all lanes share."""
 
-    def __init__(
-        self, run: TrainingRun, records: TrainingRecords, device: Device, prefetch: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, workload: TrainingWorkload, device: Device, prefetch: ThreadPoolExecutor) -> None:
         """Put the examples on the device; ``prefetch`` prepares the next batches while it computes."""
-        self.run, self.records, self.device, self.prefetch = run, records, device, prefetch
+        self.run, self.records, self.callback = workload.run, workload.records, workload.callback
+        self.device, self.prefetch = device, prefetch
+        run = self.run
         self.examples = jax.device_put(run.source.shared(), device)
         self.validation = self.examples if run.cross_validates else jax.device_put(run.splits["validation"], device)
 
@@ -224,9 +227,11 @@ class TrainingLane:
     def _record_evaluation(self, evaluations: Iterable[int], previous: Any) -> None:
         """Evaluate the members, and record the same numbers for each of these evaluations."""
         metrics, stopped_at, best = self._evaluate(previous)
-        metrics = jax.device_get(metrics)
+        metrics, layers, on_device = jax.device_get(metrics), self._lane.group.layers(), self._on_device
         for evaluation in evaluations:
-            self._on_device.records.write_metrics(self._lane.indices, evaluation, metrics, self._lane.group.layers())
+            on_device.records.write_metrics(self._lane.indices, evaluation, metrics, layers)
+            if on_device.callback is not None:
+                on_device.callback.put(self._lane.indices, on_device.run.steps[evaluation], metrics, layers)
         self._states = self._states._replace(stopped_at=stopped_at, best=best)
 
     def _evaluate(self, previous: Any) -> Any:
