@@ -81,8 +81,10 @@ def fit_grid(
         and the metrics of the last evaluation, are then those of its best evaluation. None: every member takes all
         steps.
       stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, or ``"validation_..."`` of a metric of yours.
-      metrics: Your own metrics by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``. Their means
-        are in the result as ``train_...`` and ``validation_...``.
+      metrics: Your own metrics by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``, whose means
+        are in the result as ``train_...`` and ``validation_...``; or metrics of a whole split, such as
+        `wd.metrics.roc_auc` or ``wd.metrics.whole_split(function)``, for which all outputs of a split are kept in
+        memory during an evaluation.
       lower_is_better: Whether lower values of each of your metrics are better, by name, as ``{"my_number": True}``.
         Well-known names, such as ``rmse`` and ``roc_auc``, need no entry; see `weightdecay.core.metrics.direction`.
       mask: Which weights decay; see `weightdecay.masks`.

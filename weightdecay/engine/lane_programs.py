@@ -229,7 +229,7 @@ def _functions(task: Task) -> dict[str, Callable[..., Any]]:
     def evaluate(hyperparameters: Any, states: Any, previous: Any, train: Any, validation: Any) -> Any:
         def member(numbers: Any, state: Any, previous: Any, train: Any) -> Any:
             on_train = (
-                evaluation.means(train)
+                evaluation.results(task, train)
                 if isinstance(train, Sums)
                 else evaluation.score(task, numbers, state.params, state.model_state, train, validation=False)
             )
@@ -275,7 +275,10 @@ def _arguments(run: TrainingRun, group: TrainingGroup, source: OnDevice | FromHo
     loss, train = group.task.loss, run.splits["train"]
     first, num_chunks = shapes(next(chunks(loss, train))), len(evaluation.chunk_rows(loss, train)[0])
     one_chunk = jax.eval_shape(_functions(group.task)["add_up"], hyperparameters, states, *first)
-    sums = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*leaf.shape, num_chunks), leaf.dtype), one_chunk)
+    of_chunks = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((width, num_chunks, *leaf.shape[1:]), leaf.dtype), one_chunk
+    )
+    sums = jax.eval_shape(lambda of_chunks: evaluation.joined(of_chunks, train.num_examples, axis=1), of_chunks)
     return arguments | {
         "evaluate": (hyperparameters, states, states.params, sums, validation),
         "add_up": (hyperparameters, states, *first),

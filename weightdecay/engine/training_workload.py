@@ -22,6 +22,7 @@ from weightdecay.engine.preparation import TrainingRun
 from weightdecay.storage import fingerprints, result_folder
 from weightdecay.storage.checkpoints import Snapshot
 from weightdecay.storage.training_records import TrainingRecords
+from weightdecay.training import evaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ class TrainingWorkload:
 
     def snapshot(self, lane: Lane, step: int, states: Any) -> Snapshot:
         """Return the members of a lane as the run directory saves them, with their curves so far."""
-        evaluated = [evaluation for evaluation in self.run.steps if evaluation <= step]
+        evaluated = [of_run for of_run in self.run.steps if of_run <= step]
         metrics = self.records.rows(lane.indices, len(evaluated), lane.group.layers()) if evaluated else {}
         leaves = [leaf[: len(lane.members)] for leaf in jax.tree.leaves(states)]
         return Snapshot(lane.keys, step, leaves, metrics, evaluated, done=step == self.num_steps)
@@ -228,10 +229,10 @@ class TrainingLane:
         """Evaluate the members, and record the same numbers for each of these evaluations."""
         metrics, stopped_at, best = self._evaluate(previous)
         metrics, layers, on_device = jax.device_get(metrics), self._lane.group.layers(), self._on_device
-        for evaluation in evaluations:
-            on_device.records.write_metrics(self._lane.indices, evaluation, metrics, layers)
+        for number in evaluations:
+            on_device.records.write_metrics(self._lane.indices, number, metrics, layers)
             if on_device.callback is not None:
-                on_device.callback.put(self._lane.indices, on_device.run.steps[evaluation], metrics, layers)
+                on_device.callback.put(self._lane.indices, on_device.run.steps[number], metrics, layers)
         self._states = self._states._replace(stopped_at=stopped_at, best=best)
 
     def _evaluate(self, previous: Any) -> Any:
@@ -245,6 +246,7 @@ class TrainingLane:
             for chunk in lane_programs.chunks(self._lane.group.task.loss, on_device.run.splits["train"])
         ]
         together = jax.tree.map(lambda *column: np.stack(column, axis=1), *sums)
+        together = evaluation.joined(together, on_device.run.splits["train"].num_examples, axis=1)
         return programs.evaluate(*before, previous, jax.device_put(together, on_device.device), on_device.validation)
 
 

@@ -374,8 +374,8 @@ class GridResult(PlotMethods):
           metric: As in `best`.
 
         Returns:
-          Index ``chosen`` and ``no decay``; columns ``candidate``, ``decay``, mean ``test_accuracy`` and ``test_loss``
-          over the seeds, with their ``..._standard_error``.
+          Index ``chosen`` and ``no decay``; columns ``candidate``, ``decay``, mean ``test_accuracy``, ``test_loss`` and
+          metrics of the user's own over the seeds, with their ``..._standard_error``.
 
         Raises:
           ValueError: No test examples, a result read from disk that was never scored, or another choice than before.

@@ -76,7 +76,7 @@ def table(candidates: Mapping[str, Candidate], scores: Mapping[str, Any]) -> pd.
     rows = {}
     for role, of_replicates in scores["scores"].items():
         row: dict[str, Any] = {"candidate": candidates[role].number, "decay": str(candidates[role].decay)}
-        for name in ("accuracy", "loss"):
+        for name in dict.fromkeys(("accuracy", "loss", *of_replicates[0])):
             row[f"test_{name}"], row[f"test_{name}_standard_error"] = averaged(of_replicates, name)
         rows[role] = row
     return pd.DataFrame(rows).T
@@ -87,7 +87,7 @@ def averaged(scores: Sequence[Mapping[str, float | None]], name: str) -> tuple[f
 
     Args:
       scores: One mapping per replicate.
-      name: ``"accuracy"`` or ``"loss"``.
+      name: ``"accuracy"``, ``"loss"`` or a metric of the user.
 
     Returns:
       Mean and standard error; nan if a score is not finite.

@@ -23,12 +23,21 @@ from weightdecay.training.task import Hyperparameters, State, Task
 _CHUNK = 128  # examples, or class indices of examples that have several
 
 
+class Collected(NamedTuple):
+    """What metrics of a whole split are computed from, in the order of the examples."""
+
+    outputs: Any  # (examples, ...)
+    targets: Any  # (examples, ...)
+    weights: Any  # (examples,), or as the targets if some of these do not count; 0 = does not count
+
+
 class Sums(NamedTuple):
     """Sums over the examples of a chunk that count, or over their positions, each of shape ``()``."""
 
     weight: Any  # of the examples
     metrics: dict[str, Any]  # by the names of `weightdecay.training.losses.Loss.metrics` and of the user's metrics
     weights: dict[str, Any]  # by the names of those metrics that have several positions, or targets that do not count
+    collected: Collected | None = None  # of the chunk; None = there is no metric of a whole split
 
 
 def chunk_rows(loss: Loss, data: Batch) -> tuple[Array, Array]:
@@ -65,7 +74,8 @@ def chunk_sums(
       The sums; each example is multiplied by its weight.
     """
     outputs, batch = outputs_and_batch(task, hyperparameters, params, model_state, batch)
-    functions = task.loss.metrics() | {metric.name: metric.per_example for metric in task.metrics}
+    own = {metric.name: metric.per_example for metric in task.metrics if metric.of_split is None}
+    functions = task.loss.metrics() | own
     values = {name: metric(outputs, batch.targets) for name, metric in functions.items()}
     target_counts = task.loss.counts(batch.targets)
 
@@ -83,7 +93,54 @@ def chunk_sums(
         weight=total(jnp.ones(counts.shape)),
         metrics={name: total(of_metric) for name, of_metric in values.items()},
         weights={name: total(jnp.ones(values[name].shape)) for name in sorted(own_weight)},
+        collected=_collected(outputs, batch, counts, target_counts) if task.has_metrics_of_splits() else None,
     )
+
+
+def _collected(outputs: Any, batch: Batch, counts: Any, target_counts: Any) -> Collected:
+    weights = counts.astype(jnp.float32) if batch.weights is None else jnp.where(counts, batch.weights, 0)
+    if target_counts is not None:
+        weights = jnp.where(target_counts, losses.spread(weights, target_counts), 0)
+    return Collected(outputs, batch.targets, weights)
+
+
+def joined(chunks: Sums, num_examples: int, *, axis: int = 0) -> Sums:
+    """Join what was collected of the chunks of a split.
+
+    Args:
+      chunks: Sums of the chunks, one after the other along an axis of each array.
+      num_examples: Number of examples of the split.
+      axis: That axis; arrays of examples have the examples of a chunk in the next one.
+
+    Returns:
+      The sums as they are, with all collected examples of the split along the axis, without those that fill up the last
+      chunk.
+    """
+
+    def examples(array: Any) -> Any:
+        shape = array.shape
+        flat = array.reshape(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
+        return flat[(slice(None),) * axis + (slice(num_examples),)]
+
+    return chunks._replace(collected=jax.tree.map(examples, chunks.collected))
+
+
+def results(task: Task, sums: Sums) -> dict[str, Float[Array, ""]]:
+    """Every metric of a split, from what `joined` returned.
+
+    Args:
+      task: What is trained.
+      sums: Each of shape ``(chunks,)``, and arrays of examples.
+
+    Returns:
+      As `means`, with the metrics of the whole split.
+    """
+    values = means(sums)
+    for metric in task.metrics:
+        if metric.of_split is not None and sums.collected is not None:
+            value = jnp.asarray(metric.of_split(*sums.collected))
+            values[metric.name] = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    return values
 
 
 def means(sums: Sums) -> dict[str, Float[Array, ""]]:
@@ -109,7 +166,7 @@ def score(
     *,
     validation: bool = True,
 ) -> dict[str, Float[Array, ""]]:
-    """Mean loss, accuracy and metrics of a network on a split.
+    """Mean loss, accuracy and metrics of a network on a split, and metrics of the whole split.
 
     Args:
       task: What is trained.
@@ -120,7 +177,7 @@ def score(
       validation: True = the examples of the member's own fold count, which validate it; False = the others.
 
     Returns:
-      As `means`.
+      As `results`.
     """
 
     def one_chunk(chunk: tuple[Array, Array]) -> Sums:
@@ -130,7 +187,7 @@ def score(
             counts &= (batch.fold == hyperparameters.fold) == validation
         return chunk_sums(task, hyperparameters, params, model_state, batch, counts)
 
-    return means(jax.lax.map(one_chunk, chunk_rows(task.loss, data)))
+    return results(task, joined(jax.lax.map(one_chunk, chunk_rows(task.loss, data)), data.num_examples))
 
 
 def predict(task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any) -> Any:

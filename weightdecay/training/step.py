@@ -53,8 +53,15 @@ def check_outputs(task: Task, hyperparameters: Hyperparameters, state: State, sp
             f"loss returns an array of shape {getattr(values, 'shape', None)} for {num_examples} examples; return one "
             f"loss for each example, shape ({num_examples},), or for each position of it, not their mean.",
         )
+    are_equal = not task.loss.ignores and all(split.weights is None and split.fold is None for split in splits.values())
     for metric in task.metrics:
         losses.check_metric_shape(metric, outputs, validation.targets)
+        if metric.of_split is not None and not metric.of_split.takes_weights() and not are_equal:
+            raise ArgumentError(
+                "metrics",
+                f"metrics[{metric.name!r}] takes no weights, and not all examples count alike (data has folds, weights "
+                "or targets below 0); give wd.metrics.whole_split a function of outputs, targets and weights.",
+            )
 
 
 def initialize(task: Task, hyperparameters: Hyperparameters, inputs: Any) -> State:

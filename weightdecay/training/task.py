@@ -63,6 +63,10 @@ class Task:
         """Return the names of the numbers that are recorded of a member at an evaluation."""
         return metric_table.recorded(metric.name for metric in self.metrics)
 
+    def has_metrics_of_splits(self) -> bool:
+        """Return whether any metric is computed from all outputs of a split."""
+        return any(metric.of_split is not None for metric in self.metrics)
+
     def lower_is_better(self, metric: str) -> bool:
         """Return whether lower values of a recorded metric are better."""
         return metric_table.lower_is_better(metric, {own.name: own.lower_is_better for own in self.metrics})
@@ -153,7 +157,7 @@ def prepare(
       batch_size: Examples a step; None = all.
       dtype: Dtype in which the network computes; None = the dtype of the weights.
       stopping_metric: Metric on which patience is based.
-      metrics: ``metric(outputs, targets) -> values`` of shape ``(examples,)``, by name.
+      metrics: ``metric(outputs, targets) -> values`` of shape ``(examples,)``, or metrics of a whole split, by name.
       lower_is_better: Whether lower values of each of these metrics are better; may lack well-known names.
       class_names: Names of the classes, if there may be more than in the targets; None = as many as in the targets.
 
