@@ -355,7 +355,7 @@ def test_one_changed_number_is_told(run, name):
             b'{"format": "weightdecay result", "version": 1, "members": [{"decay": {"rule": "os.system"}}]}',
             "no such rule is defined here",
         ),
-        (b'{"format": "weightdecay result", "version": 4}', "format version 4, this library reads up to 3; upgrade"),
+        (b'{"format": "weightdecay result", "version": 5}', "format version 5, this library reads up to 4; upgrade"),
         (b'{"format": "weightdecay result", "version": ' + b"9" * 5000 + b"}", "damaged or altered"),
         (b"\xff\xfe{}", "damaged or altered .*utf-8"),
     ],

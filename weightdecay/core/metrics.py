@@ -59,14 +59,20 @@ def names(kind: Kind) -> tuple[str, ...]:
     return tuple(metric.name for metric in TABLE if metric.kind == kind)
 
 
-def recorded(own: Iterable[str] = ()) -> tuple[str, ...]:
+AVERAGED = "ema_"
+"""Prefix of the metrics of averaged weights, after the split: ``validation_ema_loss``."""
+
+
+def recorded(own: Iterable[str] = (), *, averages: bool = False) -> tuple[str, ...]:
     """Names of the numbers that an evaluation records of a member; ``names("layers")`` are recorded in addition.
 
     Args:
       own: Names of the user's metrics.
+      averages: Whether averaged weights are evaluated in addition.
 
     Returns:
-      Metrics of the validation examples, of the training examples, and of the weights; then the user's metrics.
+      Metrics of the validation examples, of the training examples, and of the weights; then the user's metrics; then
+      those of the averaged weights.
 
     Examples:
       >>> recorded(["rank"])[:5]
@@ -75,7 +81,9 @@ def recorded(own: Iterable[str] = ()) -> tuple[str, ...]:
       ('train_rank', 'validation_rank')
     """
     ours = [f"{split}_{name}" for split in ("validation", "train") for name in names("examples")]
-    return *ours, *names("weights"), *(f"{split}_{name}" for name in own for split in ("train", "validation"))
+    users = [f"{split}_{name}" for name in own for split in ("train", "validation")]
+    averaged = [f"{split}_{AVERAGED}{name}" for split, name in map(split_of, (*ours, *users))] if averages else []
+    return *ours, *names("weights"), *users, *averaged
 
 
 def axis_label(metric: str, loss_unit: str = LOSS_UNIT) -> str:
@@ -91,12 +99,16 @@ def axis_label(metric: str, loss_unit: str = LOSS_UNIT) -> str:
     Examples:
       >>> axis_label("validation_loss", "nats"), axis_label("train_absolute_error")
       ('validation loss, nats', 'training absolute error, its own unit')
+      >>> axis_label("validation_ema_loss", "nats")
+      'validation loss of the averaged weights, nats'
     """
     split, name = split_of(metric)
+    averaged = " of the averaged weights" if is_of_average(metric) else ""
+    name = name.removeprefix(AVERAGED) if averaged else name
     row = next((row for row in TABLE if row.name == name and (row.kind == "examples") == bool(split)), None)
     if row is None:
         row = Metric(name, name.replace("_", " "), "its own unit", None, "examples")
-    label = f"{SPLITS[split]} {row.label}" if split else row.label
+    label = f"{SPLITS[split]} {row.label}{averaged}" if split else row.label
     return label if row.unit is None else f"{label}, {loss_unit if row.unit == LOSS_UNIT else row.unit}"
 
 
@@ -109,6 +121,17 @@ def split_of(metric: str) -> tuple[str, str]:
     """
     split, _, name = metric.partition("_")
     return (split, name) if split in SPLITS and name else ("", metric)
+
+
+def is_of_average(metric: str) -> bool:
+    """Whether a metric is one of the averaged weights.
+
+    Examples:
+      >>> is_of_average("validation_ema_loss"), is_of_average("validation_loss")
+      (True, False)
+    """
+    split, name = split_of(metric)
+    return bool(split) and name.startswith(AVERAGED)
 
 
 _LOWER = """
@@ -176,7 +199,7 @@ def lower_is_better(metric: str, stated: Mapping[str, bool] | None = None) -> bo
       >>> lower_is_better("validation_loss"), lower_is_better("validation_number", {"number": False})
       (True, False)
     """
-    for name in (metric, split_of(metric)[1]):
+    for name in (metric, split_of(metric)[1], split_of(metric)[1].removeprefix(AVERAGED)):
         if stated and name in stated:
             return bool(stated[name])
     found = direction(metric)

@@ -67,7 +67,10 @@ def fit_grid(
       data: Training, validation and test examples, or folds of `wd.data.folds`, with an axis ``fold`` in the grid.
       grid: The members. In addition to ``decay``, ``learning_rate``, ``seed`` and ``fold``, an axis is a regularizer
         (``dropout_rate``, ``label_smoothing``, ``mixup``, ``input_noise``, ``shift``, ``flip``, ``crop``, ``cutout``,
-        ``clip_norm``, ``patience``), a field of the model, or an argument of ``optimizer``.
+        ``clip_norm``, ``patience``), ``ema``, a field of the model, or an argument of ``optimizer``. ``ema`` is the
+        decay rate d, in [0, 1), of averaged weights that are evaluated and kept in addition to the last ones: they
+        start as the initial weights and become ``d average + (1 - d) weights`` after each step, as does what the model
+        has in addition to its weights, such as batch statistics; None = no average.
       optimizer: ``optimizer(learning_rate, decay, mask=..., **others) -> optax.GradientTransformation``, such as
         `wd.adam` or `wd.sgd`.
       loss: ``"softmax_cross_entropy"`` (default for classes), ``"sigmoid_cross_entropy"`` (default for several labels
@@ -80,7 +83,8 @@ def fit_grid(
       patience: Evaluations without a better ``stopping_metric`` after which a member stops. The weights that are kept,
         and the metrics of the last evaluation, are then those of its best evaluation. None: every member takes all
         steps.
-      stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, or ``"validation_..."`` of a metric of yours.
+      stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, ``"validation_..."`` of a metric of yours, or,
+        where every member has ``ema``, ``"validation_ema_..."``.
       metrics: Your own metrics by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``, whose means
         are in the result as ``train_...`` and ``validation_...``; or metrics of a whole split, such as
         `wd.metrics.roc_auc` or ``wd.metrics.whole_split(function)``, for which all outputs of a split are kept in
@@ -157,12 +161,13 @@ def fit_grid(
         len(grid),
         len(prepared.steps),
         list(layers),
-        metrics=task.metric_names(),
+        metrics=list(dict.fromkeys(name for group in prepared.groups for name in group.task.metric_names())),
         layer_metrics=LAYER_METRICS,
         weights_bytes=sum(
             len(group.indices) * plans.bytes_of((group.state.params, group.state.model_state))
             for group in prepared.groups
         ),
+        averages_bytes=sum(len(group.indices) * plans.bytes_of(group.state.average) for group in prepared.groups),
     )
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:

@@ -109,7 +109,8 @@ def plan(
         programs=len(run.groups),
         device_bytes=device_bytes,
         total_bytes=device_bytes * run.plan.num_devices,
-        disk_bytes=len(grid) * (plans.bytes_of((state.params, state.model_state)) + 4 * numbers * len(run.steps)),
+        disk_bytes=len(grid)
+        * (plans.bytes_of((state.params, state.model_state, state.average)) + 4 * numbers * len(run.steps)),
         free_bytes=devices.free_memory(run.devices[0]),
         compile_seconds=compile_seconds,
     )

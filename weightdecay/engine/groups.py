@@ -147,8 +147,7 @@ class TrainingGroup(Group):
         """Return the digest of the program that evaluates one member."""
 
         def evaluate(hyperparameters: Hyperparameters, state: State, train: Batch, validation: Batch) -> Any:
-            weights = state.params, state.model_state
-            on_train = evaluation.score(self.task, hyperparameters, *weights, train, validation=False)
+            on_train = evaluation.scores(self.task, hyperparameters, state, train, validation=False)
             return evaluation.evaluate(self.task, hyperparameters, state, state.params, on_train, validation)
 
         train, validation = (

@@ -12,6 +12,7 @@ import numpy as np
 
 from weightdecay import data as datasets
 from weightdecay.core import checks
+from weightdecay.core import metrics as metrics_table
 from weightdecay.core.types import Batch, Device, Integer, LossFn, Mask, MaskFn
 from weightdecay.data import Data, Scaling
 from weightdecay.data.batches import FromHost, OnDevice
@@ -169,9 +170,14 @@ def prepare_run(
         lower_is_better=lower_is_better,
         class_names=data.class_names,
     )
-    validated = [name for name in task.metric_names() if name.startswith("validation_")]
+    without_average = sum(member.get("ema") is None for member in grid)
+    recorded = replace(task, averages=without_average == 0).metric_names()
+    validated = [name for name in recorded if name.startswith("validation_")]
     if stopping_metric not in validated:
-        raise ValueError(f"stopping_metric is {stopping_metric!r}; give one of {', '.join(validated)}.")
+        hint = ""
+        if metrics_table.is_of_average(stopping_metric):
+            hint = f" {without_average} of {len(grid)} members have no average; give every member a number for ema."
+        raise ValueError(f"stopping_metric is {stopping_metric!r}; give one of {', '.join(validated)}.{hint}")
     routing.check(grid, task, splits, num_folds=data.num_folds, patience=patience)
     if plan is not None:
         task = replace(task, reduce_convolutions=plan.convolutions == "slices")

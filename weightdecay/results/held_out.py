@@ -23,6 +23,7 @@ def score(
     kept: dict[str, Any] | None,
     score_test: ScoreTest | None,
     weights: Sequence[Any],
+    averaged: bool = False,
 ) -> dict[str, Any]:
     """Score candidates on the test examples, or return the scores that were kept.
 
@@ -32,9 +33,11 @@ def score(
       kept: Scores of an earlier call; None = the test set was not scored.
       score_test: Scores one member; None = there are no test examples.
       weights: ``(params, model_state)`` of each member.
+      averaged: Whether these are averaged weights.
 
     Returns:
-      The scores as they are kept: candidate numbers, number of steps, and one score per replicate, by role.
+      The scores as they are kept: candidate numbers, number of steps, whether the weights are averages (an entry only
+      if they are), and one score per replicate, by role.
 
     Raises:
       ValueError: No test examples, or the test set was scored for another choice.
@@ -42,11 +45,12 @@ def score(
     numbers = {role: candidate.number for role, candidate in candidates.items()}
     if kept is not None:
         scored, steps_then = kept["candidates"], kept.get("num_steps", num_steps)
-        if scored != numbers or steps_then != num_steps:
+        if scored != numbers or steps_then != num_steps or kept.get("averaged", False) != averaged:
             then = "" if steps_then == num_steps else f" after {steps_then} of {num_steps} steps"
+            then += " with averaged weights" if kept.get("averaged", False) else ""
             raise ValueError(
                 f"the test set was already looked at for candidates {scored}{then}, so it cannot judge another choice, "
-                f"{numbers}; score that one on fresh data."
+                f"{numbers}{' with averaged weights' if averaged else ''}; score that one on fresh data."
             )
         return kept
     if score_test is None:
@@ -56,6 +60,7 @@ def score(
     return {
         "candidates": numbers,
         "num_steps": num_steps,
+        **({"averaged": True} if averaged else {}),
         "scores": {
             role: [score_test(index, *weights[index]) for index in candidate.members]
             for role, candidate in candidates.items()

@@ -4,15 +4,17 @@
 - ``weights.safetensors``: all weight arrays under their names (``params/Dense_0/kernel``), the members stacked along
   the first dimension; what the model carries in addition to its weights is under ``model_state/...``. If members have
   arrays of different names, shapes or dtypes, each such structure has a number, which precedes the names
-  (``1/params/Dense_0/kernel``), and its members are stacked separately. `weightdecay.storage.weights` describes how the
-  file holds keys that are not part of a name.
+  (``1/params/Dense_0/kernel``), and its members are stacked separately. Averaged weights of members that have them are
+  under ``average/params/...`` and ``average/model_state/...``. `weightdecay.storage.weights` describes how the file
+  holds keys that are not part of a name.
 - ``settings.json``: an object with
 
-  - ``format``: ``"weightdecay result"``, and ``version`` of this layout: 2, or 3 if there are several structures;
+  - ``format``: ``"weightdecay result"``, and ``version`` of this layout: 2, 3 if there are several structures, or 4 if
+    there are averaged weights;
   - ``versions``: versions of the packages that trained the members, by name;
   - ``settings``: settings of the run; ``test``: scores on the test examples, or null;
   - ``members``: hyperparameters of each member by name, in the order of the arrays;
-  - ``structures``: only in version 3, the number of each member's structure, from 0;
+  - ``structures``: from version 3 on, the number of each member's structure, from 0;
   - ``sha256``: SHA-256 in hexadecimal by file name. For ``dataset.nc`` and ``weights.safetensors`` it is that of the
     file's bytes; for ``settings.json`` that of this object without this entry, written as Python's
     ``json.dumps(..., sort_keys=True, separators=(",", ":"))`` writes it.
@@ -42,7 +44,7 @@ from weightdecay.storage import netcdf, weights
 from weightdecay.storage.weights import KeyPath, NamedArrays
 
 _FORMAT = "weightdecay result"
-_VERSION = 3
+_VERSION = 4
 _DATASET, _WEIGHTS, _SETTINGS = "dataset.nc", "weights.safetensors", "settings.json"
 _LARGEST_SETTINGS = 2**28  # bytes
 
@@ -57,6 +59,8 @@ class Contents(NamedTuple):
       settings: Settings of the run.
       test: Scores on the test examples; None if they were not computed.
       versions: Versions of the packages that trained the members, by name.
+      averages: The same as ``weights`` of the averaged weights, None for a member without them; None = no member has
+        them.
     """
 
     dataset: Any
@@ -65,6 +69,7 @@ class Contents(NamedTuple):
     settings: dict[str, Any]
     test: dict[str, Any] | None
     versions: dict[str, str]
+    averages: Sequence[tuple[Any, Any] | None] | None = None
 
 
 def check_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -147,11 +152,14 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
     with files.atomic(folder) as unfinished:
         unfinished.mkdir()
         contents.dataset.to_netcdf(unfinished / _DATASET, engine="scipy")
-        arrays, structures = _stack(contents.weights)
+        arrays, structures = _stack(contents)
+        has_averages = any(_has_average(contents, index) for index in range(len(contents.members)))
+        if has_averages and not structures:
+            structures = [0] * len(contents.members)
         weights.write_arrays(unfinished / _WEIGHTS, arrays)
         settings: dict[str, Any] = {
             "format": _FORMAT,
-            "version": 3 if structures else 2,
+            "version": 4 if has_averages else 3 if structures else 2,
             "versions": contents.versions,
             "settings": contents.settings,
             "test": contents.test,
@@ -222,7 +230,8 @@ def read(path: str | os.PathLike[str]) -> Contents:
         )
     except Exception as error:
         raise files.damaged(folder / file, error) from error
-    return Contents(dataset, members, members_weights, settings, test, trained_by)
+    averages = _StackedAverages(members_weights) if version > 3 else None
+    return Contents(dataset, members, members_weights, settings, test, trained_by, averages)
 
 
 class _StackedWeights(Sequence[tuple[Any, Any]]):
@@ -240,8 +249,10 @@ class _StackedWeights(Sequence[tuple[Any, Any]]):
                 raise ValueError(f"{name} has shape {stacked.shape}, {_SETTINGS} has {sizes[number]} members")
             by_structure[number][tuple(path)] = stacked
         for arrays in by_structure:
-            if set(weights.nested(arrays)) - {"model_state"} != {"params"}:
-                raise ValueError("its arrays are not all of params/... and model_state/...")
+            named_arrays = weights.nested(arrays)
+            average = named_arrays.pop("average", {"params": {}})
+            if set(named_arrays) - {"model_state"} != {"params"} or set(average) - {"model_state"} != {"params"}:
+                raise ValueError("its arrays are not all of params/..., model_state/... and average/...")
         rows = [0] * len(sizes)
         self._arrays: list[tuple[dict[KeyPath, np.ndarray], int]] = []  # of each member, and its row in them
         for structure in structures:
@@ -252,9 +263,27 @@ class _StackedWeights(Sequence[tuple[Any, Any]]):
         return len(self._arrays)
 
     def __getitem__(self, index: Any) -> Any:
-        arrays, row = self._arrays[index]
-        tree = weights.nested({path: stacked[row, ...] for path, stacked in arrays.items()})
+        tree = self.tree(index)
         return tree["params"], tree.get("model_state", {})
+
+    def tree(self, index: Any) -> dict[str, Any]:
+        """Return all arrays of a member."""
+        arrays, row = self._arrays[index]
+        return weights.nested({path: stacked[row, ...] for path, stacked in arrays.items()})
+
+
+class _StackedAverages(Sequence[tuple[Any, Any] | None]):
+    """Averages of the weights and of the model state of each member, None for a member without them."""
+
+    def __init__(self, stacked: _StackedWeights) -> None:
+        self._stacked = stacked
+
+    def __len__(self) -> int:
+        return len(self._stacked)
+
+    def __getitem__(self, index: Any) -> Any:
+        average = self._stacked.tree(index).get("average")
+        return None if average is None else (average["params"], average.get("model_state", {}))
 
 
 def versions() -> dict[str, str]:
@@ -303,7 +332,11 @@ def _check_file(file: Path, sums: Mapping[str, str] | None) -> None:
         raise ValueError(f"its sha256 is {actual}, {_SETTINGS} has {sums[file.name]}")
 
 
-def _stack(members: Sequence[tuple[Any, Any]]) -> tuple[NamedArrays, list[int]]:
+def _has_average(contents: Contents, index: int) -> bool:
+    return contents.averages is not None and contents.members[index].get("ema") is not None
+
+
+def _stack(contents: Contents) -> tuple[NamedArrays, list[int]]:
     """Stack the arrays of the members by structure.
 
     Returns:
@@ -312,8 +345,12 @@ def _stack(members: Sequence[tuple[Any, Any]]) -> tuple[NamedArrays, list[int]]:
     by_structure: dict[Any, dict[str, list[np.ndarray]]] = {}
     all_paths: dict[Any, dict[str, KeyPath]] = {}
     structures = []
-    for params, model_state in members:
-        named = weights.by_name({"params": params, "model_state": model_state})
+    for index, (params, model_state) in enumerate(contents.weights):
+        arrays_of_member = {"params": params, "model_state": model_state}
+        if contents.averages is not None and _has_average(contents, index):
+            averages: Any = contents.averages[index]
+            arrays_of_member["average"] = dict(zip(("params", "model_state"), averages, strict=True))
+        named = weights.by_name(arrays_of_member)
         structure = frozenset(
             (name, named.path(name), array.shape, array.dtype.str) for name, array in named.arrays.items()
         )

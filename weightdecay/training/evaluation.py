@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from weightdecay import decay as rules
+from weightdecay.core import metrics as metric_table
 from weightdecay.core.types import Batch, ModelState, Params
 from weightdecay.decay import masks, transformation
 from weightdecay.training import diagnostics, losses
@@ -104,11 +105,11 @@ def _collected(outputs: Any, batch: Batch, counts: Any, target_counts: Any) -> C
     return Collected(outputs, batch.targets, weights)
 
 
-def joined(chunks: Sums, num_examples: int, *, axis: int = 0) -> Sums:
+def joined(chunks: dict[str, Sums], num_examples: int, *, axis: int = 0) -> dict[str, Sums]:
     """Join what was collected of the chunks of a split.
 
     Args:
-      chunks: Sums of the chunks, one after the other along an axis of each array.
+      chunks: Sums of the chunks, one after the other along an axis of each array, by the prefix of their metrics.
       num_examples: Number of examples of the split.
       axis: That axis; arrays of examples have the examples of a chunk in the next one.
 
@@ -122,24 +123,29 @@ def joined(chunks: Sums, num_examples: int, *, axis: int = 0) -> Sums:
         flat = array.reshape(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
         return flat[(slice(None),) * axis + (slice(num_examples),)]
 
-    return chunks._replace(collected=jax.tree.map(examples, chunks.collected))
+    return {
+        prefix: of_weights._replace(collected=jax.tree.map(examples, of_weights.collected))
+        for prefix, of_weights in chunks.items()
+    }
 
 
-def results(task: Task, sums: Sums) -> dict[str, Float[Array, ""]]:
+def results(task: Task, sums: dict[str, Sums]) -> dict[str, Float[Array, ""]]:
     """Every metric of a split, from what `joined` returned.
 
     Args:
       task: What is trained.
-      sums: Each of shape ``(chunks,)``, and arrays of examples.
+      sums: Each of shape ``(chunks,)``, and arrays of examples, by the prefix of their metrics.
 
     Returns:
       As `means`, with the metrics of the whole split.
     """
-    values = means(sums)
-    for metric in task.metrics:
-        if metric.of_split is not None and sums.collected is not None:
-            value = jnp.asarray(metric.of_split(*sums.collected))
-            values[metric.name] = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    values = {}
+    for prefix, of_weights in sums.items():
+        values |= {f"{prefix}{name}": value for name, value in means(of_weights).items()}
+        for metric in task.metrics:
+            if metric.of_split is not None and of_weights.collected is not None:
+                value = jnp.asarray(metric.of_split(*of_weights.collected))
+                values[f"{prefix}{metric.name}"] = value.astype(jnp.promote_types(value.dtype, jnp.float32))
     return values
 
 
@@ -187,7 +193,36 @@ def score(
             counts &= (batch.fold == hyperparameters.fold) == validation
         return chunk_sums(task, hyperparameters, params, model_state, batch, counts)
 
-    return results(task, joined(jax.lax.map(one_chunk, chunk_rows(task.loss, data)), data.num_examples))
+    chunks = {"": jax.lax.map(one_chunk, chunk_rows(task.loss, data))}
+    return results(task, joined(chunks, data.num_examples))
+
+
+def weights_of(state: State) -> dict[str, tuple[Params, ModelState]]:
+    """Return the weights of a member that are evaluated, with their model state, by the prefix of their metrics."""
+    last = {"": (state.params, state.model_state)}
+    return last if state.average is None else last | {metric_table.AVERAGED: tuple(state.average)}
+
+
+def scores(
+    task: Task, hyperparameters: Hyperparameters, state: State, data: Batch, *, validation: bool = True
+) -> dict[str, Float[Array, ""]]:
+    """`score` of the last weights of a member and, under names with a prefix, of its averaged weights.
+
+    Args:
+      task: What is trained.
+      hyperparameters: The member's.
+      state: The member.
+      data: As in `score`.
+      validation: As in `score`.
+
+    Returns:
+      Numbers by name, such as ``loss`` and ``ema_loss``.
+    """
+    return {
+        f"{prefix}{name}": value
+        for prefix, weights in weights_of(state).items()
+        for name, value in score(task, hyperparameters, *weights, data, validation=validation).items()
+    }
 
 
 def predict(task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any) -> Any:
@@ -226,7 +261,7 @@ def evaluate(
       hyperparameters: The member's.
       state: The member now.
       previous: Its weights before the last step.
-      on_train: Its `score` on the training examples.
+      on_train: Its `scores` on the training examples.
       validation: Validation examples.
 
     Returns:
@@ -235,7 +270,7 @@ def evaluate(
     """
     decays = masks.resolve(task.mask, state.params)
     decay_state = transformation.rule_states(state.optimizer_state)
-    on_validation = score(task, hyperparameters, state.params, state.model_state, validation)
+    on_validation = scores(task, hyperparameters, state, validation)
     penalty = rules.penalty(hyperparameters.decay, state.params, task.mask, state=decay_state, count=state.step)
     measured = {
         "penalty": penalty,

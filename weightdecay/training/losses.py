@@ -411,7 +411,7 @@ def resolve_metrics(
                 "metrics",
                 f"metrics has the name {name!r}; give letters, digits and underscores, beginning with a letter.",
             )
-        if name in reserved:
+        if name in reserved or name.startswith(core_metrics.AVERAGED):
             raise ArgumentError(
                 "metrics", f"metrics has the name {name!r}, which is reserved for a metric of the library; rename it."
             )

@@ -19,7 +19,7 @@ from weightdecay.core.types import Batch, ModelState, Params
 from weightdecay.data import augment, dataset, trees
 from weightdecay.data.batches import Examples
 from weightdecay.training import diagnostics, losses
-from weightdecay.training.task import LAYER_METRICS, Best, Hyperparameters, State, Task
+from weightdecay.training.task import LAYER_METRICS, Average, Best, Hyperparameters, State, Task
 
 _BLOCK = 32  # steps between two checks that all numbers are finite
 
@@ -80,12 +80,13 @@ def initialize(task: Task, hyperparameters: Hyperparameters, inputs: Any) -> Sta
     )
     optimizer_state = task.transformation(hyperparameters).init(params)
     zero, never = jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)
+    average = Average(params, model_state) if "ema" in hyperparameters.training else None
     best = None
     if "patience" in hyperparameters.training:
         unknown = {name: jnp.full((), jnp.nan) for name in task.metric_names()}
         unknown |= {name: jnp.full((len(task.layers(params)),), jnp.nan) for name in LAYER_METRICS}
-        best = Best(zero, params, model_state, unknown, zero)
-    return State(zero, params, model_state, optimizer_state, diverged_at=never, stopped_at=never, best=best)
+        best = Best(zero, params, model_state, unknown, zero, average)
+    return State(zero, params, model_state, optimizer_state, never, never, best, average)
 
 
 def outputs_and_batch(
@@ -230,7 +231,22 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         model_state=model_state,
         optimizer_state=optimizer_state,
     )
-    return after, loss_and_gradients
+    return _with_average(hyperparameters, after), loss_and_gradients
+
+
+def _with_average(hyperparameters: Hyperparameters, state: State) -> State:
+    """Update the average of a member after a step, ``average <- d average + (1 - d) weights``; integers are copied."""
+    if state.average is None:
+        return state
+    decay = hyperparameters.training["ema"]
+
+    def update(average: Any, now: Any) -> Any:
+        if not jnp.issubdtype(now.dtype, jnp.floating):
+            return now
+        return (decay * average + (1 - decay) * now).astype(average.dtype)
+
+    now = Average(state.params, state.model_state)
+    return state._replace(average=jax.tree.map(update, state.average, now))
 
 
 def train(

@@ -28,7 +28,7 @@ from weightdecay.training.losses import Loss, UserMetric
 LAYER_METRICS = metric_table.names("layers")
 """Names of the metrics that are recorded for each array of weights that decays."""
 
-REGULARIZERS = (*augment.KINDS, "mixup", "label_smoothing", "clip_norm", "patience")
+REGULARIZERS = (*augment.KINDS, "mixup", "label_smoothing", "clip_norm", "ema", "patience")
 """Axes of a grid that are used by training itself, and not by the optimizer or the network."""
 
 
@@ -51,6 +51,8 @@ class Task:
     """Metric on which patience is based."""
     metrics: tuple[UserMetric, ...] = ()
     """Metrics of the user."""
+    averages: bool = False
+    """Whether an average of the weights is kept and evaluated in addition to the last weights."""
 
     def network(self) -> networks.Network:
         """Return the model in the common interface."""
@@ -61,7 +63,7 @@ class Task:
 
     def metric_names(self) -> tuple[str, ...]:
         """Return the names of the numbers that are recorded of a member at an evaluation."""
-        return metric_table.recorded(metric.name for metric in self.metrics)
+        return metric_table.recorded((metric.name for metric in self.metrics), averages=self.averages)
 
     def has_metrics_of_splits(self) -> bool:
         """Return whether any metric is computed from all outputs of a split."""
@@ -100,6 +102,13 @@ class Hyperparameters(NamedTuple):
     scaling: Scaling | None = None  # of the fold
 
 
+class Average(NamedTuple):
+    """The average of a member's weights over its steps, and that of the floating-point arrays of its model state."""
+
+    params: Params
+    model_state: ModelState
+
+
 class Best(NamedTuple):
     """The state of a member with patience at its best evaluation so far."""
 
@@ -108,6 +117,7 @@ class Best(NamedTuple):
     model_state: ModelState
     metrics: dict[str, Float[Array, "..."]]
     waited: Int[Array, ""]  # evaluations since then
+    average: Average | None = None  # None = without an average
 
 
 class State(NamedTuple):
@@ -120,6 +130,7 @@ class State(NamedTuple):
     diverged_at: Int[Array, ""]  # first step with a number that is not finite; -1 = no such step
     stopped_at: Int[Array, ""]  # step of the evaluation at which patience ran out; -1 = it has not
     best: Best | None  # None = without patience
+    average: Average | None = None  # None = without an average
 
     def is_training(self) -> Any:
         """Whether the member has neither diverged nor stopped, bool, shape ``()``."""
@@ -130,6 +141,10 @@ class State(NamedTuple):
         if self.best is None or self.diverged_at >= 0:
             return self.params, self.model_state
         return self.best.params, self.best.model_state
+
+    def averaged(self) -> Average | None:
+        """Return the average that is saved, of the same step as `result`; None = without an average."""
+        return self.average if self.best is None or self.diverged_at >= 0 else self.best.average
 
 
 def prepare(
