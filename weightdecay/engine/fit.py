@@ -52,6 +52,7 @@ def fit_grid(
     plan: Plan | None = None,
     memory_budget: Integer | None = None,
     dtype: Any = None,
+    accumulate: Integer = 1,
     on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
     progress: bool = True,
 ) -> GridResult:
@@ -101,6 +102,10 @@ def fit_grid(
         quarter of what is free.
       dtype: What the network computes in, such as ``jax.numpy.bfloat16``; weights, optimizer state, coefficients and
         losses keep their own. None: as the weights are.
+      accumulate: Parts of equal size into which the batch of each step is divided, for networks of which a whole batch
+        does not fit into memory: their gradients are computed one after the other and summed, and one update follows.
+        ``batch_size`` stays the examples of a step, and the loss the mean over all of them that count. Batch statistics
+        are those of the parts, one after the other, and each part has a dropout mask of its own.
       on_evaluation: ``on_evaluation(table)``, for your own logging: called after each evaluation of some members, with
         a `pandas.DataFrame` of one row a member: ``member``, its hyperparameters as in ``result.dataset``, ``step``,
         and all that was recorded (of layers as ``rotation/<layer>``). It is called in a thread of its own, one call
@@ -141,6 +146,7 @@ def fit_grid(
         "plan": plan,
         "memory_budget": memory_budget,
         "dtype": dtype,
+        "accumulate": accumulate,
     }
     prepared = preparation.prepare_run(model, data, grid, **settings, before=before.get("depends_on", {}))
     task = prepared.groups[0].task
@@ -154,6 +160,7 @@ def fit_grid(
         "patience": None if patience is None else int(patience),
         "stopping_metric": stopping_metric,
         "dtype": task.dtype,
+        "accumulate": task.accumulate,
     }
     layers = dict.fromkeys(layer for group in prepared.groups for layer in group.layers())
     gradients.warn_of_decay_without_gradient(_without_gradient(prepared.groups))
@@ -283,6 +290,7 @@ def fit(
     plan: Plan | None = None,
     memory_budget: Integer | None = None,
     dtype: Any = None,
+    accumulate: Integer = 1,
     on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
     progress: bool = True,
     **axes: Any,
@@ -310,6 +318,7 @@ def fit(
       plan: As in `fit_grid`.
       memory_budget: As in `fit_grid`.
       dtype: As in `fit_grid`.
+      accumulate: As in `fit_grid`.
       on_evaluation: As in `fit_grid`.
       progress: As in `fit_grid`.
       **axes: Values of further axes of a grid, such as ``momentum=0.9`` or ``label_smoothing=0.1``.
@@ -342,6 +351,7 @@ def fit(
         plan=plan,
         memory_budget=memory_budget,
         dtype=dtype,
+        accumulate=accumulate,
         on_evaluation=on_evaluation,
         progress=progress,
     )

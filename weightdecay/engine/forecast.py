@@ -42,6 +42,7 @@ def plan(
     plan: Plan | None = None,
     memory_budget: Integer | None = None,
     dtype: Any = None,
+    accumulate: Integer = 1,
     on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
     progress: bool = True,
 ) -> Plan:
@@ -70,6 +71,7 @@ def plan(
       plan: A plan to evaluate; None = chosen.
       memory_budget: As in `fit_grid`.
       dtype: As in `fit_grid`.
+      accumulate: As in `fit_grid`.
       on_evaluation: As ``directory``; it is not called.
       progress: As ``directory``.
 
@@ -98,6 +100,7 @@ def plan(
         plan=plan,
         memory_budget=memory_budget,
         dtype=dtype,
+        accumulate=accumulate,
     )
     started = time.perf_counter()
     device_bytes = lane_programs.compile_first(run)

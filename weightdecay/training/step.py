@@ -4,8 +4,8 @@ Random keys follow from the seed alone, so that members that differ only in the 
 the same batches.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -177,6 +177,10 @@ def _num_bytes(arrays: list[Any]) -> int:
 def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch: Batch) -> tuple[State, Any]:
     """One training step: forward pass, loss, gradient, update.
 
+    With ``task.accumulate`` the batch is divided into as many parts of equal size, whose gradients are computed one
+    after the other and summed. The loss is the same mean over everything that counts in the whole batch; each part has
+    random keys of its own, and passes the model state, such as batch statistics, on to the next one.
+
     Args:
       task: What is trained.
       hyperparameters: The member's.
@@ -199,24 +203,31 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
             values = task.loss.per_example(outputs, targets)
         return values if weights is None else values * losses.spread(weights, values)
 
-    def data_loss(params: Params) -> tuple[Float[Array, ""], ModelState]:
+    def data_loss(
+        params: Params, model_state: ModelState, key: Any, part: _Part, mean: Callable[[Any, Any], Any]
+    ) -> tuple[Float[Array, ""], ModelState]:
         outputs, model_state = network.apply(
-            params, state.model_state, inputs, key=key, train=True, hyperparameters=hyperparameters.network
+            params, model_state, part.inputs, key=key, train=True, hyperparameters=hyperparameters.network
         )
-        outputs = task.loss.align(outputs, targets)
-        values = losses_of(outputs, targets, weights)
+        outputs = task.loss.align(outputs, part.targets)
+        values = losses_of(outputs, part.targets, part.weights)
         if partners is not None:
-            partner_targets = trees.rows(targets, partners)
-            of_partners = losses_of(outputs, partner_targets, None if weights is None else weights[partners])
+            partner_targets, partner_weights = part.of_partners()
+            of_partners = losses_of(outputs, partner_targets, partner_weights)
             if task.loss.ignores:
-                of_partners = task.loss.mean(of_partners, partner_targets)
-                return fraction * task.loss.mean(values, targets) + (1 - fraction) * of_partners, model_state
+                of_partners = mean(of_partners, partner_targets)
+                return fraction * mean(values, part.targets) + (1 - fraction) * of_partners, model_state
             values = fraction * values + (1 - fraction) * of_partners
-        return task.loss.mean(values, targets), model_state
+        return mean(values, part.targets), model_state
 
-    (loss, model_state), gradients = jax.value_and_grad(data_loss, has_aux=True)(state.params)
-    # Layers may return statistics in the dtype of their inputs; the state of a member keeps its dtypes.
-    model_state = jax.tree.map(lambda new, old: new.astype(old.dtype), model_state, state.model_state)
+    whole = _Part(inputs, targets, weights, partners)
+    if task.accumulate == 1:
+        value_and_gradient = jax.value_and_grad(data_loss, has_aux=True)
+        (loss, model_state), gradients = value_and_gradient(state.params, state.model_state, key, whole, task.loss.mean)
+        # Layers may return statistics in the dtype of their inputs; the state of a member keeps its dtypes.
+        model_state = jax.tree.map(lambda new, old: new.astype(old.dtype), model_state, state.model_state)
+    else:
+        loss, model_state, gradients = _accumulated(task, data_loss, state, key, whole)
     loss_and_gradients = loss, gradients
     if "clip_norm" in strengths:
         norm, bound = tree.norm(gradients), strengths["clip_norm"]
@@ -232,6 +243,63 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         optimizer_state=optimizer_state,
     )
     return _with_average(hyperparameters, after), loss_and_gradients
+
+
+class _Part(NamedTuple):
+    """Examples of a step, or of a part of it."""
+
+    inputs: Any
+    targets: Any
+    weights: Any = None  # None = equal weights
+    partners: Any = None  # of mixup, rows among these examples; None = no mixup, or they are gathered
+    partner_targets: Any = None
+    partner_weights: Any = None
+
+    def of_partners(self) -> tuple[Any, Any]:
+        """Return the targets and weights of the partners of mixup."""
+        if self.partners is None:
+            return self.partner_targets, self.partner_weights
+        targets = trees.rows(self.targets, self.partners)
+        return targets, None if self.weights is None else self.weights[self.partners]
+
+    def divided(self, number: int) -> "_Part":
+        """Return as many parts of equal size, one after the other along a new first axis."""
+        gathered = self
+        if self.partners is not None:
+            targets, weights = self.of_partners()
+            gathered = self._replace(partners=None, partner_targets=targets, partner_weights=weights)
+        return jax.tree.map(lambda array: array.reshape(number, -1, *array.shape[1:]), gathered)
+
+
+def _accumulated(
+    task: Task, data_loss: Callable[..., Any], state: State, key: Any, whole: _Part
+) -> tuple[Any, ModelState, Params]:
+    """Loss, model state and gradients of a step, summed over the parts of its batch."""
+    counts = task.loss.counts(whole.targets)
+    total = None if counts is None else jnp.maximum(counts.sum(), 1)
+
+    def summand(values: Any, targets: Any) -> Any:
+        """What a part contributes to the mean over the whole batch."""
+        if total is None:
+            return values.mean() / task.accumulate
+        return jnp.where(task.loss.counts(targets), values, 0).sum() / total
+
+    def add(carry: Any, numbered: tuple[Any, _Part]) -> tuple[Any, None]:
+        loss, model_state, gradients = carry
+        number, part = numbered
+        (of_part, after), of_gradients = jax.value_and_grad(data_loss, has_aux=True)(
+            state.params, model_state, jax.random.fold_in(key, number), part, summand
+        )
+        after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, model_state)
+        gradients = jax.tree.map(lambda total, new: total + new.astype(total.dtype), gradients, of_gradients)
+        return (loss + of_part.astype(loss.dtype), after, gradients), None
+
+    precise = [jnp.promote_types(jnp.float32, leaf.dtype) for leaf in jax.tree.leaves(state.params)]
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(jnp.float32, leaf.dtype)), state.params)
+    start = jnp.zeros((), jnp.result_type(*precise)), state.model_state, zeros
+    parts = jnp.arange(task.accumulate), whole.divided(task.accumulate)
+    (loss, model_state, gradients), _ = jax.lax.scan(add, start, parts)
+    return loss, model_state, jax.tree.map(lambda new, old: new.astype(old.dtype), gradients, state.params)
 
 
 def _with_average(hyperparameters: Hyperparameters, state: State) -> State:

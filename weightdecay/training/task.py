@@ -51,6 +51,8 @@ class Task:
     """Metric on which patience is based."""
     metrics: tuple[UserMetric, ...] = ()
     """Metrics of the user."""
+    accumulate: int = 1
+    """Parts of a batch whose gradients are computed one after the other."""
     averages: bool = False
     """Whether an average of the weights is kept and evaluated in addition to the last weights."""
 
@@ -160,6 +162,7 @@ def prepare(
     metrics: Mapping[str, LossFn] | None = None,
     lower_is_better: Mapping[str, bool] | None = None,
     class_names: Sequence[Any] | None = None,
+    accumulate: int = 1,
 ) -> Task:
     """Determine the task: the loss from the targets, and the number of outputs of the model from the classes.
 
@@ -175,6 +178,7 @@ def prepare(
       metrics: ``metric(outputs, targets) -> values`` of shape ``(examples,)``, or metrics of a whole split, by name.
       lower_is_better: Whether lower values of each of these metrics are better; may lack well-known names.
       class_names: Names of the classes, if there may be more than in the targets; None = as many as in the targets.
+      accumulate: Parts of a batch whose gradients are computed one after the other; divides the size of the batch.
 
     Returns:
       The task.
@@ -207,6 +211,7 @@ def prepare(
         dtype=None if dtype is None else _float_name(dtype),
         stopping_metric=stopping_metric,
         metrics=losses.resolve_metrics(metrics, lower_is_better),
+        accumulate=accumulate,
     )
 
 
