@@ -5,7 +5,7 @@ the same batches.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,10 @@ from jaxtyping import Float
 from weightdecay.core import random_streams, tree
 from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Batch, ModelState, Params
-from weightdecay.data import augment, dataset, trees
+from weightdecay.data import augment, dataset
 from weightdecay.data.batches import Examples
-from weightdecay.training import diagnostics, losses
+from weightdecay.training import accumulation, diagnostics, losses
+from weightdecay.training.accumulation import Part
 from weightdecay.training.task import LAYER_METRICS, Average, Best, Hyperparameters, State, Task
 
 _BLOCK = 32  # steps between two checks that all numbers are finite
@@ -204,7 +205,7 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         return values if weights is None else values * losses.spread(weights, values)
 
     def data_loss(
-        params: Params, model_state: ModelState, key: Any, part: _Part, mean: Callable[[Any, Any], Any]
+        params: Params, model_state: ModelState, key: Any, part: Part, mean: Callable[[Any, Any], Any]
     ) -> tuple[Float[Array, ""], ModelState]:
         outputs, model_state = network.apply(
             params, model_state, part.inputs, key=key, train=True, hyperparameters=hyperparameters.network
@@ -220,14 +221,14 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
             values = fraction * values + (1 - fraction) * of_partners
         return mean(values, part.targets), model_state
 
-    whole = _Part(inputs, targets, weights, partners)
+    whole = Part(inputs, targets, weights, partners)
     if task.accumulate == 1:
         value_and_gradient = jax.value_and_grad(data_loss, has_aux=True)
         (loss, model_state), gradients = value_and_gradient(state.params, state.model_state, key, whole, task.loss.mean)
         # Layers may return statistics in the dtype of their inputs; the state of a member keeps its dtypes.
         model_state = jax.tree.map(lambda new, old: new.astype(old.dtype), model_state, state.model_state)
     else:
-        loss, model_state, gradients = _accumulated(task, data_loss, state, key, whole)
+        loss, model_state, gradients = accumulation.summed(task, data_loss, state, key, whole)
     loss_and_gradients = loss, gradients
     if "clip_norm" in strengths:
         norm, bound = tree.norm(gradients), strengths["clip_norm"]
@@ -243,63 +244,6 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         optimizer_state=optimizer_state,
     )
     return _with_average(hyperparameters, after), loss_and_gradients
-
-
-class _Part(NamedTuple):
-    """Examples of a step, or of a part of it."""
-
-    inputs: Any
-    targets: Any
-    weights: Any = None  # None = equal weights
-    partners: Any = None  # of mixup, rows among these examples; None = no mixup, or they are gathered
-    partner_targets: Any = None
-    partner_weights: Any = None
-
-    def of_partners(self) -> tuple[Any, Any]:
-        """Return the targets and weights of the partners of mixup."""
-        if self.partners is None:
-            return self.partner_targets, self.partner_weights
-        targets = trees.rows(self.targets, self.partners)
-        return targets, None if self.weights is None else self.weights[self.partners]
-
-    def divided(self, number: int) -> "_Part":
-        """Return as many parts of equal size, one after the other along a new first axis."""
-        gathered = self
-        if self.partners is not None:
-            targets, weights = self.of_partners()
-            gathered = self._replace(partners=None, partner_targets=targets, partner_weights=weights)
-        return jax.tree.map(lambda array: array.reshape(number, -1, *array.shape[1:]), gathered)
-
-
-def _accumulated(
-    task: Task, data_loss: Callable[..., Any], state: State, key: Any, whole: _Part
-) -> tuple[Any, ModelState, Params]:
-    """Loss, model state and gradients of a step, summed over the parts of its batch."""
-    counts = task.loss.counts(whole.targets)
-    total = None if counts is None else jnp.maximum(counts.sum(), 1)
-
-    def summand(values: Any, targets: Any) -> Any:
-        """What a part contributes to the mean over the whole batch."""
-        if total is None:
-            return values.mean() / task.accumulate
-        return jnp.where(task.loss.counts(targets), values, 0).sum() / total
-
-    def add(carry: Any, numbered: tuple[Any, _Part]) -> tuple[Any, None]:
-        loss, model_state, gradients = carry
-        number, part = numbered
-        (of_part, after), of_gradients = jax.value_and_grad(data_loss, has_aux=True)(
-            state.params, model_state, jax.random.fold_in(key, number), part, summand
-        )
-        after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, model_state)
-        gradients = jax.tree.map(lambda total, new: total + new.astype(total.dtype), gradients, of_gradients)
-        return (loss + of_part.astype(loss.dtype), after, gradients), None
-
-    precise = [jnp.promote_types(jnp.float32, leaf.dtype) for leaf in jax.tree.leaves(state.params)]
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(jnp.float32, leaf.dtype)), state.params)
-    start = jnp.zeros((), jnp.result_type(*precise)), state.model_state, zeros
-    parts = jnp.arange(task.accumulate), whole.divided(task.accumulate)
-    (loss, model_state, gradients), _ = jax.lax.scan(add, start, parts)
-    return loss, model_state, jax.tree.map(lambda new, old: new.astype(old.dtype), gradients, state.params)
 
 
 def _with_average(hyperparameters: Hyperparameters, state: State) -> State:
