@@ -8,7 +8,7 @@
 - Rules of weight decay: `NoDecay`, `L2`, `Decoupled`, `ProximalL1` and others, `PerLayer`, `Masked`;
   `weightdecay.masks`, `weightdecay.schedules`.
 - For a training script of your own: `optimizer`, `sgd`, `adam`, `lion`, `rmsprop`, `lamb`, `muon`; `penalized`,
-  `weightdecay.penalties`, `weightdecay.proximal`; `convert`.
+  `weightdecay.penalties`, `weightdecay.proximal`, `weightdecay.metrics`; `convert`.
 
 All names are listed in ``__init__.pyi`` and loaded when they are first used, so that importing the package is fast.
 

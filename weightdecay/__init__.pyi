@@ -47,6 +47,7 @@ from .results.grid_result import GridResult, load
 from .search.distributions import Choice, IntUniform, LogUniform, Uniform
 from .search.grid import Grid, logspace
 from .storage.weights import load_params
+from .training import metrics
 
 __all__ = [
     "L1",
@@ -99,6 +100,7 @@ __all__ = [
     "logspace",
     "map_grid",
     "masks",
+    "metrics",
     "models",
     "muon",
     "optimizer",

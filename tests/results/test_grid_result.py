@@ -238,7 +238,7 @@ def test_load_tells_what_is_no_result(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no weightdecay result; give a folder that result.save"):
         wd.load(tmp_path)
     (tmp_path / "settings.json").write_text('{"format": "weightdecay result", "version": 99}')
-    with pytest.raises(ValueError, match="format version 99, this library reads up to 3; upgrade"):
+    with pytest.raises(ValueError, match="format version 99, this library reads up to 4; upgrade"):
         wd.load(tmp_path)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from weightdecay.core import text
+from weightdecay.core import metrics, text
 from weightdecay.core.checks import ArgumentError, one_of
 from weightdecay.core.statistics import mean_over_seeds_and_examples
 from weightdecay.core.types import Integer, LossFn
@@ -198,7 +198,8 @@ class Comparison:
         correct: dict[str, list[Any]] = {name: [] for name in chosen}
         for name, choice in chosen.items():
             for member in choice.members:
-                outputs = resolved.align(result.predict(test.inputs, member), test.targets)
+                outputs = result.predict(test.inputs, member, average=metrics.is_of_average(metric))
+                outputs = resolved.align(outputs, test.targets)
                 test_losses[name].append(resolved.per_example(outputs, test.targets))
                 correct[name].append(resolved.accuracy(outputs, test.targets))
         return cls(

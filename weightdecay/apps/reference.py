@@ -26,7 +26,8 @@ def main(folder: str) -> None:
     public = importlib.import_module(PACKAGE.name).__all__
     internal = [room for room in ROOMS if room not in public]
     pages = [f"weightdecay.{room}" for room in internal]
-    files = rf"!weightdecay\.(?:{'|'.join(internal)})\..*"  # For a room that users do not import, its page is enough.
+    # For a room that users do not import, its page is enough, but for the files of it that are public.
+    files = rf"!weightdecay\.(?!training\.metrics$)(?:{'|'.join(internal)})\..*"
     pdoc.pdoc("weightdecay", *pages, files, output_directory=Path(folder))
 
 

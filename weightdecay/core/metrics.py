@@ -77,16 +77,21 @@ def derived_of(split: str, columns: Container[Any]) -> list[str]:
     return [name for name in (f"{split}_{derived}" for derived in names("derived")) if name in columns]
 
 
-def recorded(own: Iterable[str] = (), *, derived: bool = False) -> tuple[str, ...]:
+AVERAGED = "ema_"
+"""Prefix of the metrics of averaged weights, after the split: ``validation_ema_loss``."""
+
+
+def recorded(own: Iterable[str] = (), *, derived: bool = False, averages: bool = False) -> tuple[str, ...]:
     """Names of the numbers that an evaluation records of a member; ``names("layers")`` are recorded in addition.
 
     Args:
       own: Names of the user's metrics.
       derived: Whether the metrics that derive from the loss are recorded.
+      averages: Whether averaged weights are evaluated in addition.
 
     Returns:
       Metrics of the validation examples, of the training examples, and of the weights; then the user's metrics, and
-      those that derive from the loss.
+      those that derive from the loss; then those of the averaged weights.
 
     Examples:
       >>> recorded(["rank"])[:5]
@@ -96,7 +101,9 @@ def recorded(own: Iterable[str] = (), *, derived: bool = False) -> tuple[str, ..
     """
     ours = [f"{split}_{name}" for split in ("validation", "train") for name in names("examples")]
     others = [*own, *(names("derived") if derived else ())]
-    return *ours, *names("weights"), *(f"{split}_{name}" for name in others for split in ("train", "validation"))
+    users = [f"{split}_{name}" for name in others for split in ("train", "validation")]
+    averaged = [f"{split}_{AVERAGED}{name}" for split, name in map(split_of, (*ours, *users))] if averages else []
+    return *ours, *names("weights"), *users, *averaged
 
 
 def axis_label(metric: str, loss_unit: str = LOSS_UNIT) -> str:
@@ -112,14 +119,18 @@ def axis_label(metric: str, loss_unit: str = LOSS_UNIT) -> str:
     Examples:
       >>> axis_label("validation_loss", "nats"), axis_label("train_absolute_error")
       ('validation loss, nats', 'training absolute error, its own unit')
+      >>> axis_label("validation_ema_loss", "nats")
+      'validation loss of the averaged weights, nats'
     """
     split, name = split_of(metric)
+    averaged = " of the averaged weights" if is_of_average(metric) else ""
+    name = name.removeprefix(AVERAGED) if averaged else name
     row = next(
         (row for row in TABLE if row.name == name and (row.kind in ("examples", "derived")) == bool(split)), None
     )
     if row is None:
         row = Metric(name, name.replace("_", " "), "its own unit", None, "examples")
-    label = f"{SPLITS[split]} {row.label}" if split else row.label
+    label = f"{SPLITS[split]} {row.label}{averaged}" if split else row.label
     return label if row.unit is None else f"{label}, {loss_unit if row.unit == LOSS_UNIT else row.unit}"
 
 
@@ -132,6 +143,17 @@ def split_of(metric: str) -> tuple[str, str]:
     """
     split, _, name = metric.partition("_")
     return (split, name) if split in SPLITS and name else ("", metric)
+
+
+def is_of_average(metric: str) -> bool:
+    """Whether a metric is one of the averaged weights.
+
+    Examples:
+      >>> is_of_average("validation_ema_loss"), is_of_average("validation_loss")
+      (True, False)
+    """
+    split, name = split_of(metric)
+    return bool(split) and name.startswith(AVERAGED)
 
 
 _LOWER = """
@@ -199,7 +221,7 @@ def lower_is_better(metric: str, stated: Mapping[str, bool] | None = None) -> bo
       >>> lower_is_better("validation_loss"), lower_is_better("validation_number", {"number": False})
       (True, False)
     """
-    for name in (metric, split_of(metric)[1]):
+    for name in (metric, split_of(metric)[1], split_of(metric)[1].removeprefix(AVERAGED)):
         if stated and name in stated:
             return bool(stated[name])
     found = direction(metric)

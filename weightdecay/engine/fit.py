@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pandas as pd
 
 from weightdecay.core.names import suggest_keywords
 from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar
@@ -18,6 +19,7 @@ from weightdecay.decay import PerLayer, Rule, masks, optimizers
 from weightdecay.decay.schedules import Parametric
 from weightdecay.engine import devices, interrupts, outcome, plans, preparation
 from weightdecay.engine import race as races
+from weightdecay.engine.evaluation_callback import EvaluationCallback
 from weightdecay.engine.execution import execute
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.plans import Plan
@@ -55,6 +57,8 @@ def fit_grid(
     plan: Plan | None = None,
     memory_budget: Integer | None = None,
     dtype: Any = None,
+    accumulate: Integer = 1,
+    on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
     budget: float | int | None = None,
     strategy: Strategy | None = None,
     progress: bool = True,
@@ -71,9 +75,12 @@ def fit_grid(
       data: Training, validation and test examples, or folds of `wd.data.folds`, with an axis ``fold`` in the grid.
       grid: The members. In addition to ``decay``, ``learning_rate``, ``seed`` and ``fold``, an axis is a regularizer
         (``dropout_rate``, ``label_smoothing``, ``mixup``, ``input_noise``, ``shift``, ``flip``, ``crop``, ``cutout``,
-        ``clip_norm``, ``patience``), ``epochs``, a field of the model, or an argument of ``optimizer``. A member with
-        ``epochs`` takes its steps on the first ``round(num_steps * batch_size / epochs)`` training examples that it
-        may take, and its training metrics are those of these examples.
+        ``clip_norm``, ``patience``), ``ema``, ``epochs``, a field of the model, or an argument of ``optimizer``.
+        ``ema`` is the decay rate d, in [0, 1), of averaged weights that are evaluated and kept in addition to the last
+        ones: they start as the initial weights and become ``d average + (1 - d) weights`` after each step, as does what
+        the model has in addition to its weights, such as batch statistics; None = no average. A member with ``epochs``
+        takes its steps on the first ``round(num_steps * batch_size / epochs)`` training examples that it may take, and
+        its training metrics are those of these examples.
       optimizer: ``optimizer(learning_rate, decay, mask=..., **others) -> optax.GradientTransformation``, such as
         `wd.adam` or `wd.sgd`.
       loss: ``"softmax_cross_entropy"`` (default for classes), ``"sigmoid_cross_entropy"`` (default for several labels
@@ -87,10 +94,12 @@ def fit_grid(
         and the metrics of the last evaluation, are then those of its best evaluation. None: every member takes all
         steps.
       stopping_metric: ``"validation_loss"``, ``"validation_accuracy"``, ``"validation_perplexity"`` or
-        ``"validation_bits_per_token"`` (where the targets are classes at several positions), or ``"validation_..."`` of
-        a metric of yours.
-      metrics: Your own metrics by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``. Their means
-        are in the result as ``train_...`` and ``validation_...``.
+        ``"validation_bits_per_token"`` (where the targets are classes at several positions), ``"validation_..."`` of a
+        metric of yours, or, where every member has ``ema``, ``"validation_ema_..."``.
+      metrics: Your own metrics by name, ``metric(outputs, targets) -> numbers`` of shape ``(examples,)``, whose means
+        are in the result as ``train_...`` and ``validation_...``; or metrics of a whole split, such as
+        `wd.metrics.roc_auc` or ``wd.metrics.whole_split(function)``, for which all outputs of a split are kept in
+        memory during an evaluation.
       lower_is_better: Whether lower values of each of your metrics are better, by name, as ``{"my_number": True}``.
         Well-known names, such as ``rmse`` and ``roc_auc``, need no entry; see `weightdecay.core.metrics.direction`.
       mask: Which weights decay; see `weightdecay.masks`.
@@ -109,11 +118,20 @@ def fit_grid(
         quarter of what is free.
       dtype: What the network computes in, such as ``jax.numpy.bfloat16``; weights, optimizer state, coefficients and
         losses keep their own. None: as the weights are.
+      accumulate: Parts of equal size into which the batch of each step is divided, for networks of which a whole batch
+        does not fit into memory: their gradients are computed one after the other and summed, and one update follows.
+        ``batch_size`` stays the examples of a step, and the loss the mean over all of them that count. Batch statistics
+        are those of the parts, one after the other, and each part has a dropout mask of its own.
+      on_evaluation: ``on_evaluation(table)``, for your own logging: called after each evaluation of some members, with
+        a `pandas.DataFrame` of one row a member: ``member``, its hyperparameters as in ``result.dataset``, ``step``,
+        and all that was recorded (of layers as ``rotation/<layer>``). It is called in a thread of its own, one call
+        after the other; training does not wait for it, all calls are done when this returns, and no number depends on
+        it. An exception in it ends up in a warning, and it is called on. A run that resumes reports what it trains.
       budget: The fraction of the grid's member-steps that may be spent, in (0, 1]. The strategy decides which members
         are trained; the others have no metrics, and only candidates with all their seeds are chosen from. None: all of
         it, or as the strategy decides.
-      strategy: Which member is trained next, and how far; decides by ``stopping_metric``. See `wd.strategies`. None:
-        `weightdecay.search.surface.Surface`, where there is a budget.
+      strategy: Which member is trained next, and how far; decides by ``stopping_metric``. See
+        `weightdecay.search.strategies`. None: `weightdecay.search.surface.Surface`, where there is a budget.
       progress: Whether to show a bar with the time left.
 
     Returns:
@@ -151,6 +169,7 @@ def fit_grid(
         "plan": plan,
         "memory_budget": memory_budget,
         "dtype": dtype,
+        "accumulate": accumulate,
     }
     prepared = preparation.prepare_run(model, data, grid, **settings, before=before.get("depends_on", {}))
     task = prepared.groups[0].task
@@ -164,6 +183,7 @@ def fit_grid(
         "patience": None if patience is None else int(patience),
         "stopping_metric": stopping_metric,
         "dtype": task.dtype,
+        "accumulate": task.accumulate,
     }
     layers = dict.fromkeys(layer for group in prepared.groups for layer in group.layers())
     gradients.warn_of_decay_without_gradient(_without_gradient(prepared.groups))
@@ -171,16 +191,18 @@ def fit_grid(
         len(grid),
         len(prepared.steps),
         list(layers),
-        metrics=task.metric_names(),
+        metrics=list(dict.fromkeys(name for group in prepared.groups for name in group.task.metric_names())),
         layer_metrics=LAYER_METRICS,
         weights_bytes=sum(
             len(group.indices) * plans.bytes_of((group.state.params, group.state.model_state))
             for group in prepared.groups
         ),
+        averages_bytes=sum(len(group.indices) * plans.bytes_of(group.state.average) for group in prepared.groups),
     )
     chosen_strategy, allowed = races.settled(strategy, budget, grid, prepared.steps[-1])
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
+        callback = None if on_evaluation is None else stack.enter_context(EvaluationCallback(on_evaluation, list(grid)))
         stack.enter_context(interrupts.first_only())
         run = (
             None if directory is None else stack.enter_context(run_directory.open_run(directory, save_every=save_every))
@@ -194,7 +216,7 @@ def fit_grid(
             return started_races[-1]
 
         workload, interrupted = execute(
-            TrainingWorkload(prepared, records, names),
+            TrainingWorkload(prepared, records, names, callback),
             grid,
             run,
             unit="member-steps",
@@ -246,6 +268,7 @@ def fit_grid(
                     "eval_every": trained.steps[0],
                     "directory": directory,
                     "save_every": save_every,
+                    "on_evaluation": on_evaluation,
                     "progress": progress,
                 },
                 grid,
@@ -308,6 +331,8 @@ def fit(
     plan: Plan | None = None,
     memory_budget: Integer | None = None,
     dtype: Any = None,
+    accumulate: Integer = 1,
+    on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
     progress: bool = True,
     **axes: Any,
 ) -> GridResult:
@@ -336,6 +361,8 @@ def fit(
       plan: As in `fit_grid`.
       memory_budget: As in `fit_grid`.
       dtype: As in `fit_grid`.
+      accumulate: As in `fit_grid`.
+      on_evaluation: As in `fit_grid`.
       progress: As in `fit_grid`.
       **axes: Values of further axes of a grid, such as ``momentum=0.9`` or ``label_smoothing=0.1``.
 
@@ -369,6 +396,8 @@ def fit(
         plan=plan,
         memory_budget=memory_budget,
         dtype=dtype,
+        accumulate=accumulate,
+        on_evaluation=on_evaluation,
         progress=progress,
     )
 

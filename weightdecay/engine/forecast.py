@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
+
 from weightdecay.core.names import suggest_keywords
 from weightdecay.core.types import Integer, LossFn, Mask, MaskFn
 from weightdecay.data import Data
@@ -42,6 +44,8 @@ def plan(
     plan: Plan | None = None,
     memory_budget: Integer | None = None,
     dtype: Any = None,
+    accumulate: Integer = 1,
+    on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
     progress: bool = True,
 ) -> Plan:
     """Predict what `fit_grid` would run with these arguments, where, and how much memory and time that takes.
@@ -71,6 +75,8 @@ def plan(
       plan: A plan to evaluate; None = chosen.
       memory_budget: As in `fit_grid`.
       dtype: As in `fit_grid`.
+      accumulate: As in `fit_grid`.
+      on_evaluation: As ``directory``; it is not called.
       progress: As ``directory``.
 
     Returns:
@@ -100,6 +106,7 @@ def plan(
         plan=plan,
         memory_budget=memory_budget,
         dtype=dtype,
+        accumulate=accumulate,
     )
     started = time.perf_counter()
     device_bytes = lane_programs.compile_first(run)
@@ -111,7 +118,8 @@ def plan(
         programs=len(run.groups),
         device_bytes=device_bytes,
         total_bytes=device_bytes * run.plan.num_devices,
-        disk_bytes=len(grid) * (plans.bytes_of((state.params, state.model_state)) + 4 * numbers * len(run.steps)),
+        disk_bytes=len(grid)
+        * (plans.bytes_of((state.params, state.model_state, state.average)) + 4 * numbers * len(run.steps)),
         free_bytes=devices.free_memory(run.devices[0]),
         compile_seconds=compile_seconds,
     )

@@ -8,7 +8,7 @@ import abc
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -141,7 +141,7 @@ class TrainingGroup(Group):
         """Return the names of the arrays that decay and in which the loss has no gradient."""
         rows = self.task.batch_size or self.splits["train"].num_examples
         batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), self.splits["train"])
-        return gradients.without_gradient(self.task, self.one(), self.state, batch)
+        return gradients.without_gradient(replace(self.task, accumulate=1), self.one(), self.state, batch)
 
     def streams(self, members: Any) -> np.ndarray:
         """Return what the batches of some members follow from, shape ``(members, 2)``: seed, and fold or -1.
@@ -181,8 +181,7 @@ class TrainingGroup(Group):
         """Return the digest of the program that evaluates one member."""
 
         def evaluate(hyperparameters: Hyperparameters, state: State, train: Batch, validation: Batch) -> Any:
-            weights = state.params, state.model_state
-            on_train = evaluation.score(self.task, hyperparameters, *weights, train, validation=False)
+            on_train = evaluation.scores(self.task, hyperparameters, state, train, validation=False)
             return evaluation.evaluate(self.task, hyperparameters, state, state.params, on_train, validation)
 
         train, validation = (

@@ -21,7 +21,6 @@ from weightdecay.engine import devices, executables, plans
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.preparation import TrainingRun
 from weightdecay.training import early_stopping, evaluation, step
-from weightdecay.training.evaluation import Sums
 from weightdecay.training.losses import Loss
 from weightdecay.training.task import Hyperparameters, Task
 
@@ -42,8 +41,8 @@ class Programs(NamedTuple):
         before the last step)``, for members with a number that was not finite; see `executables.SharedPrograms`.
       evaluate: ``(hyperparameters, states, weights before the last step, training examples or their sums, validation
         examples) -> (metrics, stopped_at, best)``.
-      add_up: ``(hyperparameters, states, chunk, counts) -> sums`` over a chunk of the training examples; None where
-        they are kept on the device.
+      add_up: ``(hyperparameters, states, chunk, counts) -> sums`` over a chunk of the training examples, by the prefix
+        of the weights' metrics; None where they are kept on the device.
     """
 
     initialize: Any
@@ -235,20 +234,23 @@ def _functions(task: Task) -> dict[str, Callable[..., Any]]:
     def evaluate(hyperparameters: Any, states: Any, previous: Any, train: Any, validation: Any) -> Any:
         def member(numbers: Any, state: Any, previous: Any, train: Any) -> Any:
             on_train = (
-                evaluation.means(task.loss, train)
-                if isinstance(train, Sums)
-                else evaluation.score(task, numbers, state.params, state.model_state, train, validation=False)
+                evaluation.results(task, train)
+                if isinstance(train, dict)
+                else evaluation.scores(task, numbers, state, train, validation=False)
             )
             metrics = evaluation.evaluate(task, numbers, state, previous, on_train, validation)
             metrics, judged = early_stopping.update(task, numbers, state, metrics)
             return metrics, judged.stopped_at, judged.best
 
-        in_axes = (_NUMBERS, 0, 0, 0 if isinstance(train, Sums) else None)
+        in_axes = (_NUMBERS, 0, 0, 0 if isinstance(train, dict) else None)
         return jax.vmap(member, in_axes=in_axes)(hyperparameters, states, previous, train)
 
     def add_up(hyperparameters: Any, states: Any, chunk: Any, counts: Any) -> Any:
         return jax.vmap(
-            lambda numbers, state: evaluation.chunk_sums(task, numbers, state.params, state.model_state, chunk, counts),
+            lambda numbers, state: {
+                prefix: evaluation.chunk_sums(task, numbers, *weights, chunk, counts)
+                for prefix, weights in evaluation.weights_of(state).items()
+            },
             in_axes=(_NUMBERS, 0),
         )(hyperparameters, states)
 
@@ -287,7 +289,10 @@ def _arguments(run: TrainingRun, group: TrainingGroup, source: OnDevice | FromHo
     loss, train = group.task.loss, run.splits["train"]
     first, num_chunks = shapes(next(chunks(loss, train))), len(evaluation.chunk_rows(loss, train)[0])
     one_chunk = jax.eval_shape(_functions(group.task)["add_up"], hyperparameters, states, *first)
-    sums = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*leaf.shape, num_chunks), leaf.dtype), one_chunk)
+    of_chunks = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((width, num_chunks, *leaf.shape[1:]), leaf.dtype), one_chunk
+    )
+    sums = jax.eval_shape(lambda of_chunks: evaluation.joined(of_chunks, train.num_examples, axis=1), of_chunks)
     return arguments | {
         "evaluate": (hyperparameters, states, states.params, sums, validation),
         "add_up": (hyperparameters, states, *first),

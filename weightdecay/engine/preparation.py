@@ -12,6 +12,8 @@ import numpy as np
 
 from weightdecay import data as datasets
 from weightdecay.core import checks
+from weightdecay.core import metrics as metrics_table
+from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Batch, Device, Integer, LossFn, Mask, MaskFn
 from weightdecay.data import Data, Scaling
 from weightdecay.data.batches import FromHost, OnDevice
@@ -101,6 +103,7 @@ def prepare_run(
     plan: Plan | None,
     memory_budget: Integer | None,
     dtype: Any,
+    accumulate: Integer,
     before: Mapping[str, Any] = MappingProxyType({}),
 ) -> TrainingRun:
     """Check everything, and decide what is run and how, before anything is compiled.
@@ -126,6 +129,7 @@ def prepare_run(
       plan: As in ``fit_grid``.
       memory_budget: As in ``fit_grid``.
       dtype: As in ``fit_grid``.
+      accumulate: As in ``fit_grid``.
       before: What an earlier call in the same run directory depends on; empty = there was no earlier call.
 
     Returns:
@@ -144,6 +148,7 @@ def prepare_run(
         data = data.with_class_indices(loss)
     datasets.check(data, batch_size)
     batch_size = None if batch_size is None else int(batch_size)
+    accumulate = _check_accumulate(accumulate, batch_size, len(jax.tree.leaves(data.train[0])[0]))
     if plan is not None:
         plans.check(plan, batch_size=batch_size)
     if memory_budget is not None:
@@ -179,10 +184,16 @@ def prepare_run(
         lower_is_better=lower_is_better,
         class_names=data.class_names,
         num_classes=data.num_classes,
+        accumulate=accumulate,
     )
-    validated = [name for name in task.metric_names() if name.startswith("validation_")]
+    without_average = sum(member.get("ema") is None for member in grid)
+    recorded = replace(task, averages=without_average == 0).metric_names()
+    validated = [name for name in recorded if name.startswith("validation_")]
     if stopping_metric not in validated:
-        raise ValueError(f"stopping_metric is {stopping_metric!r}; give one of {', '.join(validated)}.")
+        hint = ""
+        if metrics_table.is_of_average(stopping_metric):
+            hint = f" {without_average} of {len(grid)} members have no average; give every member a number for ema."
+        raise ValueError(f"stopping_metric is {stopping_metric!r}; give one of {', '.join(validated)}.{hint}")
     routing.check(grid, task, splits, num_folds=data.num_folds, patience=patience)
     if plan is not None:
         task = replace(task, reduce_convolutions=plan.convolutions == "slices")
@@ -222,21 +233,38 @@ def _choose(
     may_stream: bool,
 ) -> Plan:
     train = splits["train"]
-    one_batch = jax.tree.map(
-        lambda array: jax.ShapeDtypeStruct((batch_size or len(array), *array.shape[1:]), array.dtype), train
+    rows = batch_size or train.num_examples
+    one_batch, one_part = (
+        jax.tree.map(lambda array, size=size: jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype), train)
+        for size in (rows, rows // task.accumulate)
     )
     try:  # The model as the user passed it, so that the width does not depend on the grid.
-        params_bytes, forward_bytes = step.sizes(task, {}, one_batch)
+        params_bytes, forward_bytes = step.sizes(task, {}, one_part)
     except TypeError:  # The model needs a value from an axis of the grid.
-        params_bytes, forward_bytes = step.sizes(divided[0].task, divided[0].one().network, one_batch)
+        params_bytes, forward_bytes = step.sizes(divided[0].task, divided[0].one().network, one_part)
+    sum_bytes = 0 if task.accumulate == 1 else params_bytes  # of the gradients
     return plans.choose(
         params_bytes=params_bytes,
         forward_bytes=forward_bytes,
-        state_bytes=max(plans.bytes_of(group.state) for group in divided),
+        state_bytes=sum_bytes + max(plans.bytes_of(group.state) for group in divided),
         data_bytes=plans.bytes_of(train),
         batch_bytes=plans.bytes_of(one_batch) if batch_size is not None and may_stream else None,
         memory_budget=memory_budget,
     )
+
+
+def _check_accumulate(accumulate: Any, batch_size: int | None, num_examples: int) -> int:
+    """Return the number of parts of a batch, which divides its size."""
+    accumulate = checks.integer(accumulate, "accumulate", at_least=1)
+    size = num_examples if batch_size is None else batch_size
+    if size % accumulate:
+        of_batch = f"all {size} training examples" if batch_size is None else f"batch_size, {size}"
+        raise ArgumentError(
+            "accumulate",
+            f"accumulate is {accumulate}, which does not divide {of_batch}; give a divisor, so that all parts of a "
+            "step have the same number of examples.",
+        )
+    return accumulate
 
 
 def _check_steps(num_steps: Any, eval_every: Any) -> tuple[int, int]:

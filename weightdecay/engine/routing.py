@@ -47,7 +47,7 @@ class RoutedMember:
     def task(self, task: Task) -> Task:
         """Return the task of this member: the common task with its own options."""
         model = networks.with_options(task.model, dict(self.model_options)) if self.model_options else task.model
-        return replace(task, model=model, options=self.options)
+        return replace(task, model=model, options=self.options, averages="ema" in self.training)
 
     def num_examples(self, train: Batch, num_steps: int, batch_size: int | None) -> int | None:
         """Return how many training examples the member takes, the first ones; None = all of them.
@@ -154,6 +154,8 @@ def route(member: Mapping[str, Any], taken: NetworkAxes, *, patience: int | None
     training.setdefault("patience", patience)
     if "clip_norm" in training and training["clip_norm"] is None:
         training["clip_norm"] = np.inf
+    if "ema" in training and training["ema"] is None:
+        del training["ema"]
     network = {name: others.pop(name) for name in taken.traced & others.keys()}
     model_options = {name: others.pop(name) for name in taken.fields & others.keys()}
     options = {name: value for name, value in others.items() if not _is_number(value)}

@@ -14,6 +14,7 @@ import numpy as np
 from weightdecay.core import jax_settings
 from weightdecay.core.types import Device
 from weightdecay.engine import devices, lane_programs, plans
+from weightdecay.engine.evaluation_callback import EvaluationCallback
 from weightdecay.engine.groups import Lane, TrainingGroup
 from weightdecay.engine.lane_programs import Programs
 from weightdecay.engine.plans import Plan
@@ -21,6 +22,7 @@ from weightdecay.engine.preparation import TrainingRun
 from weightdecay.storage import fingerprints, result_folder
 from weightdecay.storage.checkpoints import Snapshot
 from weightdecay.storage.training_records import TrainingRecords
+from weightdecay.training import evaluation
 from weightdecay.training.fine_tuning import Start
 
 
@@ -32,11 +34,13 @@ class TrainingWorkload:
       run: The prepared run.
       records: Take the metrics and the weights of every member, by its position in the grid.
       names: What the run is called by: model, optimizer, loss, metrics, mask and the like, as values of JSON.
+      callback: Receives what is recorded at each evaluation; None = nobody does.
     """
 
     run: TrainingRun
     records: TrainingRecords
     names: Mapping[str, Any] = field(default_factory=dict)
+    callback: EvaluationCallback | None = None
     programs_key: ClassVar[str] = "programs"
 
     @property
@@ -81,7 +85,7 @@ class TrainingWorkload:
     def on_device(self, index: int) -> Iterator["TrainingDevice"]:
         """Put the examples on a device, and start the thread that prepares the next batches while it computes."""
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as prefetch:
-            yield TrainingDevice(self.run, self.records, self.run.devices[index], prefetch)
+            yield TrainingDevice(self, self.run.devices[index], prefetch)
 
     def collect(self, lane: Lane, step: int, states: Any) -> None:
         """Record the weights of the members of a lane."""
@@ -91,7 +95,7 @@ class TrainingWorkload:
 
     def snapshot(self, lane: Lane, step: int, states: Any) -> Snapshot:
         """Return the members of a lane as the run directory saves them, with their curves so far."""
-        evaluated = [evaluation for evaluation in self.run.steps if evaluation <= step]
+        evaluated = [of_run for of_run in self.run.steps if of_run <= step]
         metrics = self.records.rows(lane.indices, len(evaluated), lane.group.layers()) if evaluated else {}
         leaves = [leaf[: len(lane.members)] for leaf in jax.tree.leaves(states)]
         return Snapshot(lane.keys, step, leaves, metrics, evaluated, done=step == self.num_steps)
@@ -135,11 +139,11 @@ class TrainingWorkload:
 class TrainingDevice:
     """A device with the examples that all lanes share."""
 
-    def __init__(
-        self, run: TrainingRun, records: TrainingRecords, device: Device, prefetch: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, workload: TrainingWorkload, device: Device, prefetch: ThreadPoolExecutor) -> None:
         """Put the examples on the device; ``prefetch`` prepares the next batches while it computes."""
-        self.run, self.records, self.device, self.prefetch = run, records, device, prefetch
+        self.run, self.records, self.callback = workload.run, workload.records, workload.callback
+        self.device, self.prefetch = device, prefetch
+        run = self.run
         self.examples = jax.device_put(run.source.shared(), device)
         self.validation = self.examples if run.cross_validates else jax.device_put(run.splits["validation"], device)
         self._given: dict[TrainingGroup, Start] = {}
@@ -251,9 +255,11 @@ class TrainingLane:
     def _record_evaluation(self, evaluations: Iterable[int], previous: Any) -> None:
         """Evaluate the members, and record the same numbers for each of these evaluations."""
         metrics, stopped_at, best = self._evaluate(previous)
-        metrics = jax.device_get(metrics)
-        for evaluation in evaluations:
-            self._on_device.records.write_metrics(self._lane.indices, evaluation, metrics, self._lane.group.layers())
+        metrics, layers, on_device = jax.device_get(metrics), self._lane.group.layers(), self._on_device
+        for number in evaluations:
+            on_device.records.write_metrics(self._lane.indices, number, metrics, layers)
+            if on_device.callback is not None:
+                on_device.callback.put(self._lane.indices, on_device.run.steps[number], metrics, layers)
         self._states = self._states._replace(stopped_at=stopped_at, best=best)
 
     def _evaluate(self, previous: Any) -> Any:
@@ -267,6 +273,7 @@ class TrainingLane:
             for chunk in lane_programs.chunks(self._lane.group.task.loss, on_device.run.splits["train"])
         ]
         together = jax.tree.map(lambda *column: np.stack(column, axis=1), *sums)
+        together = evaluation.joined(together, on_device.run.splits["train"].num_examples, axis=1)
         return programs.evaluate(*before, previous, jax.device_put(together, on_device.device), on_device.validation)
 
 

@@ -100,6 +100,7 @@ def join(first: Any, second: Any) -> Any:
         predict=_by_member(first._predict, second._predict, len(first)),
         extend=first._extend,
         versions=first.versions,
+        averages=_concatenated_averages(first, second),
     )
 
 
@@ -124,6 +125,7 @@ def part(result: Any, indices: Sequence[int]) -> Any:
         predict=_renumbered(result._predict, indices),
         extend=result._extend,
         versions=result.versions,
+        averages=None if result._averages is None else SelectedWeights(result._averages, indices),
     )
 
 
@@ -191,6 +193,15 @@ class SelectedWeights(Sequence[Any]):
     @override
     def __getitem__(self, index: Any) -> Any:
         return self._weights[self._indices[index]]
+
+
+def _concatenated_averages(first: Any, second: Any) -> Sequence[Any] | None:
+    """Concatenate the averaged weights of two results; None if neither has any."""
+    if first._averages is None and second._averages is None:
+        return None
+    return ConcatenatedWeights(
+        *([None] * len(result) if result._averages is None else result._averages for result in (first, second))
+    )
 
 
 def _by_member(first: Callable[..., Any] | None, second: Callable[..., Any] | None, num_first: int) -> Any:

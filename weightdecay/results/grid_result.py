@@ -44,11 +44,13 @@ class GridResult(PlotMethods):
         ``train_loss``, ``penalty``, ``train_accuracy``, ``validation_loss``, ``validation_accuracy``, metrics of the
         user's own, where the targets are classes at several positions ``train_perplexity`` and
         ``validation_perplexity`` (``exp`` of the loss) and ``train_bits_per_token`` and ``validation_bits_per_token``
-        (the loss divided by ``ln 2``), ``time_scale_epochs`` (of the decay alone) and, of the weights that decay,
-        ``weight_norm``, ``zero_fraction`` and ``near_zero_fraction`` (below 0.001). Along these and ``layer``, the
-        arrays that decay: ``layer_weight_norm``, ``layer_zero_fraction``, ``rotation`` (angle of the last step,
-        radians), ``predicted_rotation`` (see `weightdecay.decay.theory`), and ``effective_learning_rate`` (length of
-        the last step divided by the norm). Along ``member``: ``diverged_at`` and ``stopped_at`` (step, -1 = never),
+        (the loss divided by ``ln 2``), all of these of the averaged weights where members have ``ema``
+        (``validation_ema_loss``, ...; nan for the others), ``time_scale_epochs`` (of the decay alone) and, of the
+        weights that decay, ``weight_norm``, ``zero_fraction`` and ``near_zero_fraction`` (below 0.001). Along these and
+        ``layer``, the arrays that decay: ``layer_weight_norm``, ``layer_zero_fraction``, ``rotation`` (angle of the
+        last step, radians), ``predicted_rotation`` (see `weightdecay.decay.theory`), and ``effective_learning_rate``
+        (length of the last step divided by the norm). Along ``member``: ``diverged_at`` and ``stopped_at`` (step, -1 =
+        never), ``dropped_at`` of a search (step at which it left a member, 0 = not trained, -1 = trained to the end),
         ``best_step``, the evaluation whose weights are kept of a member with patience (-1 without patience),
         ``decaying_fraction`` (fraction of the weights that decay) and ``degrees_of_freedom`` (of linear models with
         squared error; otherwise nan). From ``diverged_at`` on all metrics are nan; so are metrics that an interrupted
@@ -72,6 +74,7 @@ class GridResult(PlotMethods):
         predict: Predict | None = None,
         extend: Extend | None = None,
         versions: Mapping[str, str] | None = None,
+        averages: Sequence[Any] | None = None,
     ) -> None:
         """Take the parts; users call `weightdecay.fit_grid` or `weightdecay.load`."""
         self.dataset = dataset
@@ -80,6 +83,7 @@ class GridResult(PlotMethods):
         self.versions = dict(result_folder.versions() if versions is None else versions)
         self.model = model
         self._weights = weights
+        self._averages = averages
         self._test = test
         self._score_test = score_test
         self._predict = predict
@@ -131,6 +135,7 @@ class GridResult(PlotMethods):
             score_test=score_test,
             predict=predict,
             extend=extend,
+            averages=records.averages,
         )
 
     def table(self, *, interval: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
@@ -277,7 +282,8 @@ class GridResult(PlotMethods):
             the best; or ``"one_standard_error_paired"``: the same by the paired differences of the replicates; see
             `weightdecay.results.selection.choose`.
           metric: ``"validation_loss"``, ``"validation_accuracy"``, ``"validation_perplexity"`` (where it is recorded)
-            or ``"validation_..."`` of a metric of the user's own.
+            or ``"validation_..."`` of a metric of the user's own; ``"validation_ema_..."`` chooses among members with
+            averaged weights by these.
           confidence: Confidence of the interval of the difference to no decay, between 0 and 1.
           margin: Largest difference to no decay that counts as equally good, >= 0, in the unit of the metric; None =
             0.5 % of the metric without decay. Only if the whole interval is within the margin, no decay is called as
@@ -390,11 +396,12 @@ class GridResult(PlotMethods):
 
         Args:
           criterion: As in `best`.
-          metric: As in `best`.
+          metric: As in `best`. With a metric of the averaged weights, these are scored.
 
         Returns:
-          Index ``chosen`` and ``no decay``; columns ``candidate``, ``decay``, mean ``test_accuracy`` and ``test_loss``
-          over the seeds (and what derives from the loss, as in ``dataset``), with their ``..._standard_error``.
+          Index ``chosen`` and ``no decay``; columns ``candidate``, ``decay``, mean ``test_accuracy``, ``test_loss`` and
+          metrics of the user's own over the seeds (and what derives from the loss, as in ``dataset``), with their
+          ``..._standard_error``.
 
         Raises:
           ValueError: No test examples, a result read from disk that was never scored, or another choice than before.
@@ -408,7 +415,8 @@ class GridResult(PlotMethods):
             num_steps=int(self.dataset["step"].values[-1]),
             kept=self._test,
             score_test=self._score_test,
-            weights=self._weights,
+            weights=self._averages if metrics.is_of_average(metric) and self._averages else self._weights,
+            averaged=metrics.is_of_average(metric),
         )
         return held_out.table(candidates, self._test)
 
@@ -431,12 +439,13 @@ class GridResult(PlotMethods):
                 f"member is None, and no candidate can be chosen: {error} Or give a member, 0 to {len(self) - 1}."
             ) from error
 
-    def predict(self, inputs: Any, member: Integer | None = None) -> Any:
+    def predict(self, inputs: Any, member: Integer | None = None, *, average: bool = False) -> Any:
         """Return the outputs of a member's network in evaluation mode.
 
         Args:
           inputs: Inputs as in the data, shape ``(examples, ...)``; if folds are standardized, before standardization.
           member: Its number; None = `chosen_member`, the first replicate of the chosen candidate.
+          average: Whether the averaged weights predict.
 
         Returns:
           The outputs of the model, a NumPy array with one row per example; for classes, the logits.
@@ -450,36 +459,40 @@ class GridResult(PlotMethods):
             raise ValueError(
                 "this result has no model: it was read from disk. Apply the model to result.params(member) yourself."
             )
-        params, model_state = self._weights[index]
+        params, model_state = self._member_weights(index, average)
         return self._predict(index, params, model_state, inputs)
 
-    def params(self, member: Integer | None = None) -> Any:
+    def params(self, member: Integer | None = None, *, average: bool = False) -> Any:
         """Return the weights of a member after its last step, as the model itself has them.
 
         Args:
           member: Its number; None = `chosen_member`, the first replicate of the chosen candidate.
+          average: Whether to return the averaged weights, of a member with ``ema``.
 
         Returns:
           The tree of weights, NumPy arrays; for a flax linen module, ``model.apply({"params": ...}, inputs)`` takes it.
 
         Raises:
           IndexError: No such member.
+          ArgumentError: The member has no averaged weights.
         """
-        return self._weights[self._index(member)][0]
+        return self._member_weights(self._index(member), average)[0]
 
-    def model_state(self, member: Integer | None = None) -> Any:
+    def model_state(self, member: Integer | None = None, *, average: bool = False) -> Any:
         """Return what a member's model has in addition to its weights, such as batch statistics.
 
         Args:
           member: Its number; None = `chosen_member`, the first replicate of the chosen candidate.
+          average: Whether to return what goes with the averaged weights.
 
         Returns:
           Collections by name; empty for a model without any.
 
         Raises:
           IndexError: No such member.
+          ArgumentError: The member has no averaged weights.
         """
-        return self._weights[self._index(member)][1]
+        return self._member_weights(self._index(member), average)[1]
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the result to a folder of ordinary files; see `weightdecay.storage.result_folder`.
@@ -492,18 +505,24 @@ class GridResult(PlotMethods):
           FileExistsError: The folder has other contents, or a result and ``overwrite`` is False.
         """
         contents = result_folder.Contents(
-            self.dataset, self.members, self._weights, self.settings, self._test, self.versions
+            self.dataset, self.members, self._weights, self.settings, self._test, self.versions, self._averages
         )
         result_folder.write(path, contents, overwrite=overwrite)
 
     def save_params(
-        self, path: str | os.PathLike[str], member: Integer | None = None, *, overwrite: bool = False
+        self,
+        path: str | os.PathLike[str],
+        member: Integer | None = None,
+        *,
+        average: bool = False,
+        overwrite: bool = False,
     ) -> None:
         """Write the weights of one member to a safetensors file, which `weightdecay.load_params` reads.
 
         Args:
           path: A new file with the extension ``.safetensors``.
           member: Its number; None = `chosen_member`, the first replicate of the chosen candidate.
+          average: Whether to write the averaged weights.
           overwrite: Whether to replace an existing file.
 
         Raises:
@@ -511,7 +530,7 @@ class GridResult(PlotMethods):
           FileExistsError: The file exists and ``overwrite`` is False.
           ValueError: The path has another extension.
         """
-        weight_files.write_params(path, self.params(member), overwrite=overwrite)
+        weight_files.write_params(path, self.params(member, average=average), overwrite=overwrite)
 
     def report(self, path: str | os.PathLike[str], *, metric: str = "validation_loss") -> Path:
         """Write the result as one HTML page, which begins with the decision; see `weightdecay.results.report.page`.
@@ -592,6 +611,18 @@ class GridResult(PlotMethods):
             checks.integer(reference, "reference", at_least=0, at_most=len(candidates) - 1, allowed=allowed)
         ]
 
+    def _member_weights(self, index: int, average: bool) -> tuple[Any, Any]:
+        """Return the weights and the model state of a member, or their averages."""
+        if not average:
+            return self._weights[index]
+        if self._averages is None or self.members[index].get("ema") is None:
+            raise ArgumentError(
+                "average",
+                f"average is True, but member {index} has no averaged weights; give its grid the axis ema, such as "
+                "ema=[None, 0.99].",
+            )
+        return self._averages[index]
+
     def _index(self, member: Integer | None) -> int:
         if member is None:
             return self.chosen_member
@@ -621,4 +652,5 @@ def load(path: str | os.PathLike[str]) -> GridResult:
         contents.settings,
         test=contents.test,
         versions=contents.versions,
+        averages=contents.averages,
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from weightdecay.core import metrics
 from weightdecay.core.statistics import mean_and_error
 from weightdecay.results.candidates import Candidate
 
@@ -24,6 +23,7 @@ def score(
     kept: dict[str, Any] | None,
     score_test: ScoreTest | None,
     weights: Sequence[Any],
+    averaged: bool = False,
 ) -> dict[str, Any]:
     """Score candidates on the test examples, or return the scores that were kept.
 
@@ -33,9 +33,11 @@ def score(
       kept: Scores of an earlier call; None = the test set was not scored.
       score_test: Scores one member; None = there are no test examples.
       weights: ``(params, model_state)`` of each member.
+      averaged: Whether these are averaged weights.
 
     Returns:
-      The scores as they are kept: candidate numbers, number of steps, and one score per replicate, by role.
+      The scores as they are kept: candidate numbers, number of steps, whether the weights are averages (an entry only
+      if they are), and one score per replicate, by role.
 
     Raises:
       ValueError: No test examples, or the test set was scored for another choice.
@@ -43,11 +45,12 @@ def score(
     numbers = {role: candidate.number for role, candidate in candidates.items()}
     if kept is not None:
         scored, steps_then = kept["candidates"], kept.get("num_steps", num_steps)
-        if scored != numbers or steps_then != num_steps:
+        if scored != numbers or steps_then != num_steps or kept.get("averaged", False) != averaged:
             then = "" if steps_then == num_steps else f" after {steps_then} of {num_steps} steps"
+            then += " with averaged weights" if kept.get("averaged", False) else ""
             raise ValueError(
                 f"the test set was already looked at for candidates {scored}{then}, so it cannot judge another choice, "
-                f"{numbers}; score that one on fresh data."
+                f"{numbers}{' with averaged weights' if averaged else ''}; score that one on fresh data."
             )
         return kept
     if score_test is None:
@@ -57,6 +60,7 @@ def score(
     return {
         "candidates": numbers,
         "num_steps": num_steps,
+        **({"averaged": True} if averaged else {}),
         "scores": {
             role: [score_test(index, *weights[index]) for index in candidate.members]
             for role, candidate in candidates.items()
@@ -77,7 +81,7 @@ def table(candidates: Mapping[str, Candidate], scores: Mapping[str, Any]) -> pd.
     rows = {}
     for role, of_replicates in scores["scores"].items():
         row: dict[str, Any] = {"candidate": candidates[role].number, "decay": str(candidates[role].decay)}
-        for name in ("accuracy", "loss", *(name for name in metrics.names("derived") if name in of_replicates[0])):
+        for name in dict.fromkeys(("accuracy", "loss", *of_replicates[0])):
             row[f"test_{name}"], row[f"test_{name}_standard_error"] = averaged(of_replicates, name)
         rows[role] = row
     return pd.DataFrame(rows).T
@@ -88,7 +92,7 @@ def averaged(scores: Sequence[Mapping[str, float | None]], name: str) -> tuple[f
 
     Args:
       scores: One mapping per replicate.
-      name: Such as ``"accuracy"`` or ``"loss"``.
+      name: ``"accuracy"``, ``"loss"``, what derives from the loss, or a metric of the user.
 
     Returns:
       Mean and standard error; nan if a score is not finite.

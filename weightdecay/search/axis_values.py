@@ -34,6 +34,7 @@ _DOMAINS = {
     ),
     "peak_learning_rate": _Domain(tree.SMALLEST, math.inf, "give a number above 0"),
     "clip_norm": _Domain(tree.SMALLEST, math.inf, "give a number above 0, or None for no clipping", takes_none=True),
+    "ema": _Domain(0, 1, "give a number from 0 to below 1, or None for no average", takes_none=True),
     **dict.fromkeys(("momentum", "b1", "b2", "label_smoothing", "crop", "dropout_rate"), _FRACTION),
     **dict.fromkeys(("flip", "cutout"), _UP_TO_ONE),
     **dict.fromkeys(("eps", "mixup", "input_noise", "shift"), _NOT_NEGATIVE),

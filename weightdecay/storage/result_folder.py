@@ -4,17 +4,18 @@
 - ``weights.safetensors``: all weight arrays under their names (``params/Dense_0/kernel``), the members stacked along
   the first dimension; what the model carries in addition to its weights is under ``model_state/...``. If members have
   arrays of different names, shapes or dtypes, each such structure has a number, which precedes the names
-  (``1/params/Dense_0/kernel``), and its members are stacked separately. `weightdecay.storage.weights` describes how the
-  file holds keys that are not part of a name.
+  (``1/params/Dense_0/kernel``), and its members are stacked separately. Averaged weights of members that have them are
+  under ``average/params/...`` and ``average/model_state/...``. `weightdecay.storage.weights` describes how the file
+  holds keys that are not part of a name.
 - ``settings.json``: an object with
 
   - ``format``: ``"weightdecay result"``, and ``version`` of this layout: 2, 3 if there are several structures, or 4 if
-    members share arrays or were not trained;
+    members share arrays, were not trained, or have averaged weights;
   - ``versions``: versions of the packages that trained the members, by name;
   - ``settings``: settings of the run; ``test``: scores on the test examples, or null;
   - ``members``: hyperparameters of each member by name, in the order of the arrays;
-  - ``structures``: only in versions 3 and 4, the number of each member's structure, from 0; in version 4, -1 for a
-    member that was not trained, and it may be empty, if all have one structure;
+  - ``structures``: from version 3 on, the number of each member's structure, from 0; in version 4, -1 for a member that
+    was not trained, and it may be empty, if all have one structure;
   - ``shared``: only in version 4, the names of the arrays that all members of a structure share (frozen weights, which
     were given). Each is stored once: its first dimension is 1;
   - ``sha256``: SHA-256 in hexadecimal by file name. For ``dataset.nc`` and ``weights.safetensors`` it is that of the
@@ -61,6 +62,8 @@ class Contents(NamedTuple):
       settings: Settings of the run.
       test: Scores on the test examples; None if they were not computed.
       versions: Versions of the packages that trained the members, by name.
+      averages: The same as ``weights`` of the averaged weights, None for a member without them; None = no member has
+        them.
     """
 
     dataset: Any
@@ -69,6 +72,7 @@ class Contents(NamedTuple):
     settings: dict[str, Any]
     test: dict[str, Any] | None
     versions: dict[str, str]
+    averages: Sequence[tuple[Any, Any] | None] | None = None
 
 
 def check_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -151,16 +155,18 @@ def write(path: str | os.PathLike[str], contents: Contents, *, overwrite: bool =
     with files.atomic(folder) as unfinished:
         unfinished.mkdir()
         contents.dataset.to_netcdf(unfinished / _DATASET, engine="scipy")
-        arrays, structures, shared = _stack(contents.weights)
+        arrays, structures, shared = _stack(contents)
+        has_averages = any(_has_average(contents, index) for index in range(len(contents.members)))
+        is_latest = bool(shared) or has_averages or -1 in structures
         weights.write_arrays(unfinished / _WEIGHTS, arrays)
         settings: dict[str, Any] = {
             "format": _FORMAT,
-            "version": 4 if shared or -1 in structures else 3 if structures else 2,
+            "version": 4 if is_latest else 3 if structures else 2,
             "versions": contents.versions,
             "settings": contents.settings,
             "test": contents.test,
             "members": [encode(member) for member in contents.members],
-            **({"structures": structures} if structures or shared else {}),
+            **({"structures": structures} if structures or is_latest else {}),
             **({"shared": shared} if shared else {}),
             "sha256": {file: files.file_sum(unfinished / file) for file in (_DATASET, _WEIGHTS)},
         }
@@ -229,7 +235,8 @@ def read(path: str | os.PathLike[str]) -> Contents:
         )
     except Exception as error:
         raise files.damaged(folder / file, error) from error
-    return Contents(dataset, members, members_weights, settings, test, trained_by)
+    averages = _StackedAverages(members_weights) if version > 3 else None
+    return Contents(dataset, members, members_weights, settings, test, trained_by, averages)
 
 
 class _StackedWeights(Sequence[Any]):
@@ -254,8 +261,10 @@ class _StackedWeights(Sequence[Any]):
             else:
                 by_structure[number][tuple(path)] = stacked
         for arrays, of_all in zip(by_structure, self._shared, strict=True):
-            if set(weights.nested(arrays | of_all)) - {"model_state"} != {"params"}:
-                raise ValueError("its arrays are not all of params/... and model_state/...")
+            named_arrays = weights.nested(arrays | of_all)
+            average = named_arrays.pop("average", {"params": {}})
+            if set(named_arrays) - {"model_state"} != {"params"} or set(average) - {"model_state"} != {"params"}:
+                raise ValueError("its arrays are not all of params/..., model_state/... and average/...")
         rows = [0] * len(sizes)
         # Of each member: the stacked arrays, its row in them, and the shared arrays; None = it was not trained.
         self._arrays: list[tuple[dict[KeyPath, np.ndarray], int, dict[KeyPath, np.ndarray]] | None] = []
@@ -270,12 +279,30 @@ class _StackedWeights(Sequence[Any]):
         return len(self._arrays)
 
     def __getitem__(self, index: Any) -> Any:
+        tree = self.tree(index)
+        return tree["params"], tree.get("model_state", {})
+
+    def tree(self, index: Any) -> dict[str, Any]:
+        """Return all arrays of a member."""
         found = self._arrays[index]
         if found is None:
             raise weights.MissingWeights(f"member {index} has no weights: it was not trained.")
         arrays, row, shared = found
-        tree = weights.nested({path: stacked[row, ...] for path, stacked in arrays.items()} | shared)
-        return tree["params"], tree.get("model_state", {})
+        return weights.nested({path: stacked[row, ...] for path, stacked in arrays.items()} | shared)
+
+
+class _StackedAverages(Sequence[tuple[Any, Any] | None]):
+    """Averages of the weights and of the model state of each member, None for a member without them."""
+
+    def __init__(self, stacked: _StackedWeights) -> None:
+        self._stacked = stacked
+
+    def __len__(self) -> int:
+        return len(self._stacked)
+
+    def __getitem__(self, index: Any) -> Any:
+        average = self._stacked.tree(index).get("average")
+        return None if average is None else (average["params"], average.get("model_state", {}))
 
 
 def versions() -> dict[str, str]:
@@ -324,7 +351,11 @@ def _check_file(file: Path, sums: Mapping[str, str] | None) -> None:
         raise ValueError(f"its sha256 is {actual}, {_SETTINGS} has {sums[file.name]}")
 
 
-def _stack(members: Sequence[Any]) -> tuple[NamedArrays, list[int], list[str]]:
+def _has_average(contents: Contents, index: int) -> bool:
+    return contents.averages is not None and contents.members[index].get("ema") is not None
+
+
+def _stack(contents: Contents) -> tuple[NamedArrays, list[int], list[str]]:
     """Stack the arrays of the members by structure. What is one array in memory for all members is stored once.
 
     Returns:
@@ -342,13 +373,18 @@ def _stack(members: Sequence[Any]) -> tuple[NamedArrays, list[int], list[str]]:
     by_structure: dict[Any, dict[str, list[np.ndarray]]] = {}
     all_paths: dict[Any, dict[str, KeyPath]] = {}
     structures: list[Any] = []
-    for index in range(len(members)):
+    for index in range(len(contents.weights)):
         try:
-            params, model_state = members[index]
+            arrays_of_member: dict[str, Any] = dict(
+                zip(("params", "model_state"), contents.weights[index], strict=True)
+            )
         except weights.MissingWeights:
             structures.append(None)
             continue
-        named = weights.by_name({"params": params, "model_state": model_state})
+        if contents.averages is not None and _has_average(contents, index):
+            averages: Any = contents.averages[index]
+            arrays_of_member["average"] = dict(zip(("params", "model_state"), averages, strict=True))
+        named = weights.by_name(arrays_of_member)
         structure = frozenset(
             (name, named.path(name), array.shape, array.dtype.str) for name, array in named.arrays.items()
         )

@@ -127,6 +127,7 @@ class TrainingRecords:
       marks: Steps by name, int32, shape ``(members,)``: ``diverged_at`` and ``stopped_at``, -1 for never, and
         ``best_step``, the evaluation of which a member with patience keeps the weights, -1 without patience.
       weights: ``(params, model_state)`` of each member.
+      averages: The same of the averaged weights of the members that have them; None = no member has them.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class TrainingRecords:
         metrics: Sequence[str] = (),
         layer_metrics: Sequence[str] = (),
         weights_bytes: int = 0,
+        averages_bytes: int = 0,
     ) -> None:
         """Allocate the files.
 
@@ -148,6 +150,7 @@ class TrainingRecords:
           metrics: Names of the metrics that are one number an evaluation.
           layer_metrics: Names of the metrics that are a number an evaluation and layer.
           weights_bytes: Size of the weights and model states of all members together.
+          averages_bytes: Size of their averages.
 
         Raises:
           OSError: There is no room for them in the folder of temporary files.
@@ -157,6 +160,7 @@ class TrainingRecords:
         self._lock = threading.Lock()
         self.marks = {name: np.full(num_members, -1, np.int32) for name in _MARKS}
         self.weights = RecordedWeights(num_members, weights_bytes)
+        self.averages = RecordedWeights(num_members, averages_bytes) if averages_bytes else None
         self.metrics: dict[str, np.ndarray] = {name: _on_disk(self._shape) for name in metrics}
         self.metrics |= {name: _on_disk((*self._shape, len(self.layers))) for name in layer_metrics}
 
@@ -201,7 +205,7 @@ class TrainingRecords:
     def write_members(
         self, indices: np.ndarray, states: Any, layers: Sequence[str] = (), *, last: bool, frozen: Any = None
     ) -> None:
-        """Store the weights and marks of some members.
+        """Store the weights, averaged weights and marks of some members.
 
         Args:
           indices: Positions of the members in the grid, shape ``(members,)``.
@@ -227,9 +231,14 @@ class TrainingRecords:
                 self.write_metrics(indices, self._shape[1] - 1, best, layers)
         for row, index in enumerate(indices):
             member = jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row]), states)
-            params, model_state = jax.tree.map(np.asarray, member.result())
-            shared = None if frozen is None else (frozen, jax.tree.map(lambda _: None, model_state))
-            self.weights.write(int(index), (params, model_state), shared)
+            self._write_weights(self.weights, int(index), member.result(), frozen)
+            if self.averages is not None and member.average is not None:
+                self._write_weights(self.averages, int(index), member.averaged(), frozen)
+
+    def _write_weights(self, records: RecordedWeights, index: int, weights: Any, frozen: Any) -> None:
+        params, model_state = jax.tree.map(np.asarray, weights)
+        shared = None if frozen is None else (frozen, jax.tree.map(lambda _: None, model_state))
+        records.write(index, (params, model_state), shared)
 
     def _columns(self, layers: Sequence[str]) -> list[int]:
         return [self.layers.index(layer) for layer in layers]

@@ -8,5 +8,9 @@
 `task` holds the three records (`Task`, `Hyperparameters`, `State`), `step` trains, `evaluation` measures,
 `early_stopping` decides when a member stops, `losses` and `diagnostics` hold what is measured. A new loss is a function
 in `losses`; a new metric is a row of `weightdecay.core.metrics` and a function of the same name in `losses` or
-`diagnostics`.
+`diagnostics`. `metrics` (``wd.metrics``) has the metrics of a whole split that are no means of examples.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -30,7 +30,8 @@ def update(
     value, lowest = sign * metrics[task.stopping_metric], sign * state.best.metrics[task.stopping_metric]
     is_training = state.is_training()
     improved = is_training & ((value < lowest) | (jnp.isnan(lowest) & ~jnp.isnan(value)))
-    current = Best(state.step, state.params, state.model_state, dict(metrics), jnp.zeros_like(state.best.waited))
+    waited = jnp.zeros_like(state.best.waited)
+    current = Best(state.step, state.params, state.model_state, dict(metrics), waited, state.average)
     unchanged = state.best._replace(waited=state.best.waited + 1)
     best = jax.tree.map(lambda new, old: jnp.where(improved, new, old), current, unchanged)
     has_stopped = state.stopped_at >= 0

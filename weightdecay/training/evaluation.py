@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from weightdecay import decay as rules
+from weightdecay.core import metrics as metric_table
 from weightdecay.core.types import Batch, ModelState, Params
 from weightdecay.decay import masks, transformation
 from weightdecay.training import diagnostics, losses
@@ -23,12 +24,21 @@ from weightdecay.training.task import Hyperparameters, State, Task
 _CHUNK = 128  # examples, or class indices of examples that have several
 
 
+class Collected(NamedTuple):
+    """What metrics of a whole split are computed from, in the order of the examples."""
+
+    outputs: Any  # (examples, ...)
+    targets: Any  # (examples, ...)
+    weights: Any  # (examples,), or as the targets if some of these do not count; 0 = does not count
+
+
 class Sums(NamedTuple):
     """Sums over the examples of a chunk that count, or over their positions, each of shape ``()``."""
 
     weight: Any  # of the examples
     metrics: dict[str, Any]  # by the names of `weightdecay.training.losses.Loss.metrics` and of the user's metrics
     weights: dict[str, Any]  # by the names of those metrics that have several positions, or targets that do not count
+    collected: Collected | None = None  # of the chunk; None = there is no metric of a whole split
 
 
 def chunk_rows(loss: Loss, data: Batch) -> tuple[Array, Array]:
@@ -65,7 +75,8 @@ def chunk_sums(
       The sums; each example is multiplied by its weight.
     """
     outputs, batch = outputs_and_batch(task, hyperparameters, params, model_state, batch)
-    functions = task.loss.metrics() | {metric.name: metric.per_example for metric in task.metrics}
+    own = {metric.name: metric.per_example for metric in task.metrics if metric.of_split is None}
+    functions = task.loss.metrics() | own
     values = {name: metric(outputs, batch.targets) for name, metric in functions.items()}
     target_counts = task.loss.counts(batch.targets)
 
@@ -83,7 +94,59 @@ def chunk_sums(
         weight=total(jnp.ones(counts.shape)),
         metrics={name: total(of_metric) for name, of_metric in values.items()},
         weights={name: total(jnp.ones(values[name].shape)) for name in sorted(own_weight)},
+        collected=_collected(outputs, batch, counts, target_counts) if task.has_metrics_of_splits() else None,
     )
+
+
+def _collected(outputs: Any, batch: Batch, counts: Any, target_counts: Any) -> Collected:
+    weights = counts.astype(jnp.float32) if batch.weights is None else jnp.where(counts, batch.weights, 0)
+    if target_counts is not None:
+        weights = jnp.where(target_counts, losses.spread(weights, target_counts), 0)
+    return Collected(outputs, batch.targets, weights)
+
+
+def joined(chunks: dict[str, Sums], num_examples: int, *, axis: int = 0) -> dict[str, Sums]:
+    """Join what was collected of the chunks of a split.
+
+    Args:
+      chunks: Sums of the chunks, one after the other along an axis of each array, by the prefix of their metrics.
+      num_examples: Number of examples of the split.
+      axis: That axis; arrays of examples have the examples of a chunk in the next one.
+
+    Returns:
+      The sums as they are, with all collected examples of the split along the axis, without those that fill up the last
+      chunk.
+    """
+
+    def examples(array: Any) -> Any:
+        shape = array.shape
+        flat = array.reshape(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
+        return flat[(slice(None),) * axis + (slice(num_examples),)]
+
+    return {
+        prefix: of_weights._replace(collected=jax.tree.map(examples, of_weights.collected))
+        for prefix, of_weights in chunks.items()
+    }
+
+
+def results(task: Task, sums: dict[str, Sums]) -> dict[str, Float[Array, ""]]:
+    """Every metric of a split, from what `joined` returned.
+
+    Args:
+      task: What is trained.
+      sums: Each of shape ``(chunks,)``, and arrays of examples, by the prefix of their metrics.
+
+    Returns:
+      As `means`, with the metrics of the whole split.
+    """
+    values = {}
+    for prefix, of_weights in sums.items():
+        values |= {f"{prefix}{name}": value for name, value in means(task.loss, of_weights).items()}
+        for metric in task.metrics:
+            if metric.of_split is not None and of_weights.collected is not None:
+                value = jnp.asarray(metric.of_split(*of_weights.collected))
+                values[f"{prefix}{metric.name}"] = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    return values
 
 
 def means(loss: Loss, sums: Sums) -> dict[str, Float[Array, ""]]:
@@ -112,7 +175,7 @@ def score(
     *,
     validation: bool = True,
 ) -> dict[str, Float[Array, ""]]:
-    """Mean loss, accuracy and metrics of a network on a split.
+    """Mean loss, accuracy and metrics of a network on a split, and metrics of the whole split.
 
     Args:
       task: What is trained.
@@ -124,7 +187,7 @@ def score(
         latter, a member with the axis ``epochs`` counts those that it takes.
 
     Returns:
-      As `means`.
+      As `results`.
     """
     taken = None
     if not validation and "num_examples" in hyperparameters.training:
@@ -140,7 +203,36 @@ def score(
             counts &= (batch.fold == hyperparameters.fold) == validation
         return chunk_sums(task, hyperparameters, params, model_state, batch, counts)
 
-    return means(task.loss, jax.lax.map(one_chunk, chunk_rows(task.loss, data)))
+    chunks = {"": jax.lax.map(one_chunk, chunk_rows(task.loss, data))}
+    return results(task, joined(chunks, data.num_examples))
+
+
+def weights_of(state: State) -> dict[str, tuple[Params, ModelState]]:
+    """Return the weights of a member that are evaluated, with their model state, by the prefix of their metrics."""
+    last = {"": (state.params, state.model_state)}
+    return last if state.average is None else last | {metric_table.AVERAGED: tuple(state.average)}
+
+
+def scores(
+    task: Task, hyperparameters: Hyperparameters, state: State, data: Batch, *, validation: bool = True
+) -> dict[str, Float[Array, ""]]:
+    """`score` of the last weights of a member and, under names with a prefix, of its averaged weights.
+
+    Args:
+      task: What is trained.
+      hyperparameters: The member's.
+      state: The member.
+      data: As in `score`.
+      validation: As in `score`.
+
+    Returns:
+      Numbers by name, such as ``loss`` and ``ema_loss``.
+    """
+    return {
+        f"{prefix}{name}": value
+        for prefix, weights in weights_of(state).items()
+        for name, value in score(task, hyperparameters, *weights, data, validation=validation).items()
+    }
 
 
 def predict(task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any) -> Any:
@@ -179,7 +271,7 @@ def evaluate(
       hyperparameters: The member's.
       state: The member now.
       previous: Its weights before the last step.
-      on_train: Its `score` on the training examples.
+      on_train: Its `scores` on the training examples.
       validation: Validation examples.
 
     Returns:
@@ -188,7 +280,7 @@ def evaluate(
     """
     decays = masks.resolve(task.mask, state.params)
     decay_state = transformation.rule_states(state.optimizer_state)
-    on_validation = score(task, hyperparameters, state.params, state.model_state, validation)
+    on_validation = scores(task, hyperparameters, state, validation)
     penalty = rules.penalty(hyperparameters.decay, state.params, task.mask, state=decay_state, count=state.step)
     measured = {
         "penalty": penalty,

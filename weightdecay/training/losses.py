@@ -17,6 +17,7 @@ from weightdecay.core import text
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import LossFn
 from weightdecay.data import trees
+from weightdecay.training.metrics import WholeSplit, of_whole_split
 
 
 def softmax_cross_entropy(outputs: Any, targets: Any) -> Any:
@@ -379,11 +380,13 @@ def check_outputs(loss: Loss, outputs: Any, targets: Sequence[Any]) -> None:
 
 
 class UserMetric(NamedTuple):
-    """A metric of the user; its mean over each split is recorded."""
+    """A metric of the user: its mean over each split is recorded, or one number computed from the whole split."""
 
     name: str
     per_example: LossFn
     lower_is_better: bool
+    of_split: WholeSplit | None = None
+    """The metric, if it is one of a whole split."""
 
 
 def resolve_metrics(
@@ -395,7 +398,8 @@ def resolve_metrics(
     """Check the metrics of the user, and determine which direction of each is better.
 
     Args:
-      metrics: By name, ``metric(outputs, targets) -> values`` of shape ``(examples,)``; None = no metrics.
+      metrics: By name, ``metric(outputs, targets) -> values`` of shape ``(examples,)``, or metrics of a whole split,
+        see `weightdecay.training.metrics`; None = no metrics.
       lower_is_better: Whether lower values are better, by the name of a metric; may lack metrics with a well-known
         name, see `weightdecay.core.metrics.direction`.
       derived: Whether the library records the metrics that derive from the loss.
@@ -427,7 +431,7 @@ def resolve_metrics(
                 "metrics",
                 f"metrics has the name {name!r}; give letters, digits and underscores, beginning with a letter.",
             )
-        if name in reserved:
+        if name in reserved or name.startswith(core_metrics.AVERAGED):
             raise ArgumentError(
                 "metrics", f"metrics has the name {name!r}, which is reserved for a metric of the library; rename it."
             )
@@ -436,7 +440,8 @@ def resolve_metrics(
                 "metrics", f"metrics[{name!r}] is {metric!r}; give a function, metric(outputs, targets) -> values."
             )
     return tuple(
-        UserMetric(name, metric, core_metrics.lower_is_better(name, stated)) for name, metric in metrics.items()
+        UserMetric(name, metric, core_metrics.lower_is_better(name, stated), of_whole_split(metric))
+        for name, metric in metrics.items()
     )
 
 
@@ -459,7 +464,7 @@ def _checked_directions(lower_is_better: Any, names: Collection[str]) -> Mapping
 
 
 def check_metric_shape(metric: UserMetric, outputs: Any, targets: Any) -> None:
-    """Check, by shapes alone, that a metric returns one number for each example.
+    """Check, by shapes alone, that a metric returns one number for each example, or for the whole split.
 
     Args:
       metric: The metric.
@@ -471,18 +476,30 @@ def check_metric_shape(metric: UserMetric, outputs: Any, targets: Any) -> None:
       ValueError: Another shape than ``(examples,)``.
     """
     argument = f"metrics[{metric.name!r}]"
+    arguments = outputs, targets
+    if metric.of_split is not None:
+        arguments = *arguments, jax.ShapeDtypeStruct((trees.num_rows(targets),), jnp.float32)
     try:
-        values = jax.eval_shape(metric.per_example, outputs, targets)
+        values = jax.eval_shape(metric.of_split or metric.per_example, *arguments)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
         raise ArgumentTypeError(
             "metrics", f"{argument} needs the values of its arguments, but it is compiled; write it in jax.numpy."
         ) from error
     if not hasattr(values, "shape"):
         raise ArgumentTypeError("metrics", f"{argument} returns a {type(values).__name__}; return one array.")
+    if metric.of_split is not None:
+        if values.shape != ():
+            raise ArgumentError(
+                "metrics",
+                f"{argument} is a metric of the whole split and returns an array of shape {values.shape}; return one "
+                "number, shape ().",
+            )
+        return
     if not has_one_per_example(values, outputs, targets):
         num_examples = trees.num_rows(targets)
         raise ArgumentError(
             "metrics",
             f"{argument} returns an array of shape {values.shape} for {num_examples} examples; return one number "
-            f"for each example, shape ({num_examples},), or for each position of it, not their mean.",
+            f"for each example, shape ({num_examples},), or for each position of it, not their mean. For one number "
+            "that is computed from the whole split, give wd.metrics.whole_split(function).",
         )

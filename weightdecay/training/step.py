@@ -4,7 +4,7 @@ Random keys follow from the seed alone, so that members that differ only in the 
 the same batches.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,10 +16,11 @@ from jaxtyping import Float
 from weightdecay.core import random_streams, tree
 from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Batch, ModelState, Params
-from weightdecay.data import augment, dataset, trees
+from weightdecay.data import augment, dataset
 from weightdecay.data.batches import Examples
-from weightdecay.training import diagnostics, fine_tuning, losses
-from weightdecay.training.task import LAYER_METRICS, Best, Hyperparameters, State, Task
+from weightdecay.training import accumulation, diagnostics, fine_tuning, losses
+from weightdecay.training.accumulation import Part
+from weightdecay.training.task import LAYER_METRICS, Average, Best, Hyperparameters, State, Task
 
 _BLOCK = 32  # steps between two checks that all numbers are finite
 
@@ -53,8 +54,15 @@ def check_outputs(task: Task, hyperparameters: Hyperparameters, state: State, sp
             f"loss returns an array of shape {getattr(values, 'shape', None)} for {num_examples} examples; return one "
             f"loss for each example, shape ({num_examples},), or for each position of it, not their mean.",
         )
+    are_equal = not task.loss.ignores and all(split.weights is None and split.fold is None for split in splits.values())
     for metric in task.metrics:
         losses.check_metric_shape(metric, outputs, validation.targets)
+        if metric.of_split is not None and not metric.of_split.takes_weights() and not are_equal:
+            raise ArgumentError(
+                "metrics",
+                f"metrics[{metric.name!r}] takes no weights, and not all examples count alike (data has folds, weights "
+                "or targets below 0); give wd.metrics.whole_split a function of outputs, targets and weights.",
+            )
 
 
 def initialize(
@@ -78,12 +86,13 @@ def initialize(
     anchored = fine_tuning.anchored(task, hyperparameters, start)
     optimizer_state = task.transformation(anchored).init(params)
     zero, never = jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)
+    average = Average(params, model_state) if "ema" in hyperparameters.training else None
     best = None
     if "patience" in hyperparameters.training:
         unknown = {name: jnp.full((), jnp.nan) for name in task.metric_names()}
         unknown |= {name: jnp.full((len(task.layers(params)),), jnp.nan) for name in LAYER_METRICS}
-        best = Best(zero, params, model_state, unknown, zero)
-    return State(zero, params, model_state, optimizer_state, diverged_at=never, stopped_at=never, best=best)
+        best = Best(zero, params, model_state, unknown, zero, average)
+    return State(zero, params, model_state, optimizer_state, never, never, best, average)
 
 
 def outputs_and_batch(
@@ -174,6 +183,10 @@ def _num_bytes(arrays: list[Any]) -> int:
 def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch: Batch) -> tuple[State, Any]:
     """One training step: forward pass, loss, gradient, update.
 
+    With ``task.accumulate`` the batch is divided into as many parts of equal size, whose gradients are computed one
+    after the other and summed. The loss is the same mean over everything that counts in the whole batch; each part has
+    random keys of its own, and passes the model state, such as batch statistics, on to the next one.
+
     Args:
       task: What is trained.
       hyperparameters: The member's.
@@ -196,24 +209,31 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
             values = task.loss.per_example(outputs, targets)
         return values if weights is None else values * losses.spread(weights, values)
 
-    def data_loss(params: Params) -> tuple[Float[Array, ""], ModelState]:
+    def data_loss(
+        params: Params, model_state: ModelState, key: Any, part: Part, mean: Callable[[Any, Any], Any]
+    ) -> tuple[Float[Array, ""], ModelState]:
         outputs, model_state = network.apply(
-            params, state.model_state, inputs, key=key, train=True, hyperparameters=hyperparameters.network
+            params, model_state, part.inputs, key=key, train=True, hyperparameters=hyperparameters.network
         )
-        outputs = task.loss.align(outputs, targets)
-        values = losses_of(outputs, targets, weights)
+        outputs = task.loss.align(outputs, part.targets)
+        values = losses_of(outputs, part.targets, part.weights)
         if partners is not None:
-            partner_targets = trees.rows(targets, partners)
-            of_partners = losses_of(outputs, partner_targets, None if weights is None else weights[partners])
+            partner_targets, partner_weights = part.of_partners()
+            of_partners = losses_of(outputs, partner_targets, partner_weights)
             if task.loss.ignores:
-                of_partners = task.loss.mean(of_partners, partner_targets)
-                return fraction * task.loss.mean(values, targets) + (1 - fraction) * of_partners, model_state
+                of_partners = mean(of_partners, partner_targets)
+                return fraction * mean(values, part.targets) + (1 - fraction) * of_partners, model_state
             values = fraction * values + (1 - fraction) * of_partners
-        return task.loss.mean(values, targets), model_state
+        return mean(values, part.targets), model_state
 
-    (loss, model_state), gradients = jax.value_and_grad(data_loss, has_aux=True)(state.params)
-    # Layers may return statistics in the dtype of their inputs; the state of a member keeps its dtypes.
-    model_state = jax.tree.map(lambda new, old: new.astype(old.dtype), model_state, state.model_state)
+    whole = Part(inputs, targets, weights, partners)
+    if task.accumulate == 1:
+        value_and_gradient = jax.value_and_grad(data_loss, has_aux=True)
+        (loss, model_state), gradients = value_and_gradient(state.params, state.model_state, key, whole, task.loss.mean)
+        # Layers may return statistics in the dtype of their inputs; the state of a member keeps its dtypes.
+        model_state = jax.tree.map(lambda new, old: new.astype(old.dtype), model_state, state.model_state)
+    else:
+        loss, model_state, gradients = accumulation.summed(task, data_loss, state, key, whole)
     loss_and_gradients = loss, gradients
     if "clip_norm" in strengths:
         norm, bound = tree.norm(gradients), strengths["clip_norm"]
@@ -228,7 +248,22 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         model_state=model_state,
         optimizer_state=optimizer_state,
     )
-    return after, loss_and_gradients
+    return _with_average(hyperparameters, after), loss_and_gradients
+
+
+def _with_average(hyperparameters: Hyperparameters, state: State) -> State:
+    """Update the average of a member after a step, ``average <- d average + (1 - d) weights``; integers are copied."""
+    if state.average is None:
+        return state
+    decay = hyperparameters.training["ema"]
+
+    def update(average: Any, now: Any) -> Any:
+        if not jnp.issubdtype(now.dtype, jnp.floating):
+            return now
+        return (decay * average + (1 - decay) * now).astype(average.dtype)
+
+    now = Average(state.params, state.model_state)
+    return state._replace(average=jax.tree.map(update, state.average, now))
 
 
 def train(

@@ -28,7 +28,7 @@ from weightdecay.training.losses import Loss, UserMetric
 LAYER_METRICS = metric_table.names("layers")
 """Names of the metrics that are recorded for each array of weights that decays."""
 
-REGULARIZERS = (*augment.KINDS, "mixup", "label_smoothing", "clip_norm", "patience")
+REGULARIZERS = (*augment.KINDS, "mixup", "label_smoothing", "clip_norm", "ema", "patience")
 """Axes of a grid that are used by training itself, and not by the optimizer or the network."""
 
 EPOCHS = "epochs"
@@ -56,6 +56,10 @@ class Task:
     """Metrics of the user."""
     frozen: tuple[str, ...] = ()
     """Names of the weights that do not train; see `weightdecay.training.fine_tuning`."""
+    accumulate: int = 1
+    """Parts of a batch whose gradients are computed one after the other."""
+    averages: bool = False
+    """Whether an average of the weights is kept and evaluated in addition to the last weights."""
 
     def network(self) -> networks.Network:
         """Return the model in the common interface."""
@@ -66,7 +70,12 @@ class Task:
 
     def metric_names(self) -> tuple[str, ...]:
         """Return the names of the numbers that are recorded of a member at an evaluation."""
-        return metric_table.recorded((metric.name for metric in self.metrics), derived=self.loss.predicts_tokens)
+        names = (metric.name for metric in self.metrics)
+        return metric_table.recorded(names, derived=self.loss.predicts_tokens, averages=self.averages)
+
+    def has_metrics_of_splits(self) -> bool:
+        """Return whether any metric is computed from all outputs of a split."""
+        return any(metric.of_split is not None for metric in self.metrics)
 
     def lower_is_better(self, metric: str) -> bool:
         """Return whether lower values of a recorded metric are better."""
@@ -110,6 +119,13 @@ class WithFrozen(NamedTuple):
     model_state: ModelState
 
 
+class Average(NamedTuple):
+    """The average of a member's weights over its steps, and that of the floating-point arrays of its model state."""
+
+    params: Params
+    model_state: ModelState
+
+
 class Best(NamedTuple):
     """The state of a member with patience at its best evaluation so far."""
 
@@ -118,6 +134,7 @@ class Best(NamedTuple):
     model_state: ModelState
     metrics: dict[str, Float[Array, "..."]]
     waited: Int[Array, ""]  # evaluations since then
+    average: Average | None = None  # None = without an average
 
 
 class State(NamedTuple):
@@ -130,6 +147,7 @@ class State(NamedTuple):
     diverged_at: Int[Array, ""]  # first step with a number that is not finite; -1 = no such step
     stopped_at: Int[Array, ""]  # step of the evaluation at which patience ran out; -1 = it has not
     best: Best | None  # None = without patience
+    average: Average | None = None  # None = without an average
 
     def is_training(self) -> Any:
         """Whether the member has neither diverged nor stopped, bool, shape ``()``."""
@@ -138,9 +156,19 @@ class State(NamedTuple):
     def result(self) -> tuple[Params, ModelState]:
         """Return the weights and the model state that are saved: with patience the best, unless the member diverged."""
         kept = self if self.best is None or self.diverged_at >= 0 else self.best
-        if not isinstance(kept.model_state, WithFrozen):
-            return kept.params, kept.model_state
-        return tree.first_given(kept.params, kept.model_state.frozen), kept.model_state.model_state
+        return _whole(kept.params, kept.model_state)
+
+    def averaged(self) -> tuple[Params, ModelState] | None:
+        """Return the average that is saved, of the same step as `result`; None = without an average."""
+        average = self.average if self.best is None or self.diverged_at >= 0 else self.best.average
+        return None if average is None else _whole(*average)
+
+
+def _whole(params: Params, model_state: ModelState) -> tuple[Params, ModelState]:
+    """Put frozen weights that a member drew back among its weights."""
+    if not isinstance(model_state, WithFrozen):
+        return params, model_state
+    return tree.first_given(params, model_state.frozen), model_state.model_state
 
 
 def prepare(
@@ -157,6 +185,7 @@ def prepare(
     lower_is_better: Mapping[str, bool] | None = None,
     class_names: Sequence[Any] | None = None,
     num_classes: int | None = None,
+    accumulate: int = 1,
 ) -> Task:
     """Determine the task: the loss from the targets, and the number of outputs of the model from the classes.
 
@@ -169,10 +198,11 @@ def prepare(
       batch_size: Examples a step; None = all.
       dtype: Dtype in which the network computes; None = the dtype of the weights.
       stopping_metric: Metric on which patience is based.
-      metrics: ``metric(outputs, targets) -> values`` of shape ``(examples,)``, by name.
+      metrics: ``metric(outputs, targets) -> values`` of shape ``(examples,)``, or metrics of a whole split, by name.
       lower_is_better: Whether lower values of each of these metrics are better; may lack well-known names.
       class_names: Names of the classes, if there may be more than in the targets; None = as many as in the targets.
       num_classes: Number of classes, if there may be more than in the targets; None = as many as in the targets.
+      accumulate: Parts of a batch whose gradients are computed one after the other; divides the size of the batch.
 
     Returns:
       The task.
@@ -207,6 +237,7 @@ def prepare(
         dtype=None if dtype is None else _float_name(dtype),
         stopping_metric=stopping_metric,
         metrics=losses.resolve_metrics(metrics, lower_is_better, derived=resolved.predicts_tokens),
+        accumulate=accumulate,
     )
 
 
