@@ -15,7 +15,7 @@ from weightdecay.core import checks, tree
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Batch, Integer
 from weightdecay.core.warn import warn
-from weightdecay.data import classes, trees
+from weightdecay.data import classes, on_disk, trees
 from weightdecay.data.classes import check_weights
 
 _LARGEST_OFFSET = 1000.0  # standard deviations; float32 then rounds a value to 6e-5 of a standard deviation
@@ -122,6 +122,10 @@ class Data:
     weight, shape ``(examples,)``, >= 0, relative to the others of its split. A model receives inputs as they are here;
     a dictionary is passed by name to a network whose call has arguments of these names.
 
+    A `numpy.memmap` stays on the disk. Training examples that are larger than the memory budget are streamed, a segment
+    of steps at a time; validation examples are on the device during training, and test examples when they are scored,
+    so that these two must fit into memory.
+
     Attributes:
       train: Training examples; with folds, all examples except the test examples.
       validation: Examples on which candidates are compared; None with folds.
@@ -173,7 +177,7 @@ class Data:
         if loss not in (None, "softmax_cross_entropy"):
             return self
         try:
-            targets = {name: np.asarray(split[1]) for name, split in self._splits()}
+            targets = {name: _read_labels(split[1]) for name, split in self._splits()}
         except (TypeError, ValueError, LookupError):  # `check` reports what is wrong
             return self
         if not targets or any(values.ndim != 1 or values.dtype.kind not in "iub" for values in targets.values()):
@@ -227,6 +231,12 @@ class Data:
         for name in ("train", "validation", "test"):
             if (split := getattr(self, name)) is not None:
                 yield name, split
+
+
+def _read_labels(targets: Any) -> Any:
+    """Targets as an array; what is on the disk is read if it is one number for each example."""
+    stays = isinstance(targets, on_disk.RowsOnDisk) and targets.ndim > 1
+    return targets if stays else np.asarray(targets)
 
 
 def _shapes(values: Any) -> str:
@@ -325,7 +335,7 @@ def check_examples(prefix: str, inputs: Any, targets: Any) -> None:
         )
 
 
-def _check_array(name: str, values: np.ndarray) -> None:
+def _check_array(name: str, values: Any) -> None:
     argument = trees.argument_of(name)
     if values.dtype.kind not in "fiub" and not np.issubdtype(values.dtype, np.number):
         raise ArgumentTypeError(
@@ -337,21 +347,33 @@ def _check_array(name: str, values: np.ndarray) -> None:
         raise ArgumentError(
             argument, f"{name} have shape {values.shape}, which has no features; give at least one feature."
         )
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        bad = np.argwhere(~np.isfinite(values))
+    if values.dtype.kind == "f":
+        _check_finite(name, values)
+
+
+def _check_finite(name: str, values: Any) -> None:
+    number, first, start = 0, 0, 0
+    for block in on_disk.blocks(values):
+        finite = np.isfinite(block)
+        if not finite.all():
+            bad = np.argwhere(~finite)
+            first = first if number else start + int(bad[0][0])
+            number += len(bad)
+        start += len(block)
+    if number:
         raise ArgumentError(
-            argument,
-            f"{name} contain {len(bad)} values that are nan or infinite, the first in example {bad[0][0]}; remove "
-            "these examples or replace the values.",
+            trees.argument_of(name),
+            f"{name} contain {number} values that are nan or infinite, the first in example {first}; remove these "
+            "examples or replace the values.",
         )
 
 
-def to_float32(name: str, values: np.ndarray) -> np.ndarray:
+def to_float32(name: str, values: Any) -> Any:
     """Convert values to float32; refuse values whose differences would be lost.
 
     Args:
       name: Name of the values in messages.
-      values: Numbers, shape ``(examples, ...)``; float32 arrays are not copied.
+      values: Numbers, shape ``(examples, ...)``; float32 arrays are not copied, and what is on the disk stays there.
 
     Returns:
       float32, same shape.
@@ -360,15 +382,27 @@ def to_float32(name: str, values: np.ndarray) -> np.ndarray:
       ValueError: Finite values that float32 does not hold, or a feature whose standard deviation is of the size of the
         rounding to float32.
     """
-    if values.dtype.itemsize < 4 or values.dtype == np.float32 or values.dtype.kind not in "fiu" or not values.size:
-        return values.astype(np.float32, copy=False)
+    if values.dtype == np.float32:
+        return values
+    is_exact = values.dtype.itemsize < 4 or values.dtype.kind not in "fiu" or not values.size
+    if on_disk.is_on_disk(values):
+        narrow = on_disk.converted(values, np.float32)
+    else:
+        narrow = values.astype(np.float32, copy=False) if is_exact else None
+    if is_exact:
+        return narrow
     with np.errstate(over="ignore", invalid="ignore"):
-        narrow = values.astype(np.float32)
-        precise = values.astype(np.float64, copy=False)
-        deviation, largest = precise.std(axis=0), np.abs(precise).max(axis=0)
+        if narrow is None:
+            narrow = values.astype(np.float32)
+            precise = values.astype(np.float64, copy=False)
+            deviation, largest = precise.std(axis=0), np.abs(precise).max(axis=0)
+            overflows = (np.isfinite(precise) & ~np.isfinite(narrow)).any()
+        else:
+            deviation = on_disk.moments(values)[1]
+            largest = np.max([np.abs(block.astype(np.float64)).max(axis=0) for block in on_disk.blocks(values)], axis=0)
+            overflows = (np.isfinite(largest) & (largest > tree.LARGEST)).any()
         lost = (largest * 2**-24 > 0.01 * deviation) & (deviation > 1e-13 * largest)  # not rounding of a constant
-    overflows = np.isfinite(precise) & ~np.isfinite(narrow)
-    if overflows.any() or np.any(lost & np.isfinite(largest)):
+    if overflows or np.any(lost & np.isfinite(largest)):
         number = float(np.max(largest))
         raise ArgumentError(
             name.split(".")[0],
@@ -458,7 +492,9 @@ def _num_rows(name: str, values: Any) -> int:
     return len(_array(*trees.named(values, name)[0]))
 
 
-def _array(name: str, values: Any) -> np.ndarray:
+def _array(name: str, values: Any) -> Any:
+    if isinstance(values, on_disk.RowsOnDisk):
+        return values
     try:
         return np.asarray(values)
     except ValueError as error:
@@ -467,7 +503,7 @@ def _array(name: str, values: Any) -> np.ndarray:
         ) from error
 
 
-def _as_array(name: str, values: Any) -> np.ndarray:
+def _as_array(name: str, values: Any) -> Any:
     array = _array(name, values)
     if array.dtype == np.float64 or array.dtype == np.int64:
         from jax.dtypes import canonicalize_dtype
@@ -475,8 +511,8 @@ def _as_array(name: str, values: Any) -> np.ndarray:
         dtype = canonicalize_dtype(array.dtype)
         if dtype == np.float32:
             return to_float32(name, array)
-        narrow = array.astype(dtype)
-        if array.dtype == np.int64 and not np.array_equal(narrow, array):
+        narrow = on_disk.converted(array, dtype) if on_disk.is_on_disk(array) else array.astype(dtype)
+        if array.dtype == np.int64 and not all(np.array_equal(b.astype(dtype), b) for b in on_disk.blocks(array)):
             raise ArgumentError(
                 "data", f"{name} contain integers that int32 does not hold; give tokens from 0, or real numbers."
             )

@@ -10,11 +10,10 @@ from typing import Any
 import jax
 
 from weightdecay.core.names import suggest_keywords
-from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar
+from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar, Schedule
 from weightdecay.core.warn import warn
 from weightdecay.data import Data
 from weightdecay.decay import Rule, masks, optimizers
-from weightdecay.decay.schedules import Parametric
 from weightdecay.engine import devices, interrupts, outcome, plans, preparation
 from weightdecay.engine.execution import execute
 from weightdecay.engine.groups import TrainingGroup
@@ -162,7 +161,7 @@ def fit_grid(
         )
         workload, interrupted = execute(
             TrainingWorkload(prepared, records, names),
-            grid,
+            prepared.grid,
             run,
             unit="member-steps",
             width_is_free=plan is None,
@@ -177,7 +176,7 @@ def fit_grid(
                 f"again, with directory={str(run.path)!r}."
             )
         trained = workload.run
-        outcome.record_theory(trained, grid, records)
+        outcome.record_theory(trained, trained.grid, records)
         result = GridResult.build(
             list(grid),
             trained.steps,
@@ -249,7 +248,7 @@ def fit(
     data: Data,
     *,
     decay: Rule | Sequence[Rule],
-    learning_rate: Scalar | Parametric,
+    learning_rate: Scalar | Schedule,
     seed: Integer = 0,
     optimizer: Callable[..., Any] = optimizers.adam,
     loss: str | LossFn | None = None,
@@ -275,7 +274,7 @@ def fit(
       model: As in `fit_grid`.
       data: As in `fit_grid`.
       decay: The rule, or several in a tuple.
-      learning_rate: > 0, or a schedule of `weightdecay.schedules`.
+      learning_rate: > 0, or a schedule of `weightdecay.schedules` or of optax.
       seed: Seed of the initial weights, the batches and the dropout.
       optimizer: As in `fit_grid`.
       loss: As in `fit_grid`.

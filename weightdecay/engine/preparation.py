@@ -18,7 +18,7 @@ from weightdecay.data.batches import FromHost, OnDevice
 from weightdecay.engine import devices, groups, plans, routing
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.plans import Plan
-from weightdecay.search.grid import Grid
+from weightdecay.search.grid import Grid, in_steps
 from weightdecay.training import step
 from weightdecay.training import task as tasks
 from weightdecay.training.task import Task
@@ -32,6 +32,7 @@ class TrainingRun:
 
     Attributes:
       groups: Members of equal structure.
+      grid: The members, with numbers of steps in place of fractions of the run.
       splits: Examples by name.
       steps: Steps at which members are evaluated, ascending; the last one is the last training step.
       batch_size: Examples a step; None = all of them.
@@ -42,6 +43,7 @@ class TrainingRun:
     """
 
     groups: list[TrainingGroup]
+    grid: Grid
     splits: Mapping[str, Batch]
     steps: list[int]
     batch_size: int | None
@@ -146,6 +148,7 @@ def prepare_run(
         raise TypeError(
             f"grid is of type {type(grid).__name__}; give wd.Grid(decay=[...], learning_rate=[...], seed=range(3))."
         )
+    grid = in_steps(grid, num_steps)
     routing.check_optimizer(optimizer)
     splits = data.batches()
     folds = data.num_folds is not None
@@ -181,7 +184,7 @@ def prepare_run(
         if "lane_width" in before:
             plan = replace(plan, lane_width=before["lane_width"], reasons=("as the first call in this directory",))
     steps = [*range(eval_every, num_steps, eval_every), num_steps]
-    return TrainingRun(divided, splits, steps, batch_size, plan, task.model, data.scaling, data.class_names)
+    return TrainingRun(divided, grid, splits, steps, batch_size, plan, task.model, data.scaling, data.class_names)
 
 
 def _choose(

@@ -13,6 +13,7 @@ import numpy as np
 
 from weightdecay.core import jax_settings
 from weightdecay.core.types import Device
+from weightdecay.data.on_disk import in_memory
 from weightdecay.engine import devices, lane_programs, plans
 from weightdecay.engine.groups import Lane, TrainingGroup
 from weightdecay.engine.lane_programs import Programs
@@ -123,7 +124,9 @@ class TrainingDevice:
         """Put the examples on the device; ``prefetch`` prepares the next batches while it computes."""
         self.run, self.records, self.device, self.prefetch = run, records, device, prefetch
         self.examples = jax.device_put(run.source.shared(), device)
-        self.validation = self.examples if run.cross_validates else jax.device_put(run.splits["validation"], device)
+        self.validation = self.examples
+        if not run.cross_validates:
+            self.validation = jax.device_put(jax.tree.map(in_memory, run.splits["validation"]), device)
 
     def begin(self, programs: Programs, lane: Lane, saved: Sequence[np.ndarray] | None) -> "TrainingLane":
         """Put a lane on the device: its hyperparameters, and its states at the first step or as they were saved."""

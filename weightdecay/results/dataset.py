@@ -125,7 +125,7 @@ def _labels(member: Mapping[str, Any]) -> dict[str, Any]:
             labels[column] = float(leaf)
     for name, value in member.items():
         if isinstance(value, Parametric):
-            labels |= {name: float(value(0)), f"{name}_schedule": str(value)}
+            labels |= {name: value.at_start(), f"{name}_schedule": str(value)}
         elif name != "decay":
             labels[name] = np.int32(value) if name in member_json.REPLICATES else value
     return labels

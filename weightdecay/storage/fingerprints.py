@@ -20,6 +20,7 @@ BY_STRUCTURE = {
     "lane_widths": "the lanes have another width",
 }
 """Entries with one value for each structure of members in a grid, and the message if a value changes."""
+_BLOCK_BYTES = 2**26
 _CONSEQUENCES = ("programs", "evaluations")  # change also if another entry changes
 
 
@@ -59,9 +60,14 @@ def of_arrays(arrays: Iterable[Any]) -> str:
       SHA-256.
     """
     digest = hashlib.sha256()
-    for array in map(np.asarray, arrays):
+    for array in arrays:
+        # An array on the disk, which is indexed as any other one, is read in blocks.
+        array = array if hasattr(array, "dtype") and not isinstance(array, jax.Array) else np.asarray(array)
         digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        rows = max(1, _BLOCK_BYTES * array.shape[0] // max(1, array.nbytes)) if array.shape else 1
+        for start in range(0, array.shape[0], rows) if array.shape else [...]:
+            block = array[start] if start is ... else array[start : start + rows]
+            digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()
 
 

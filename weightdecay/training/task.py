@@ -73,14 +73,27 @@ class Task:
         return [name for (name, _), decayed in zip(tree.named_leaves(params), decays, strict=True) if decayed]
 
     def transformation(self, hyperparameters: "Hyperparameters") -> optax.GradientTransformation:
-        """Return the optimizer of one member."""
-        return self.optimizer(
-            hyperparameters.learning_rate,
-            hyperparameters.decay,
-            mask=self.mask,
-            **hyperparameters.optimizer,
-            **dict(self.options),
-        )
+        """Return the optimizer of one member.
+
+        Raises:
+          ArgumentTypeError: It reads a number that is traced.
+        """
+        try:
+            return self.optimizer(
+                hyperparameters.learning_rate,
+                hyperparameters.decay,
+                mask=self.mask,
+                **hyperparameters.optimizer,
+                **dict(self.options),
+            )
+        except jax.errors.ConcretizationTypeError as error:
+            raise ArgumentTypeError(
+                "optimizer",
+                "optimizer takes the value of a number that is traced, as optax.warmup_cosine_decay_schedule(0.0, "
+                "learning_rate, ...) does. In a grid, give learning_rate=[wd.schedules.WarmupCosine(peak, 0.1)] or "
+                "a schedule of optax itself; or multiply in the optimizer, as in lambda count: "
+                f"learning_rate * schedule(count). ({str(error).splitlines()[0]})",
+            ) from error
 
 
 class Hyperparameters(NamedTuple):
@@ -173,7 +186,7 @@ def prepare(
     for name, split in splits.items():
         losses.check_targets(resolved, split.targets, argument=f"data.{name} targets")
     if resolved.name == "softmax_cross_entropy":
-        resolved = resolved._replace(ignores=any(bool((of_split < 0).any()) for of_split in targets))
+        resolved = resolved._replace(ignores=any(of_split.size and of_split.min() < 0 for of_split in targets))
     num_outputs = losses.num_outputs(resolved, targets)
     if class_names is not None and resolved.name == "softmax_cross_entropy":
         num_outputs = max(num_outputs, len(class_names))
