@@ -6,6 +6,7 @@ import textwrap
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -97,7 +98,7 @@ def test_training_from_the_disk_has_the_bits_of_training_from_memory(tmp_path):
         xr.testing.assert_equal(other.dataset, result.dataset)
         for member in range(len(grid)):
             same_bits(other.params(member), result.params(member))
-    assert streamed.test_scores() == result.test_scores()
+    pd.testing.assert_frame_equal(streamed.test(), result.test())
 
 
 @pytest.mark.slow

@@ -135,6 +135,9 @@ class Data:
       scaling: Standardization of each fold; None = no standardization.
       class_names: Names of the classes 0, 1, 2, ... in the targets. None: the targets are not classes, or their own
         numbers are their names, in which case other integers than 0, 1, 2, ... are mapped to these before training.
+      augmented: Name of the array that the axes ``shift``, ``flip``, ``crop``, ``cutout``, ``input_noise`` and
+        ``mixup`` of a grid act on, where inputs are several arrays, such as ``"image"``; None = the only array of
+        floats, or of images for the axes that need images.
     """
 
     train: Any
@@ -143,6 +146,7 @@ class Data:
     fold: Any = None
     scaling: Scaling | None = None
     class_names: tuple[Any, ...] | None = None
+    augmented: str | None = None
 
     @property
     def num_folds(self) -> int | None:

@@ -172,6 +172,7 @@ def prepare_run(
         lower_is_better=lower_is_better,
         class_names=data.class_names,
     )
+    task = replace(task, augmented=data.augmented)
     validated = [name for name in task.metric_names() if name.startswith("validation_")]
     if stopping_metric not in validated:
         raise ValueError(f"stopping_metric is {stopping_metric!r}; give one of {', '.join(validated)}.")

@@ -182,7 +182,7 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
     key = jax.random.fold_in(random_streams.key(hyperparameters.seed, random_streams.FORWARD_PASS), state.step)
     batch = standardized(hyperparameters, batch)
     targets, weights = batch.targets, batch.weights
-    inputs, partners, fraction = _augmented(hyperparameters, state.step, batch.inputs)
+    inputs, partners, fraction = _augmented(task, hyperparameters, state.step, batch.inputs)
 
     def losses_of(outputs: Any, targets: Any, weights: Any) -> Any:
         if "label_smoothing" in strengths:
@@ -313,9 +313,11 @@ def repeat(
     return state._replace(best=best), previous
 
 
-def _augmented(hyperparameters: Hyperparameters, step: Any, inputs: Any) -> tuple[Any, Any, Any]:
+def _augmented(task: Task, hyperparameters: Hyperparameters, step: Any, inputs: Any) -> tuple[Any, Any, Any]:
     """Inputs of a step after augmentation and mixup, the mixing partners (None = no mixup), and the mixing fraction."""
     strengths = hyperparameters.training
+    if trees.is_tree(inputs):
+        return _augmented_leaf(task, hyperparameters, step, inputs)
     augmentations = {name: strengths[name] for name in augment.KINDS if name in strengths}
     if augmentations:
         inputs = augment.augmented(
@@ -330,3 +332,17 @@ def _augmented(hyperparameters: Hyperparameters, step: Any, inputs: Any) -> tupl
         inputs,
         strengths["mixup"],
     )
+
+
+def _augmented_leaf(task: Task, hyperparameters: Hyperparameters, step: Any, inputs: Any) -> tuple[Any, Any, Any]:
+    """`_augmented` of inputs that are several arrays, of which each kind acts on one."""
+    leaves, structure = jax.tree.flatten(inputs)
+    partners = fraction = None
+    strengths = hyperparameters.training
+    for name in (*augment.KINDS, "mixup"):  # in the order of one array
+        if name in strengths:
+            index = augment.leaf(name, inputs, task.augmented)
+            alone = hyperparameters._replace(training={name: strengths[name]})
+            leaves[index], partners_of, fraction_of = _augmented(task, alone, step, leaves[index])
+            partners, fraction = (partners_of, fraction_of) if name == "mixup" else (partners, fraction)
+    return jax.tree.unflatten(structure, leaves), partners, fraction

@@ -51,6 +51,8 @@ class Task:
     """Metric on which patience is based."""
     metrics: tuple[UserMetric, ...] = ()
     """Metrics of the user."""
+    augmented: str | None = None
+    """Name of the array that augmentation acts on, of inputs that are several; None = the only one that fits."""
 
     def network(self) -> networks.Network:
         """Return the model in the common interface."""
