@@ -133,7 +133,7 @@ def fit_grid(
         "model": " ".join(re.sub(r" at 0x\w+", "", repr(prepared.model)).split()),
         "optimizer": _name(optimizer),
         "loss": task.loss.name,
-        "metrics": [metric.name for metric in task.metrics],
+        "metrics": list(task.own_metrics()),
         "lower_is_better": {metric.name: metric.lower_is_better for metric in task.metrics},
         "mask": _name(mask) if masks.is_function(mask) else "a tree of its own",
         "patience": None if patience is None else int(patience),

@@ -17,6 +17,9 @@ Functions: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
 """``init(key, inputs) -> (params, model_state)``, and ``forward(params, model_state, inputs, key, train,
 hyperparameters) -> (outputs, model_state)``, all positional; see `weightdecay.models.network.Network`."""
 
+SOWN = "sown_loss"
+"""Entry of the model state for the sum of the losses that a network sows in a forward pass."""
+
 # Value of each flag in training; in evaluation it has the opposite value.
 _WHEN_TRAINING = {
     "train": True,
@@ -28,6 +31,15 @@ _WHEN_TRAINING = {
 }
 FLAGS = frozenset(_WHEN_TRAINING)
 """Names of arguments and fields that tell a model whether it is training."""
+
+
+def with_sown_loss(total: Any) -> dict[str, Any]:
+    """Return the entry of the model state for a sum of sown losses, in the form of a collection of flax.
+
+    Args:
+      total: Shape ``()``.
+    """
+    return {SOWN: {"total": total}}
 
 
 def mode(names: Iterable[str], *, train: bool) -> dict[str, bool]:

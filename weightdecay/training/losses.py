@@ -396,7 +396,7 @@ def resolve_metrics(
         raise ArgumentTypeError(
             "metrics", f"metrics is {metrics!r}; give functions by name, as {{'absolute_error': function}}."
         )
-    reserved = (*core_metrics.names("examples"), *core_metrics.recorded())
+    reserved = (*core_metrics.names("examples"), *core_metrics.recorded(), core_metrics.SOWN_LOSS)
     for name, metric in metrics.items():
         if not isinstance(name, str):
             raise ArgumentTypeError(

@@ -18,6 +18,7 @@ from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Batch, ModelState, Params
 from weightdecay.data import augment, dataset, trees
 from weightdecay.data.batches import Examples
+from weightdecay.models import network as networks
 from weightdecay.training import diagnostics, losses
 from weightdecay.training.task import LAYER_METRICS, Best, Hyperparameters, State, Task
 
@@ -96,12 +97,23 @@ def outputs_and_batch(
     Returns:
       The outputs in the shape of the targets, and the standardized batch that the network received.
     """
+    outputs, batch, _ = outputs_batch_and_state(task, hyperparameters, params, model_state, batch)
+    return outputs, batch
+
+
+def outputs_batch_and_state(
+    task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, batch: Batch
+) -> tuple[Any, Batch, ModelState]:
+    """`outputs_and_batch`, and the state of the model after the forward pass, which holds its sown loss."""
     batch = standardized(hyperparameters, batch)
-    return task.loss.align(forward(task, hyperparameters, params, model_state, batch.inputs), batch.targets), batch
+    outputs, model_state = forward(task, hyperparameters, params, model_state, batch.inputs)
+    return task.loss.align(outputs, batch.targets), batch, model_state
 
 
-def forward(task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any) -> Any:
-    """Outputs of a network outside training.
+def forward(
+    task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any
+) -> tuple[Any, ModelState]:
+    """Outputs of a network outside training, and its state, in which only the sown loss may change.
 
     Args:
       task: What is trained.
@@ -111,13 +123,10 @@ def forward(task: Task, hyperparameters: Hyperparameters, params: Params, model_
       inputs: Standardized inputs, ``(examples, ...)``.
 
     Returns:
-      The outputs, ``(examples, ...)``.
+      The outputs, ``(examples, ...)``, and the state.
     """
     network, key = task.network(), random_streams.constant_key()
-    outputs, _ = network.apply(
-        params, model_state, inputs, key=key, train=False, hyperparameters=hyperparameters.network
-    )
-    return outputs
+    return network.apply(params, model_state, inputs, key=key, train=False, hyperparameters=hyperparameters.network)
 
 
 def standardized(hyperparameters: Hyperparameters, batch: Batch) -> Batch:
@@ -195,6 +204,7 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         outputs, model_state = network.apply(
             params, state.model_state, inputs, key=key, train=True, hyperparameters=hyperparameters.network
         )
+        sown = networks.sown_loss(model_state)
         outputs = task.loss.align(outputs, targets)
         values = losses_of(outputs, targets, weights)
         if partners is not None:
@@ -202,9 +212,11 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
             of_partners = losses_of(outputs, partner_targets, None if weights is None else weights[partners])
             if task.loss.ignores:
                 of_partners = task.loss.mean(of_partners, partner_targets)
-                return fraction * task.loss.mean(values, targets) + (1 - fraction) * of_partners, model_state
+                loss = fraction * task.loss.mean(values, targets) + (1 - fraction) * of_partners
+                return loss if sown is None else loss + sown, model_state
             values = fraction * values + (1 - fraction) * of_partners
-        return task.loss.mean(values, targets), model_state
+        loss = task.loss.mean(values, targets)
+        return loss if sown is None else loss + sown, model_state
 
     (loss, model_state), gradients = jax.value_and_grad(data_loss, has_aux=True)(state.params)
     # Layers may return statistics in the dtype of their inputs; the state of a member keeps its dtypes.

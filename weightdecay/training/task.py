@@ -51,6 +51,8 @@ class Task:
     """Metric on which patience is based."""
     metrics: tuple[UserMetric, ...] = ()
     """Metrics of the user."""
+    sows: bool = False
+    """Whether the network sows losses, which are recorded as `weightdecay.core.metrics.SOWN_LOSS`."""
     augmented: str | None = None
     """Name of the array that augmentation acts on, of inputs that are several; None = the only one that fits."""
 
@@ -63,7 +65,11 @@ class Task:
 
     def metric_names(self) -> tuple[str, ...]:
         """Return the names of the numbers that are recorded of a member at an evaluation."""
-        return metric_table.recorded(metric.name for metric in self.metrics)
+        return metric_table.recorded(self.own_metrics())
+
+    def own_metrics(self) -> tuple[str, ...]:
+        """Return the names of the user's metrics, and of the sown loss if there is one."""
+        return (*(metric.name for metric in self.metrics), *([metric_table.SOWN_LOSS] if self.sows else []))
 
     def lower_is_better(self, metric: str) -> bool:
         """Return whether lower values of a recorded metric are better."""
@@ -193,7 +199,7 @@ def prepare(
     if class_names is not None and resolved.name == "softmax_cross_entropy":
         num_outputs = max(num_outputs, len(class_names))
     complete = networks.complete(model, num_outputs)
-    networks.network(complete)
+    network = networks.network(complete)
     return Task(
         complete,
         resolved,
@@ -203,7 +209,17 @@ def prepare(
         dtype=None if dtype is None else _float_name(dtype),
         stopping_metric=stopping_metric,
         metrics=losses.resolve_metrics(metrics, lower_is_better),
+        sows=_sows(network, splits["train"]),
     )
+
+
+def _sows(network: networks.Network, train: Batch) -> bool:
+    """Whether a network sows losses; False where it cannot be initialized yet."""
+    try:
+        state = jax.eval_shape(network.init, random_streams.constant_key(), train.first().inputs)[1]
+    except Exception:  # What is wrong is reported where the model is made ready.
+        return False
+    return networks.sown_loss(state) is not None
 
 
 def _output_shape(model: Any, train: Batch) -> tuple[int, ...] | None:
