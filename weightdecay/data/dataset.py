@@ -16,6 +16,7 @@ from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Batch, Integer
 from weightdecay.core.warn import warn
 from weightdecay.data import classes, on_disk, trees
+from weightdecay.data.array_checks import check_array, to_float32
 from weightdecay.data.classes import check_weights
 
 _LARGEST_OFFSET = 1000.0  # standard deviations; float32 then rounds a value to 6e-5 of a standard deviation
@@ -321,10 +322,10 @@ def check_examples(prefix: str, inputs: Any, targets: Any) -> None:
       ValueError: Empty, of unequal length, nan or infinite.
     """
     for part, values in {"inputs": inputs, "targets": targets}.items():
-        arrays = trees.named(values, prefix + part)
-        for name, array in arrays:
-            _check_array(name, array)
-        lengths = {name: len(array) for name, array in arrays}
+        named = trees.named(values, prefix + part)
+        for name, array in named:
+            check_array(name, array)
+        lengths = {name: len(array) for name, array in named}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise ArgumentError(
@@ -337,84 +338,6 @@ def check_examples(prefix: str, inputs: Any, targets: Any) -> None:
             f"{prefix or 'the data '}has {trees.num_rows(inputs)} inputs and {trees.num_rows(targets)} targets; give "
             "one target for each example.",
         )
-
-
-def _check_array(name: str, values: Any) -> None:
-    argument = trees.argument_of(name)
-    if values.dtype.kind not in "fiub" and not np.issubdtype(values.dtype, np.number):
-        raise ArgumentTypeError(
-            argument, f"{name} have dtype {values.dtype}; give numbers (classes as integers from 0)."
-        )
-    if values.ndim == 0 or len(values) == 0:
-        raise ArgumentError(argument, f"{name} have shape {values.shape}; give one row for each example.")
-    if values.size == 0:
-        raise ArgumentError(
-            argument, f"{name} have shape {values.shape}, which has no features; give at least one feature."
-        )
-    if values.dtype.kind == "f":
-        _check_finite(name, values)
-
-
-def _check_finite(name: str, values: Any) -> None:
-    number, first, start = 0, 0, 0
-    for block in on_disk.blocks(values):
-        finite = np.isfinite(block)
-        if not finite.all():
-            bad = np.argwhere(~finite)
-            first = first if number else start + int(bad[0][0])
-            number += len(bad)
-        start += len(block)
-    if number:
-        raise ArgumentError(
-            trees.argument_of(name),
-            f"{name} contain {number} values that are nan or infinite, the first in example {first}; remove these "
-            "examples or replace the values.",
-        )
-
-
-def to_float32(name: str, values: Any) -> Any:
-    """Convert values to float32; refuse values whose differences would be lost.
-
-    Args:
-      name: Name of the values in messages.
-      values: Numbers, shape ``(examples, ...)``; float32 arrays are not copied, and what is on the disk stays there.
-
-    Returns:
-      float32, same shape.
-
-    Raises:
-      ValueError: Finite values that float32 does not hold, or a feature whose standard deviation is of the size of the
-        rounding to float32.
-    """
-    if values.dtype == np.float32:
-        return values
-    is_exact = values.dtype.itemsize < 4 or values.dtype.kind not in "fiu" or not values.size
-    if on_disk.is_on_disk(values):
-        narrow = on_disk.converted(values, np.float32)
-    else:
-        narrow = values.astype(np.float32, copy=False) if is_exact else None
-    if is_exact:
-        return narrow
-    with np.errstate(over="ignore", invalid="ignore"):
-        if narrow is None:
-            narrow = values.astype(np.float32)
-            precise = values.astype(np.float64, copy=False)
-            deviation, largest = precise.std(axis=0), np.abs(precise).max(axis=0)
-            overflows = (np.isfinite(precise) & ~np.isfinite(narrow)).any()
-        else:
-            deviation = on_disk.moments(values)[1]
-            largest = np.max([np.abs(block.astype(np.float64)).max(axis=0) for block in on_disk.blocks(values)], axis=0)
-            overflows = (np.isfinite(largest) & (largest > tree.LARGEST)).any()
-        lost = (largest * 2**-24 > 0.01 * deviation) & (deviation > 1e-13 * largest)  # not rounding of a constant
-    if overflows or np.any(lost & np.isfinite(largest)):
-        number = float(np.max(largest))
-        raise ArgumentError(
-            name.split(".")[0],
-            f"{name} contain values of about {number:.3g}, whose differences float32 cannot represent; subtract the "
-            "mean and divide by the standard deviation first, as wd.data.split and wd.data.folds do with "
-            "standardize=True.",
-        )
-    return narrow
 
 
 def is_exact_in_float32(values: np.ndarray) -> bool:

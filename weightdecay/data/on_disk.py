@@ -31,12 +31,12 @@ class RowsOnDisk:
         *,
         dtype: Any,
         rows: Any = None,
-        mean: np.ndarray | None = None,
-        scale: np.ndarray | None = None,
+        mean: Any = None,
+        scale: Any = None,
     ) -> None:
         """Take the array, and what is done to the rows that are read; None = nothing."""
         self.source, self.dtype = source, np.dtype(dtype)
-        self._rows, self._mean, self._scale = rows, mean, scale
+        self._rows, self._mean, self._scale = rows, mean, 1.0 if scale is None else scale
         self.shape = (len(source) if rows is None else len(rows), *source.shape[1:])
 
     @property

@@ -15,8 +15,9 @@ from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Integer, Scalar
 from weightdecay.data import classes as class_labels
 from weightdecay.data import on_disk, trees
+from weightdecay.data.array_checks import to_float32
 from weightdecay.data.classes import check_weights, class_weights
-from weightdecay.data.dataset import Data, Scaling, check_examples, to_float32
+from weightdecay.data.dataset import Data, Scaling, check_examples
 from weightdecay.data.encoding import as_inputs, as_labels
 
 
@@ -354,7 +355,7 @@ def _narrow(name: str, values: Any, *, integers: bool) -> Any:
     if not integers and not is_standardized:
         return to_float32(name, values)
     dtype = np.int32 if integers else np.float32
-    return on_disk.converted(values, dtype) if on_disk.is_on_disk(values) else values.astype(dtype, copy=False)
+    return on_disk.converted(values, dtype) if on_disk.is_on_disk(values) else np.asarray(values, dtype)
 
 
 def _part(rows: np.ndarray, size: int, strata: np.ndarray | None, seed: Integer) -> tuple[np.ndarray, np.ndarray]:

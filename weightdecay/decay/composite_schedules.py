@@ -159,7 +159,7 @@ class Piecewise(Parametric):
 
     tuples = ("boundaries", "values")
 
-    boundaries: Any = steps()
+    boundaries: Any = field(metadata={"steps": True})
     values: Any
     interpolate: Any = field(default=False, metadata={"static": True})
 

@@ -203,7 +203,7 @@ def is_fraction(value: Any) -> bool:
     Returns:
       True or False. Numbers of JAX and arrays are steps.
     """
-    return isinstance(value, float | np.floating) and 0 < value <= 1
+    return isinstance(value, float | np.floating) and 0 < float(value) <= 1
 
 
 def real(value: Any) -> Array:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import jax
 
-from weightdecay.core.types import Key
+from weightdecay.core.types import Key, ModelState
 
 Functions: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
 """``init(key, inputs) -> (params, model_state)``, and ``forward(params, model_state, inputs, key, train,
@@ -40,6 +40,11 @@ def with_sown_loss(total: Any) -> dict[str, Any]:
       total: Shape ``()``.
     """
     return {SOWN: {"total": total}}
+
+
+def sown_loss(model_state: ModelState) -> Any:
+    """Return the sum of the losses that a network sowed in its last forward pass, shape ``()``; None = it sows none."""
+    return model_state[SOWN]["total"] if isinstance(model_state, dict) and SOWN in model_state else None
 
 
 def mode(names: Iterable[str], *, train: bool) -> dict[str, bool]:

@@ -19,7 +19,7 @@ from typing_extensions import override
 from weightdecay.core import text, tree
 from weightdecay.core.types import Key, ModelState, Params
 from weightdecay.models import dropout, linen, zoo
-from weightdecay.models.adapters import SOWN, Functions
+from weightdecay.models.adapters import Functions
 
 _UNBOUND_AXIS = re.compile(r"unbound axis name: (\w+)")  # in the error of JAX
 
@@ -36,11 +36,6 @@ class Network(NamedTuple):
 
     init: Callable[[Key, Any], tuple[Params, ModelState]]
     apply: Callable[..., tuple[Any, ModelState]]
-
-
-def sown_loss(model_state: ModelState) -> Any:
-    """Return the sum of the losses that a network sowed in its last forward pass, shape ``()``; None = it sows none."""
-    return model_state[SOWN]["total"] if isinstance(model_state, dict) and SOWN in model_state else None
 
 
 @dataclass(frozen=True)

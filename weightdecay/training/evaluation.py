@@ -16,7 +16,7 @@ from weightdecay import decay as rules
 from weightdecay.core import metrics as core_metrics
 from weightdecay.core.types import Batch, ModelState, Params
 from weightdecay.decay import masks, transformation
-from weightdecay.models import network as networks
+from weightdecay.models import adapters
 from weightdecay.training import diagnostics, losses
 from weightdecay.training.losses import Loss
 from weightdecay.training.step import forward, outputs_batch_and_state, standardized
@@ -70,7 +70,7 @@ def chunk_sums(
     functions = task.loss.metrics() | {metric.name: metric.per_example for metric in task.metrics}
     values = {name: metric(outputs, batch.targets) for name, metric in functions.items()}
     if task.sows:
-        sown = networks.sown_loss(model_state)
+        sown = adapters.sown_loss(model_state)
         values[core_metrics.SOWN_LOSS] = jnp.full(counts.shape, 0.0 if sown is None else sown)
     target_counts = task.loss.counts(batch.targets)
 

@@ -18,7 +18,7 @@ from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Batch, ModelState, Params
 from weightdecay.data import augment, dataset, trees
 from weightdecay.data.batches import Examples
-from weightdecay.models import network as networks
+from weightdecay.models import adapters
 from weightdecay.training import diagnostics, losses
 from weightdecay.training.task import LAYER_METRICS, Best, Hyperparameters, State, Task
 
@@ -204,7 +204,7 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         outputs, model_state = network.apply(
             params, state.model_state, inputs, key=key, train=True, hyperparameters=hyperparameters.network
         )
-        sown = networks.sown_loss(model_state)
+        sown = adapters.sown_loss(model_state)
         outputs = task.loss.align(outputs, targets)
         values = losses_of(outputs, targets, weights)
         if partners is not None:

@@ -20,7 +20,7 @@ from weightdecay.core.checks import ArgumentTypeError
 from weightdecay.core.types import Batch, LossFn, Mask, MaskFn, ModelState, Params, PyTree
 from weightdecay.data import Scaling, augment
 from weightdecay.decay import Rule, masks
-from weightdecay.models import convolutions
+from weightdecay.models import adapters, convolutions
 from weightdecay.models import network as networks
 from weightdecay.training import losses
 from weightdecay.training.losses import Loss, UserMetric
@@ -219,7 +219,7 @@ def _sows(network: networks.Network, train: Batch) -> bool:
         state = jax.eval_shape(network.init, random_streams.constant_key(), train.first().inputs)[1]
     except Exception:  # What is wrong is reported where the model is made ready.
         return False
-    return networks.sown_loss(state) is not None
+    return adapters.sown_loss(state) is not None
 
 
 def _output_shape(model: Any, train: Batch) -> tuple[int, ...] | None:
