@@ -135,8 +135,55 @@ def test_trees_that_do_not_fit_are_refused():
         fit(wd.Data(({"a": broken}, LABELS), validation))
     with pytest.raises(ValueError, match="inputs have no arrays; give at least one"):
         wd.data.split({}, LABELS)
-    with pytest.raises(ValueError, match="'mixup', which needs inputs that are one array; data has several"):
-        fit(wd.Data(train, validation), mixup=[0.1])
+    with pytest.raises(
+        ValueError, match=r"'shift', which acts on one array of images .*, and 0 of the inputs fit: a of"
+    ):
+        fit(wd.Data(train, validation), shift=[1])
+
+
+class TakesImages(nn.Module):
+    @nn.compact
+    def __call__(self, inputs):
+        images = inputs["image"] if isinstance(inputs, dict) else inputs
+        return nn.Dense(2)(nn.relu(nn.Dense(4)(images.reshape(len(images), -1))))
+
+
+AUGMENTED = {"shift": [1], "flip": [0.5], "crop": [0.2], "cutout": [0.3], "input_noise": [0.1], "mixup": [0.2]}
+
+
+@pytest.mark.slow
+def test_augmentation_acts_on_one_array_of_several():
+    """On the only one that fits each kind, or on the one that is named, as on that array alone."""
+    images, others = (RNG.normal(size=(EXAMPLES, 4, 4)).astype(np.float32) for _ in range(2))
+    grid = wd.Grid(learning_rate=1e-2, **AUGMENTED)
+
+    def trained(inputs, augmented=None, grid=grid):
+        data = wd.Data((inputs, LABELS), (inputs, LABELS), augmented=augmented)
+        return wd.fit_grid(TakesImages(), data, grid, **SETTINGS).params()
+
+    expected = trained(images)
+    same_bits(trained({"image": images, "tokens": TOKENS}), expected)
+    both = {"image": images, "other": others}
+    same_bits(trained(both, "image"), expected)
+    plain = wd.Grid(learning_rate=1e-2)
+    same_bits(trained(both, "other", wd.Grid(learning_rate=1e-2, shift=[1])), trained(images, grid=plain))
+    with pytest.raises(AssertionError):
+        same_bits(expected, trained(images, grid=plain))
+
+
+def test_array_to_augment_that_is_not_known_or_does_not_fit_is_refused():
+    images = RNG.normal(size=(EXAMPLES, 4, 4)).astype(np.float32)
+
+    def refused(inputs, match, augmented=None, error=ValueError, **axes):
+        data = wd.Data((inputs, LABELS), (inputs, LABELS), augmented=augmented)
+        with pytest.raises(error, match=match):
+            wd.fit_grid(TakesImages(), data, wd.Grid(learning_rate=1e-2, **axes), **SETTINGS)
+
+    both = {"image": images, "other": images}
+    refused(both, r"2 of the inputs fit: image of dtype float32 .*, other of .*augmented='image'\)", shift=[1])
+    refused(both, r"'mixup', which acts on one array of floats, and 2 of", mixup=[1])
+    refused(both, r"data\.augmented is 'images', but the inputs are image, other", "images", shift=[1])
+    refused({"image": images, "tokens": TOKENS}, "needs real inputs", "tokens", TypeError, input_noise=[1])
 
 
 def fit(data, **axes):

@@ -18,7 +18,7 @@ from weightdecay.decay import schedules
 KINDS = {
     name: kind
     for name, kind in inspect.getmembers(schedules, inspect.isclass)
-    if kind.__module__ == schedules.__name__ and kind is not schedules.Parametric
+    if issubclass(kind, schedules.Parametric) and kind is not schedules.Parametric
 }
 EXAMPLES = {
     "Constant": (0.3,),
@@ -30,9 +30,14 @@ EXAMPLES = {
     "WarmupCosine": (0.3, 10.0, 60.0, 0.1),
     "WarmupStableDecay": (0.3, 10.0, 20.0, 60.0, 0.1),
     "Sawtooth": (0.3, 0.1, 20.0),
+    "Piecewise": ((10.0, 40.0), (0.1, 0.3, 0.2)),
+    "Function": (optax.cosine_decay_schedule(0.3, 50), 2.0),
 }
 COUNTS = np.concatenate([np.arange(150), [10**4, 2**24 + 1, 10**9]])
 every_kind = pytest.mark.parametrize("name", KINDS)
+every_kind_of_numbers = pytest.mark.parametrize(
+    "name", [name for name in KINDS if name not in ("Piecewise", "Function")]
+)
 
 
 def example(name):
@@ -80,6 +85,22 @@ def test_kinds_differ_in_structure():
                 [10, 50],
             ),
         ),
+        (
+            schedules.Piecewise((20, 50, 90), (0.3, 0.03, 0.06, 0.0)),
+            optax.piecewise_constant_schedule(0.3, {20: 0.1, 50: 2.0, 90: 0.0}),
+        ),
+        (
+            schedules.Piecewise((20, 50, 90), (0.3, 0.03, 0.06, 0.0), interpolate=True),
+            optax.piecewise_interpolate_schedule("linear", 0.3, {20: 0.1, 50: 2.0, 90: 0.0}),
+        ),
+        (
+            schedules.Piecewise((0, 20), (0.3, 0.2, 0.1)),
+            optax.join_schedules([optax.constant_schedule(0.2), optax.constant_schedule(0.1)], [20]),
+        ),
+        (schedules.Function(optax.cosine_decay_schedule(0.1, 70), 3.0), optax.cosine_decay_schedule(0.3, 70)),
+        (schedules.Cosine(0.3, 0.7).over(100), optax.cosine_decay_schedule(0.3, 70)),
+        (schedules.Cosine(0.3).over(70), optax.cosine_decay_schedule(0.3, 70)),
+        (schedules.WarmupCosine(0.3, 0.1).over(100), optax.warmup_cosine_decay_schedule(0.0, 0.3, 10, 100)),
         (schedules.Sawtooth(0.3, 0.1, 16), lambda count: 0.3 - 0.2 * (count % 16) / 15),
         (schedules.Sawtooth(0.0, 0.1, 5), lambda count: 0.1 * (count % 5) / 4),
     ],
@@ -92,7 +113,7 @@ def test_schedule_is_optaxs(ours, theirs):
     np.testing.assert_allclose(over(ours, np.arange(150)), expected, rtol=1e-13, atol=1e-17)
 
 
-@every_kind
+@every_kind_of_numbers
 def test_kind_is_a_frozen_dataclass_and_a_pytree_of_its_parameters(name):
     schedule = example(name)
     assert tuple(jax.tree.leaves(schedule)) == EXAMPLES[name] == tuple(schedule.parameters().values())
@@ -135,7 +156,7 @@ def test_schedules_under_vmap_are_a_loop(name):
 
 
 @pytest.mark.slow
-@every_kind
+@every_kind_of_numbers
 @pytest.mark.parametrize("x64", [False, True])
 def test_schedule_starts_at_its_first_parameter_and_stays_finite(name, x64):
     with jax.enable_x64(x64):
@@ -157,7 +178,7 @@ def test_schedule_starts_at_its_first_parameter_and_stays_finite(name, x64):
 
 
 @pytest.mark.slow
-@every_kind
+@every_kind_of_numbers
 @pytest.mark.parametrize("count", [0, 1, 50, 10**9])
 def test_schedule_has_finite_gradients(name, count):
     zeros = KINDS[name](*(0.0 for _ in EXAMPLES[name]))
@@ -204,7 +225,7 @@ def test_early_only_ends_at_the_very_step():
 
 
 @pytest.mark.slow
-@every_kind
+@every_kind_of_numbers
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(
     parameters=st.lists(st.floats(0, 100, width=32), min_size=5, max_size=5),
@@ -288,6 +309,9 @@ def test_parametric_has_no_values():
 @every_kind
 def test_peak_is_the_largest_value(name):
     schedule = example(name)
+    if name == "Function":
+        assert schedule.largest() is None
+        return
     values = [float(schedule(count)) for count in range(2000)]
     np.testing.assert_allclose(float(schedule.largest()), max(values), rtol=1e-6)
     traced = jax.jit(lambda one: one.largest())(schedule)
@@ -374,3 +398,158 @@ def test_schedule_of_more_steps_than_an_int32_is_right(num_steps):
     for count in (0, 2**30, 2**31 - 1):
         np.testing.assert_allclose(schedules.Linear(1.0, 0.0, num_steps)(count), 1 - count / num_steps, atol=1e-6)
         assert float(schedules.EarlyOnly(0.5, num_steps)(jnp.int32(count))) == 0.5
+
+
+# Steps as fractions of a run.
+
+
+def test_fractions_become_steps_of_the_run_and_steps_stay():
+    whole = schedules.WarmupStableDecay(0.3, 0.1, 0.25)
+    assert whole.over(2000) == schedules.WarmupStableDecay(0.3, 200, 500, 2000)
+    assert schedules.Cosine(0.3, 1.0).over(70) == schedules.Cosine(0.3, 70)
+    assert schedules.Sawtooth(0.3, 0.1, 0.001).over(100) == schedules.Sawtooth(0.3, 0.1, 1)  # at least one step
+    assert schedules.Piecewise((0.5, 90), (1.0, 0.1, 0.0)).over(100).boundaries == (50, 90)
+    in_steps = schedules.Cosine(0.3, 70.0)
+    assert in_steps.over(100) is in_steps
+    traced = schedules.Cosine(0.3, jnp.asarray(0.5))  # numbers of JAX are steps
+    assert traced.over(100) is traced
+    rule = wd.L2(wd.PerLayer({"Dense_0": schedules.EarlyOnly(0.1, 0.5)}, default=0.2))
+    assert schedules.over(rule, 10) == wd.L2(wd.PerLayer({"Dense_0": schedules.EarlyOnly(0.1, 5)}, default=0.2))
+    assert schedules.over(in_steps, 10) is in_steps
+    assert [str(one) for one in (whole, schedules.Exponential(0.1, 0.5, 1.0), schedules.Exponential(0.1, 0.5, 1))] == [
+        "WarmupStableDecay(0.3, 0.1, 0.25)",
+        "Exponential(0.1, 0.5, 1.0)",
+        "Exponential(0.1, 0.5)",
+    ]
+
+
+def test_fraction_outside_of_a_run_is_refused_with_what_mends_it():
+    message = r"warmup_steps = 0\.1 is a fraction of the run; wd\.fit_grid .*WarmupCosine\(0\.3, 0\.1\)\.over\(1000\)"
+    with pytest.raises(ValueError, match=message):
+        schedules.WarmupCosine(0.3, 0.1)(0)
+    with pytest.raises(ValueError, match=r"^learning_rate is Cosine\(0\.3\), in which num_steps = None is the whole"):
+        wd.adam(schedules.Cosine(0.3), wd.NoDecay())
+    params = {"kernel": jnp.ones((2, 2))}
+    transformation = wd.sgd(0.1, wd.L2(schedules.Cosine(0.3)))
+    with pytest.raises(ValueError, match=r"num_steps = None is the whole run"):
+        transformation.update(params, transformation.init(params), params)
+
+
+@pytest.mark.slow
+def test_fractions_are_of_each_runs_length_and_a_longer_run_does_not_mix_them(tmp_path):
+    """The member of 8 steps has other learning rates than the one of 16 steps, which is trained from its start."""
+    grid = wd.Grid(
+        decay=wd.Decoupled(schedules.Piecewise((0.5,), (0.1, 0.01))), learning_rate=schedules.WarmupCosine(0.01, 0.25)
+    )
+    in_steps = wd.Grid(
+        decay=wd.Decoupled(schedules.Piecewise((8,), (0.1, 0.01))), learning_rate=schedules.WarmupCosine(0.01, 4, 16)
+    )
+    model, data, settings = wd.models.MLP((4,)), wd.data.diabetes(), {"batch_size": 16, "progress": False}
+    directory = {"directory": tmp_path / "run", "eval_every": 4}
+    short = wd.fit_grid(model, data, grid, num_steps=8, **settings, **directory)
+    longer = wd.fit_grid(model, data, grid, num_steps=16, **settings, **directory)
+    expected = wd.fit_grid(model, data, in_steps, num_steps=16, **settings)
+    assert short.members == longer.members == list(grid)
+    assert str(wd.load(tmp_path / "run").members[0]["learning_rate"]) == "WarmupCosine(0.01, 0.25)"
+
+    def compare(one, other):
+        return np.testing.assert_array_equal(*(r.params()["Dense_0"]["kernel"] for r in (one, other)))
+
+    compare(longer, expected)
+    assert np.isfinite(longer.dataset["time_scale_epochs"]).all()
+    with pytest.raises(AssertionError):
+        compare(short, longer)
+
+
+# Functions: schedules of optax.
+
+
+def cosine(peak=0.01):
+    return optax.warmup_cosine_decay_schedule(0.0, peak, 2, 8)
+
+
+def test_functions_are_equal_if_they_have_one_name_and_compute_the_same():
+    one, again, other = (schedules.of_function(cosine(peak), argument="it") for peak in (0.01, 0.01, 0.02))
+    assert one == again
+    assert hash(one) == hash(again)
+    assert one != other
+    assert jax.tree.structure(one) == jax.tree.structure(again) != jax.tree.structure(other)
+    tables = [jnp.arange(8.0), jnp.arange(8.0) + 1]
+    first, second = (
+        schedules.of_function(lambda step, t=table: jax.jit(t.__getitem__)(step), argument="it") for table in tables
+    )
+    assert first != second  # their programs differ in a constant alone
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            lambda step: 0.1 if step < 3 else 0.0,
+            r"learning_rate\[0\] is the function .*<lambda>, which JAX cannot trace",
+        ),
+        (lambda step: jnp.ones(3), r"which returns an array of shape \(3,\) for a step; a schedule returns one real"),
+        (lambda step: None, r"which returns a NoneType for a step"),
+    ],
+)
+def test_function_that_is_no_schedule_is_refused(function, message):
+    with pytest.raises(TypeError, match=message):
+        wd.Grid(learning_rate=[function])
+
+
+@pytest.mark.slow
+def test_optax_schedules_train_in_a_grid_and_in_a_directory(tmp_path):
+    model, data = wd.models.MLP((4,)), wd.data.diabetes()
+    settings = {"num_steps": 8, "batch_size": 16, "eval_every": 4, "progress": False}
+    coefficient = optax.linear_schedule(0.1, 0.0, 8)
+    grid = wd.Grid(
+        decay=[wd.L2(0.01), wd.Decoupled(coefficient)], learning_rate=[cosine(), cosine(0.02)], seed=range(2)
+    )
+    result = wd.fit_grid(model, data, grid, **settings)
+    ours = wd.Grid(
+        decay=[wd.L2(0.01), wd.Decoupled(schedules.Linear(0.1, 0.0, 8))],
+        learning_rate=[schedules.WarmupCosine(peak, 2, 8) for peak in (0.01, 0.02)],
+        seed=range(2),
+    )
+    expected = wd.fit_grid(model, data, ours, **settings)
+    for member in range(len(grid)):
+        kernels = [np.asarray(one.params(member)["Dense_0"]["kernel"]) for one in (result, expected)]
+        np.testing.assert_allclose(*kernels, rtol=1e-4, atol=1e-6)  # float32 over 8 steps
+    assert result.dataset["candidate"].values.max() == 3
+    result.save(tmp_path / "saved")
+    again = wd.load(tmp_path / "saved")
+    assert again.members == result.members
+    with pytest.raises(ValueError, match=r"optax\.join_schedules#\w+ was read from a file, .*make the schedule again"):
+        again.members[0]["learning_rate"](0)
+    assert again.best().hyperparameters == result.best().hyperparameters
+
+    # In a directory: the same schedule, made anew, resumes; another one is another member.
+    def in_directory(rate, steps):
+        return wd.fit(
+            model,
+            data,
+            decay=wd.L2(0.01),
+            learning_rate=rate,
+            directory=tmp_path / "run",
+            **{**settings, "num_steps": steps},
+        )
+
+    in_directory(cosine(), 4)
+    kernels = [in_directory(cosine(peak), 8).params()["Dense_0"]["kernel"] for peak in (0.01, 0.02)]
+    np.testing.assert_array_equal(kernels[0], result.params(0)["Dense_0"]["kernel"])
+    np.testing.assert_array_equal(kernels[1], result.params(2)["Dense_0"]["kernel"])
+
+
+@pytest.mark.slow
+def test_optimizer_that_reads_a_traced_learning_rate_is_refused_with_what_mends_it():
+    """`optax.warmup_cosine_decay_schedule` compares the peak with 0."""
+    grid, data = wd.Grid(decay=wd.L2(0.1), learning_rate=[0.01]), wd.data.diabetes()
+    with pytest.raises(TypeError, match=r"takes the value of a number that is traced.*WarmupCosine.*learning_rate \*"):
+        wd.fit_grid(
+            wd.models.MLP(()),
+            data,
+            grid,
+            optimizer=lambda learning_rate, decay, mask: wd.adam(cosine(learning_rate), decay, mask=mask),
+            num_steps=2,
+            batch_size=None,
+        )

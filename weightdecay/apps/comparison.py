@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 
@@ -17,7 +18,7 @@ from weightdecay.core import metrics, text
 from weightdecay.core.checks import ArgumentError, one_of
 from weightdecay.core.statistics import mean_over_seeds_and_examples
 from weightdecay.core.types import Integer, LossFn
-from weightdecay.data import Data
+from weightdecay.data import Data, on_disk
 from weightdecay.decay import L2, Decoupled, ProximalL1
 from weightdecay.engine import fit, routing
 from weightdecay.results import selection
@@ -193,7 +194,7 @@ class Comparison:
         if not chosen:
             raise ArgumentError("learning_rate", "all trials of all methods diverged; give lower learning rates.")
         splits = data.with_class_indices(loss).batches()
-        test, resolved = splits["test"], losses.resolve(loss, splits["train"].targets)
+        test, resolved = jax.tree.map(on_disk.in_memory, splits["test"]), losses.resolve(loss, splits["train"].targets)
         test_losses: dict[str, list[Any]] = {name: [] for name in chosen}
         correct: dict[str, list[Any]] = {name: [] for name in chosen}
         for name, choice in chosen.items():

@@ -25,6 +25,11 @@ LOSS_UNIT = "unit of the loss"
 """Unit of metrics that are measured in the unit of the data loss, which differs between runs."""
 
 
+SOWN_LOSS = "sown_loss"
+"""Metric of networks that sow losses: their sum, which training adds to the data loss. Recorded as a metric of the
+user's is, for such networks alone."""
+
+
 class Metric(NamedTuple):
     """One row of the table."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from weightdecay.core import checks
+from weightdecay.core import checks, tree
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Key, Scalar
 
@@ -182,6 +182,48 @@ def mixup(key: Key, inputs: Inputs, strength: Scalar) -> tuple[Inputs, Int[Array
     partners = jax.random.permutation(partners_key, jnp.arange(len(inputs), dtype=jnp.int32))
     factor = fraction.astype(inputs.dtype)
     return factor * inputs + (1 - factor) * jnp.asarray(inputs)[partners], partners, fraction
+
+
+def leaf(name: str, inputs: Any, augmented: str | None) -> int:
+    """Find the array that a kind of augmentation acts on, where inputs are a tree of arrays.
+
+    Args:
+      name: A name of `KINDS`, or ``"mixup"``.
+      inputs: A tree of arrays, of shapes or of tracers.
+      augmented: Name of the array, as the data name it; None = the only one that fits the kind.
+
+    Returns:
+      Its position among the leaves of ``inputs``.
+
+    Raises:
+      ArgumentError: There is no array of that name, or not exactly one that fits.
+      ArgumentTypeError: The named array does not fit.
+    """
+    leaves = tree.named_leaves(inputs)
+    names = [one for one, _ in leaves]
+    listed = ", ".join(f"{one} of dtype {array.dtype} and shape {array.shape}" for one, array in leaves)
+    if augmented is not None:
+        if augmented not in names:
+            raise ArgumentError(
+                "data", f"data.augmented is {augmented!r}, but the inputs are {', '.join(names)}; give one of these."
+            )
+        array = leaves[names.index(augmented)][1]
+        check(name, array.shape, array.dtype)
+        return names.index(augmented)
+    of_images = name in KINDS and KINDS[name].of_images
+    fitting = [
+        index
+        for index, (_, array) in enumerate(leaves)
+        if jnp.issubdtype(array.dtype, jnp.floating) and (not of_images or array.ndim in (3, 4))
+    ]
+    if len(fitting) != 1:
+        what = "images (real numbers of shape (examples, height, width) or with channels)" if of_images else "floats"
+        raise ArgumentError(
+            "grid",
+            f"grid has an axis {name!r}, which acts on one array of {what}, and {len(fitting)} of the inputs fit: "
+            f"{listed}. Name the array, as in wd.Data(train=..., validation=..., augmented={names[0]!r}).",
+        )
+    return fitting[0]
 
 
 def check(name: str, shape: tuple[int, ...], dtype: Any) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from weightdecay.core import random_streams
 from weightdecay.core.jax_settings import FAST_COMPILE, setting
 from weightdecay.core.types import Batch
+from weightdecay.data import on_disk
 
 _KEPT_BYTES = 64 * 2**20  # for orders of epochs in memory
 
@@ -86,7 +87,7 @@ class OnDevice:
 
     def __init__(self, data: Batch, batch_size: int | None) -> None:
         """Store all training examples; ``batch_size`` None = every step takes all of them."""
-        self._data = data
+        self._data = jax.tree.map(on_disk.in_memory, data)
         self._orders = None if batch_size is None else Orders(batch_size, data)
 
     def shared(self) -> Batch:

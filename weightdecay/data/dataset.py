@@ -15,7 +15,8 @@ from weightdecay.core import checks, tree
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Batch, Integer
 from weightdecay.core.warn import warn
-from weightdecay.data import classes, trees
+from weightdecay.data import classes, on_disk, trees
+from weightdecay.data.array_checks import check_array, to_float32
 from weightdecay.data.classes import check_weights
 
 _LARGEST_OFFSET = 1000.0  # standard deviations; float32 then rounds a value to 6e-5 of a standard deviation
@@ -122,6 +123,10 @@ class Data:
     weight, shape ``(examples,)``, >= 0, relative to the others of its split. A model receives inputs as they are here;
     a dictionary is passed by name to a network whose call has arguments of these names.
 
+    A `numpy.memmap` stays on the disk. Training examples that are larger than the memory budget are streamed, a segment
+    of steps at a time; validation examples are on the device during training, and test examples when they are scored,
+    so that these two must fit into memory.
+
     Attributes:
       train: Training examples; with folds, all examples except the test examples.
       validation: Examples on which candidates are compared; None with folds.
@@ -133,6 +138,9 @@ class Data:
         numbers are their names, in which case other integers than 0, 1, 2, ... are mapped to these before training.
       num_classes: Number of classes where some may not occur in the targets, such as the tokens of a vocabulary; None =
         as many as occur, or as there are ``class_names``.
+      augmented: Name of the array that the axes ``shift``, ``flip``, ``crop``, ``cutout``, ``input_noise`` and
+        ``mixup`` of a grid act on, where inputs are several arrays, such as ``"image"``; None = the only array of
+        floats, or of images for the axes that need images.
     """
 
     train: Any
@@ -142,6 +150,7 @@ class Data:
     scaling: Scaling | None = None
     class_names: tuple[Any, ...] | None = None
     num_classes: int | None = None
+    augmented: str | None = None
 
     @property
     def num_folds(self) -> int | None:
@@ -177,7 +186,7 @@ class Data:
         if loss not in (None, "softmax_cross_entropy"):
             return self
         try:
-            targets = {name: np.asarray(split[1]) for name, split in self._splits()}
+            targets = {name: _read_labels(split[1]) for name, split in self._splits()}
         except (TypeError, ValueError, LookupError):  # `check` reports what is wrong
             return self
         if not targets or any(values.ndim != 1 or values.dtype.kind not in "iub" for values in targets.values()):
@@ -232,6 +241,12 @@ class Data:
         for name in ("train", "validation", "test"):
             if (split := getattr(self, name)) is not None:
                 yield name, split
+
+
+def _read_labels(targets: Any) -> Any:
+    """Targets as an array; what is on the disk is read if it is one number for each example."""
+    stays = isinstance(targets, on_disk.RowsOnDisk) and targets.ndim > 1
+    return targets if stays else np.asarray(targets)
 
 
 def _shapes(values: Any) -> str:
@@ -312,10 +327,10 @@ def check_examples(prefix: str, inputs: Any, targets: Any) -> None:
       ValueError: Empty, of unequal length, nan or infinite.
     """
     for part, values in {"inputs": inputs, "targets": targets}.items():
-        arrays = trees.named(values, prefix + part)
-        for name, array in arrays:
-            _check_array(name, array)
-        lengths = {name: len(array) for name, array in arrays}
+        named = trees.named(values, prefix + part)
+        for name, array in named:
+            check_array(name, array)
+        lengths = {name: len(array) for name, array in named}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise ArgumentError(
@@ -328,60 +343,6 @@ def check_examples(prefix: str, inputs: Any, targets: Any) -> None:
             f"{prefix or 'the data '}has {trees.num_rows(inputs)} inputs and {trees.num_rows(targets)} targets; give "
             "one target for each example.",
         )
-
-
-def _check_array(name: str, values: np.ndarray) -> None:
-    argument = trees.argument_of(name)
-    if values.dtype.kind not in "fiub" and not np.issubdtype(values.dtype, np.number):
-        raise ArgumentTypeError(
-            argument, f"{name} have dtype {values.dtype}; give numbers (classes as integers from 0)."
-        )
-    if values.ndim == 0 or len(values) == 0:
-        raise ArgumentError(argument, f"{name} have shape {values.shape}; give one row for each example.")
-    if values.size == 0:
-        raise ArgumentError(
-            argument, f"{name} have shape {values.shape}, which has no features; give at least one feature."
-        )
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        bad = np.argwhere(~np.isfinite(values))
-        raise ArgumentError(
-            argument,
-            f"{name} contain {len(bad)} values that are nan or infinite, the first in example {bad[0][0]}; remove "
-            "these examples or replace the values.",
-        )
-
-
-def to_float32(name: str, values: np.ndarray) -> np.ndarray:
-    """Convert values to float32; refuse values whose differences would be lost.
-
-    Args:
-      name: Name of the values in messages.
-      values: Numbers, shape ``(examples, ...)``; float32 arrays are not copied.
-
-    Returns:
-      float32, same shape.
-
-    Raises:
-      ValueError: Finite values that float32 does not hold, or a feature whose standard deviation is of the size of the
-        rounding to float32.
-    """
-    if values.dtype.itemsize < 4 or values.dtype == np.float32 or values.dtype.kind not in "fiu" or not values.size:
-        return values.astype(np.float32, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        narrow = values.astype(np.float32)
-        precise = values.astype(np.float64, copy=False)
-        deviation, largest = precise.std(axis=0), np.abs(precise).max(axis=0)
-        lost = (largest * 2**-24 > 0.01 * deviation) & (deviation > 1e-13 * largest)  # not rounding of a constant
-    overflows = np.isfinite(precise) & ~np.isfinite(narrow)
-    if overflows.any() or np.any(lost & np.isfinite(largest)):
-        number = float(np.max(largest))
-        raise ArgumentError(
-            name.split(".")[0],
-            f"{name} contain values of about {number:.3g}, whose differences float32 cannot represent; subtract the "
-            "mean and divide by the standard deviation first, as wd.data.split and wd.data.folds do with "
-            "standardize=True.",
-        )
-    return narrow
 
 
 def is_exact_in_float32(values: np.ndarray) -> bool:
@@ -463,7 +424,9 @@ def _num_rows(name: str, values: Any) -> int:
     return len(_array(*trees.named(values, name)[0]))
 
 
-def _array(name: str, values: Any) -> np.ndarray:
+def _array(name: str, values: Any) -> Any:
+    if isinstance(values, on_disk.RowsOnDisk):
+        return values
     try:
         return np.asarray(values)
     except ValueError as error:
@@ -472,7 +435,7 @@ def _array(name: str, values: Any) -> np.ndarray:
         ) from error
 
 
-def _as_array(name: str, values: Any) -> np.ndarray:
+def _as_array(name: str, values: Any) -> Any:
     array = _array(name, values)
     if array.dtype == np.float64 or array.dtype == np.int64:
         from jax.dtypes import canonicalize_dtype
@@ -480,8 +443,8 @@ def _as_array(name: str, values: Any) -> np.ndarray:
         dtype = canonicalize_dtype(array.dtype)
         if dtype == np.float32:
             return to_float32(name, array)
-        narrow = array.astype(dtype)
-        if array.dtype == np.int64 and not np.array_equal(narrow, array):
+        narrow = on_disk.converted(array, dtype) if on_disk.is_on_disk(array) else array.astype(dtype)
+        if array.dtype == np.int64 and not all(np.array_equal(b.astype(dtype), b) for b in on_disk.blocks(array)):
             raise ArgumentError(
                 "data", f"{name} contain integers that int32 does not hold; give tokens from 0, or real numbers."
             )

@@ -7,15 +7,17 @@ training examples alone, in float64.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from weightdecay.core import checks
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Integer, Scalar
 from weightdecay.data import classes as class_labels
-from weightdecay.data import trees
+from weightdecay.data import on_disk, trees
+from weightdecay.data.array_checks import to_float32
 from weightdecay.data.classes import check_weights, class_weights
-from weightdecay.data.dataset import Data, Scaling, check_examples, to_float32
+from weightdecay.data.dataset import Data, Scaling, check_examples
 from weightdecay.data.encoding import as_inputs, as_labels
 
 
@@ -40,6 +42,7 @@ def split(
     Args:
       inputs: Numbers, shape ``(examples, ...)``, or a pandas DataFrame, whose columns of strings are encoded as by
         `one_hot`. Or a tree of arrays, such as a dictionary, whose floats are standardized and whose integers are not.
+        A `numpy.memmap` stays on the disk; its rows are read, standardized and converted when they are used.
       targets: Labels of classes or real numbers, shape ``(examples, ...)``; see ``classes``.
       seed: Decides the split, the choice of ``num_train`` examples and the label noise; 0 to 2**32 - 1.
       validation_size: Fraction of all examples used for validation.
@@ -120,14 +123,15 @@ def split(
     standardizes = _standardizes(standardize, tokens)
     if targets.dtype.kind == "f" and standardize is not False:
         targets = _standardized(targets, train)
-    noisy = targets.copy()
+    noisy = targets
     if label_noise > 0:
+        noisy = np.array(targets)
         random = np.random.default_rng(int(seed))
         flipped = random.choice(train, size=round(float(label_noise) * len(train)), replace=False)
         shifts = random.integers(1, num_classes, size=len(flipped))
         noisy[flipped] = (targets[flipped] + shifts) % num_classes
 
-    def prepared(name: str, values: np.ndarray) -> np.ndarray:
+    def prepared(name: str, values: Any) -> Any:
         integers = tokens or (trees.is_tree(inputs) and values.dtype.kind in "iub")
         return _narrow(
             name, _standardized(values, train) if standardizes and not integers else values, integers=integers
@@ -135,9 +139,9 @@ def split(
 
     ready = trees.mapped(prepared, inputs, "inputs")
 
-    def part(rows: np.ndarray, targets: np.ndarray) -> tuple[Any, ...]:
-        targets = _narrow("targets", targets[rows], integers=targets.dtype.kind == "i")
-        of_part = trees.rows(ready, rows)
+    def part(rows: np.ndarray, targets: Any) -> tuple[Any, ...]:
+        targets = _narrow("targets", on_disk.selected(targets, rows), integers=targets.dtype.kind == "i")
+        of_part = jax.tree.map(lambda array: on_disk.selected(array, rows), ready)
         return (of_part, targets) if weights is None else (of_part, targets, weights[rows])
 
     return Data(part(train, noisy), part(validation, targets), part(test, targets), class_names=examples.class_names)
@@ -241,7 +245,7 @@ class _Examples(NamedTuple):
     """Checked arrays of the user."""
 
     inputs: Any  # float or integer, (examples, ...), or a tree of such arrays
-    targets: np.ndarray  # int32 or float, (examples, ...)
+    targets: Any  # int32 or float, (examples, ...)
     weights: np.ndarray | None  # float64, (examples,)
     groups: np.ndarray | None  # numbers of groups, (examples,)
     class_names: tuple[Any, ...] | None  # None = the targets are not classes
@@ -283,7 +287,7 @@ def _check_tokens(inputs: np.ndarray) -> None:
         )
 
 
-def _class_indices(labels: np.ndarray, classes: bool | None) -> tuple[np.ndarray, tuple[Any, ...] | None]:
+def _class_indices(labels: np.ndarray, classes: bool | None) -> tuple[Any, tuple[Any, ...] | None]:
     """Targets as int32 or floats, and the names of the classes; None where they are not classes."""
     kind = labels.dtype.kind
     if kind == "f" and classes and (labels == np.rint(labels)).all():
@@ -313,7 +317,7 @@ def _class_indices(labels: np.ndarray, classes: bool | None) -> tuple[np.ndarray
         return class_labels.indices(labels)[0], None
     if labels.min() < -(2**31) or labels.max() >= 2**31:
         raise ArgumentError("targets", "targets contain integers that int32 cannot represent; give floats.")
-    return labels.astype(np.int32, copy=False), None
+    return _narrow("targets", labels, integers=True), None
 
 
 def _as_number(value: Any) -> Any:
@@ -346,8 +350,12 @@ def _standardizes(standardize: bool | None, tokens: bool) -> bool:
     return not tokens if standardize is None else bool(standardize)
 
 
-def _narrow(name: str, values: np.ndarray, *, integers: bool) -> np.ndarray:
-    return values.astype(np.int32, copy=False) if integers else to_float32(name, values)
+def _narrow(name: str, values: Any, *, integers: bool) -> Any:
+    is_standardized = isinstance(values, on_disk.RowsOnDisk) and values.is_standardized
+    if not integers and not is_standardized:
+        return to_float32(name, values)
+    dtype = np.int32 if integers else np.float32
+    return on_disk.converted(values, dtype) if on_disk.is_on_disk(values) else np.asarray(values, dtype)
 
 
 def _part(rows: np.ndarray, size: int, strata: np.ndarray | None, seed: Integer) -> tuple[np.ndarray, np.ndarray]:
@@ -420,7 +428,11 @@ def _fold_numbers(strata: Any, groups: Any, num_examples: int, num_folds: Intege
     return fold
 
 
-def _standardized(values: np.ndarray, train: np.ndarray) -> np.ndarray:
+def _standardized(values: Any, train: np.ndarray) -> Any:
+    if on_disk.is_on_disk(values):
+        mean, scale, constant = on_disk.moments(on_disk.selected(values, train))
+        scale = np.where(constant | (scale == 0), 1, scale)
+        return on_disk.RowsOnDisk(values, dtype=np.float64, mean=mean, scale=scale)
     values = values.astype(np.float64)
     fitted = values[train]
     constant, scale = fitted.min(axis=0) == fitted.max(axis=0), fitted.std(axis=0)

@@ -2,59 +2,45 @@
 
 ``count`` is the number of steps taken so far, 0 at the first step. A schedule is a frozen dataclass and a pytree whose
 leaves are its parameters. They may be traced, so schedules of one kind differ in numbers alone and train in one
-compiled program. Constructors do not look at the parameters; `check` does.
+compiled program. A number of steps may be a fraction of the run, as in ``WarmupCosine(1e-3, 0.05)``; `Parametric` says
+where. Constructors do not look at the parameters; `check` does.
 """
 
-from dataclasses import fields
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
 from typing_extensions import override
 
 from weightdecay.core import tree
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Scalar
+from weightdecay.decay.composite_schedules import Piecewise, Sawtooth, WarmupCosine, WarmupStableDecay
+from weightdecay.decay.function_schedules import Function, NamedFunction, named
+from weightdecay.decay.parametric import Parametric, elapsed, fraction_of, larger_end, over, real, steps
+
+__all__ = [
+    "KINDS",
+    "Constant",
+    "Cosine",
+    "EarlyOnly",
+    "Exponential",
+    "Function",
+    "Linear",
+    "LogTime",
+    "NamedFunction",
+    "Parametric",
+    "Piecewise",
+    "Sawtooth",
+    "WarmupCosine",
+    "WarmupStableDecay",
+    "check",
+    "of_function",
+    "over",
+]
 
 _LARGEST_COUNT = 2**31 - 1  # of the steps that an optimizer counts
-
-
-class Parametric:
-    """A schedule with its parameters: a frozen dataclass and a pytree."""
-
-    def __call__(self, count: Any) -> Scalar:
-        """Return the value at a step.
-
-        Args:
-          count: Number of steps taken so far, an integer >= 0, shape ``()``; may be traced.
-
-        Returns:
-          The value, shape ``()``, in JAX's default float dtype (float32, or float64 if that is enabled).
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not define its values.")
-
-    def largest(self) -> Any:
-        """Return the largest value over all steps, shape ``()``; None = it is not known.
-
-        `weightdecay.Independent` and `weightdecay.Corrected` decay in proportion to the learning rate over its peak.
-        """
-        return None
-
-    def parameters(self) -> dict[str, Any]:
-        """Return the parameters by name, in the order of the constructor."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # pyright: ignore[reportArgumentType]
-
-    def __str__(self) -> str:
-        """Return the schedule as a call, ``Cosine(0.1, 1000)``, without parameters that have their default value."""
-        values = self.parameters()
-        for field in reversed(fields(self)):  # pyright: ignore[reportArgumentType]
-            value = values[field.name]
-            if not (isinstance(value, int | float) and value == field.default):
-                break
-            del values[field.name]
-        return f"{type(self).__name__}({', '.join(map(_written, values.values()))})"
 
 
 @tree.dataclass
@@ -72,12 +58,12 @@ class Constant(Parametric):
     value: Any
 
     @override
-    def __call__(self, count: Any) -> Scalar:
-        return _real(self.value)
+    def _value(self, count: Any) -> Scalar:
+        return real(self.value)
 
     @override
     def largest(self) -> Any:
-        return _real(self.value)
+        return real(self.value)
 
 
 @tree.dataclass
@@ -89,7 +75,8 @@ class Linear(Parametric):
     Args:
       start: Value at step 0; >= 0.
       stop: Value from step ``num_steps`` on; >= 0.
-      num_steps: Number of steps from one value to the other; >= 0. At 0 the value is ``stop`` from the start.
+      num_steps: Number of steps from one value to the other, or a fraction of the run; >= 0. None: the whole run. At 0
+        the value is ``stop`` from the start.
 
     Examples:
       >>> [float(Linear(1.0, 0.0, 4)(count)) for count in (0, 1, 4, 9)]
@@ -98,16 +85,16 @@ class Linear(Parametric):
 
     start: Any
     stop: Any
-    num_steps: Any
+    num_steps: Any = steps(default=None)
 
     @override
-    def __call__(self, count: Any) -> Scalar:
-        fraction = _fraction(count, self.num_steps)
-        return _real(self.start) * (1 - fraction) + _real(self.stop) * fraction
+    def _value(self, count: Any) -> Scalar:
+        fraction = fraction_of(count, self.num_steps)
+        return real(self.start) * (1 - fraction) + real(self.stop) * fraction
 
     @override
     def largest(self) -> Any:
-        return _larger_end(self.start, self.stop, self.num_steps)
+        return larger_end(self.start, self.stop, self.num_steps)
 
 
 @tree.dataclass
@@ -119,7 +106,8 @@ class Cosine(Parametric):
 
     Args:
       start: Value at step 0; >= 0.
-      num_steps: Number of steps from one value to the other; >= 0. At 0 the value is ``stop`` from the start.
+      num_steps: Number of steps from one value to the other, or a fraction of the run; >= 0. None: the whole run. At 0
+        the value is ``stop`` from the start.
       stop: Value from step ``num_steps`` on; >= 0.
 
     References:
@@ -131,17 +119,17 @@ class Cosine(Parametric):
     """
 
     start: Any
-    num_steps: Any
+    num_steps: Any = steps(default=None)
     stop: Any = 0.0
 
     @override
-    def __call__(self, count: Any) -> Scalar:
-        height = (1 + jnp.cos(jnp.pi * _fraction(count, self.num_steps))) / 2
-        return _real(self.start) * height + _real(self.stop) * (1 - height)
+    def _value(self, count: Any) -> Scalar:
+        height = (1 + jnp.cos(jnp.pi * fraction_of(count, self.num_steps))) / 2
+        return real(self.start) * height + real(self.stop) * (1 - height)
 
     @override
     def largest(self) -> Any:
-        return _larger_end(self.start, self.stop, self.num_steps)
+        return larger_end(self.start, self.stop, self.num_steps)
 
 
 @tree.dataclass
@@ -153,8 +141,8 @@ class Exponential(Parametric):
     Args:
       start: Value at step 0; >= 0.
       decay_rate: The factor; >= 0, and at most 1 for a value that falls.
-      num_steps: Number of steps in which the factor is applied once; > 0. At 0 the factor is applied infinitely often
-        in the first step.
+      num_steps: Number of steps, or a fraction of the run, in which the factor is applied once; > 0. At 0 the factor is
+        applied infinitely often in the first step.
 
     Examples:
       >>> [float(Exponential(1.0, 0.5, 10)(count)) for count in (0, 10, 20)]
@@ -163,21 +151,21 @@ class Exponential(Parametric):
 
     start: Any
     decay_rate: Any
-    num_steps: Any = 1
+    num_steps: Any = steps(default=1)
 
     @override
-    def __call__(self, count: Any) -> Scalar:
-        rate, power = _real(self.decay_rate), _elapsed(count, self.num_steps)
+    def _value(self, count: Any) -> Scalar:
+        rate, power = real(self.decay_rate), elapsed(count, self.num_steps)
         # 0 is not raised to a power, and nothing is raised to 0: the derivative would be nan or infinite.
         raised = jnp.where(rate == 0, 1, rate) ** jnp.where(power == 0, 1, power)
-        return _real(self.start) * jnp.where(power == 0, 1, jnp.where(rate == 0, 0, raised))
+        return real(self.start) * jnp.where(power == 0, 1, jnp.where(rate == 0, 0, raised))
 
     @override
     def largest(self) -> Any:
         if isinstance(self.decay_rate, Tracer):
             # A growing schedule has no peak; a nan is noticed, where a wrong peak is not.
-            return jnp.where(self.decay_rate <= 1, _real(self.start), jnp.nan)
-        return _real(self.start) if self.decay_rate <= 1 else None
+            return jnp.where(self.decay_rate <= 1, real(self.start), jnp.nan)
+        return real(self.start) if self.decay_rate <= 1 else None
 
 
 @tree.dataclass
@@ -188,7 +176,7 @@ class EarlyOnly(Parametric):
 
     Args:
       value: >= 0.
-      num_steps: Number of steps with this value; >= 0.
+      num_steps: Number of steps with this value, or a fraction of the run; >= 0.
 
     References:
       Golatkar, Achille & Soatto, Time Matters in Regularizing Deep Networks, 2019, arXiv 1905.13277.
@@ -199,17 +187,17 @@ class EarlyOnly(Parametric):
     """
 
     value: Any
-    num_steps: Any
+    num_steps: Any = steps()
 
     @override
-    def __call__(self, count: Any) -> Scalar:
+    def _value(self, count: Any) -> Scalar:
         if isinstance(self.num_steps, int) and self.num_steps > _LARGEST_COUNT:
-            return _real(self.value)
-        return jnp.where(jnp.asarray(count) < self.num_steps, _real(self.value), 0)
+            return real(self.value)
+        return jnp.where(jnp.asarray(count) < self.num_steps, real(self.value), 0)
 
     @override
     def largest(self) -> Any:
-        return _real(self.value)
+        return real(self.value)
 
 
 @tree.dataclass
@@ -220,7 +208,7 @@ class LogTime(Parametric):
 
     Args:
       value: Value at step 0; >= 0.
-      time_scale: Number of steps after which the value is half of the first; > 0.
+      time_scale: Number of steps (never a fraction of a run) after which the value is half of the first; > 0.
 
     References:
       Ferbach et al., 2026, arXiv 2602.05298.
@@ -234,131 +222,12 @@ class LogTime(Parametric):
     time_scale: Any
 
     @override
-    def __call__(self, count: Any) -> Scalar:
-        return _real(self.value) / (1 + _elapsed(count, self.time_scale))
+    def _value(self, count: Any) -> Scalar:
+        return real(self.value) / (1 + elapsed(count, self.time_scale))
 
     @override
     def largest(self) -> Any:
-        return _real(self.value)
-
-
-@tree.dataclass
-class WarmupCosine(Parametric):
-    """A straight line from 0 to a peak, then half a cosine down to the end, and constant from then on.
-
-    ``peak count / warmup_steps`` before step ``warmup_steps``; then ``end + (peak - end) (1 + cos(π f)) / 2`` with
-    ``f = min((count - warmup_steps) / (num_steps - warmup_steps), 1)``; as `optax.warmup_cosine_decay_schedule`.
-
-    Args:
-      peak: Value at step ``warmup_steps``, the largest; >= 0.
-      warmup_steps: Number of steps from 0 to the peak; >= 0. At 0 the value is ``peak`` at the start.
-      num_steps: Number of steps in all, from which on the value is ``end``; >= 0.
-      end: Value from step ``num_steps`` on; >= 0.
-
-    References:
-      Goyal et al., Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour, 2017, arXiv 1706.02677 (warm-up).
-
-    Examples:
-      >>> [round(float(WarmupCosine(1.0, 2, 6)(count)), 6) for count in (0, 1, 2, 4, 6)]
-      [0.0, 0.5, 1.0, 0.5, 0.0]
-    """
-
-    peak: Any
-    warmup_steps: Any
-    num_steps: Any
-    end: Any = 0.0
-
-    @override
-    def __call__(self, count: Any) -> Scalar:
-        falling = _fraction(_since(count, self.warmup_steps), _since(self.num_steps, self.warmup_steps))
-        height = (1 + jnp.cos(jnp.pi * falling)) / 2
-        return _warmed(count, self.warmup_steps, self.peak, _real(self.peak) * height + _real(self.end) * (1 - height))
-
-    @override
-    def largest(self) -> Any:
-        return jnp.maximum(_real(self.peak), _real(self.end))
-
-
-@tree.dataclass
-class WarmupStableDecay(Parametric):
-    """A straight line from 0 to a peak, a constant, then a straight line down to the end.
-
-    ``peak count / warmup_steps`` before step ``warmup_steps``; ``peak`` up to step ``num_steps - decay_steps``; then
-    ``peak (1 - f) + end f`` with ``f = min((count - (num_steps - decay_steps)) / decay_steps, 1)``.
-
-    Args:
-      peak: The largest value; >= 0.
-      warmup_steps: Number of steps from 0 to the peak; >= 0. At 0 the value is ``peak`` at the start.
-      decay_steps: Number of steps from the peak to the end; >= 0.
-      num_steps: Number of steps in all, from which on the value is ``end``; >= ``warmup_steps + decay_steps``.
-      end: Value from step ``num_steps`` on; >= 0.
-
-    References:
-      Hu et al., MiniCPM, 2024, arXiv 2404.06395; Hägele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed
-      Training Durations, 2024, arXiv 2405.18392.
-
-    Examples:
-      >>> [float(WarmupStableDecay(1.0, 2, 4, 10)(count)) for count in (0, 1, 2, 6, 7, 10)]
-      [0.0, 0.5, 1.0, 1.0, 0.75, 0.0]
-    """
-
-    peak: Any
-    warmup_steps: Any
-    decay_steps: Any
-    num_steps: Any
-    end: Any = 0.0
-
-    @override
-    def __call__(self, count: Any) -> Scalar:
-        falling = _fraction(_since(count, _real(self.num_steps) - _real(self.decay_steps)), self.decay_steps)
-        held = _real(self.peak) * (1 - falling) + _real(self.end) * falling
-        return _warmed(count, self.warmup_steps, self.peak, held)
-
-    @override
-    def largest(self) -> Any:
-        return jnp.maximum(_real(self.peak), _real(self.end))
-
-
-@tree.dataclass
-class Sawtooth(Parametric):
-    """A straight line from one value to another in each period, beginning anew with the next one.
-
-    ``start (1 - f) + stop f`` with ``f = (count mod period) / (period - 1)``: the first step of a period has ``start``,
-    the last one ``stop``.
-
-    Args:
-      start: Value at the first step of a period; >= 0.
-      stop: Value at the last step of a period; >= 0.
-      period: Number of steps of a period, an integer >= 1.
-
-    References:
-      Loshchilov & Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017, arXiv 1608.03983 (restarts).
-
-    Examples:
-      >>> [float(Sawtooth(1.0, 0.0, 3)(count)) for count in range(5)]
-      [1.0, 0.5, 0.0, 1.0, 0.5]
-    """
-
-    start: Any
-    stop: Any
-    period: Any
-
-    @override
-    def __call__(self, count: Any) -> Scalar:
-        count = jnp.asarray(count)
-        period = jnp.maximum(jnp.round(_real(self.period)), 1)
-        if jnp.issubdtype(count.dtype, jnp.integer):  # exact for any count
-            largest = jnp.iinfo(count.dtype).max
-            position = count % jnp.where(period < largest, period, largest).astype(count.dtype)
-        else:
-            position = count % period
-        fraction = jnp.minimum(_elapsed(position, jnp.maximum(period - 1, 1)), 1)
-        return _real(self.start) * (1 - fraction) + _real(self.stop) * fraction
-
-    @override
-    def largest(self) -> Any:
-        ends = jnp.maximum(_real(self.start), _real(self.stop))
-        return jnp.where(jnp.round(_real(self.period)) > 1, ends, _real(self.start))
+        return real(self.value)
 
 
 KINDS: dict[str, type[Parametric]] = {
@@ -373,17 +242,20 @@ KINDS: dict[str, type[Parametric]] = {
         WarmupCosine,
         WarmupStableDecay,
         Sawtooth,
+        Piecewise,
+        Function,
     )
 }
 """Every schedule by its name."""
 
 
-def check(schedule: Any, *, argument: str) -> None:
+def check(schedule: Any, *, argument: str, in_run: bool = False) -> None:
     """Validate a schedule of this module and its parameters; a traced parameter is not looked at.
 
     Args:
       schedule: What a user passes.
       argument: Name of the argument, for the message.
+      in_run: Whether the length of the run will be known, so that steps may be fractions of it.
 
     Raises:
       ArgumentTypeError: Not a schedule, or a parameter is not a number.
@@ -395,55 +267,43 @@ def check(schedule: Any, *, argument: str) -> None:
             f"{argument} is {schedule!r}, of type {type(schedule).__name__}, which is not a schedule; give one of: "
             f"{', '.join(KINDS)}, for example {Cosine(0.1, 1000)}.",
         )
-    for name, value in schedule.parameters().items():
-        if isinstance(value, Tracer):
-            continue
-        where = f"{argument} = {schedule}: {name}"
-        if isinstance(value, list | tuple):
-            value = np.asarray(value)
-        if not tree.is_real(value):
-            raise ArgumentTypeError(
-                argument, f"{where} is {value!r}, of type {type(value).__name__}; give a number >= 0."
-            )
-        if np.ndim(value) > 0:
-            raise ArgumentError(argument, f"{where} is an array of shape {np.shape(value)}; give one number >= 0.")
-        if not 0 <= tree.plain(value) <= tree.LARGEST:
-            raise ArgumentError(argument, f"{where} is {value}; give a finite number >= 0.")
+    try:
+        schedule.check()
+    except TypeError as error:
+        raise ArgumentTypeError(argument, f"{argument} = {schedule}: {error}") from error
+    except ValueError as error:
+        raise ArgumentError(argument, f"{argument} = {schedule}: {error}") from error
+    for name, value in schedule.numbers().items():
+        _check_number(value, argument, f"{argument} = {schedule}: {name}")
+    if not in_run:
+        schedule.require_steps(argument)
 
 
-def _written(value: Any) -> str:
+def of_function(function: Any, *, argument: str) -> Function:
+    """Make a schedule of a function of the step, such as a schedule of optax.
+
+    Args:
+      function: ``function(count) -> scalar``, or a `Function`.
+      argument: Name of the argument that holds it, for the message.
+
+    Returns:
+      The schedule, which is equal to that of any function with the same name that computes the same.
+
+    Raises:
+      ArgumentTypeError: JAX cannot trace it, or it does not return one real number.
+    """
+    schedule = function if isinstance(function, Function) else Function(function)
+    return Function(named(schedule.function, argument=argument), schedule.factor)
+
+
+def _check_number(value: Any, argument: str, where: str) -> None:
     if isinstance(value, Tracer):
-        return "traced"
-    if isinstance(value, int) or not tree.is_real(value) or np.ndim(value) > 0:
-        return str(value)
-    return f"{float(value):.4g}"
-
-
-def _larger_end(start: Any, stop: Any, num_steps: Any) -> Array:
-    """Peak of a monotonic schedule, which begins at ``stop`` where it takes no steps."""
-    return jnp.where(jnp.asarray(_real(num_steps)) > 0, jnp.maximum(_real(start), _real(stop)), _real(stop))
-
-
-def _real(value: Any) -> Array:
-    return jnp.asarray(value, float)
-
-
-def _fraction(count: Any, num_steps: Any) -> Array:
-    # Compared as real numbers: an integer of 2^31 or more is not a number of JAX's default integers.
-    count, num_steps = _real(count), _real(num_steps)
-    return jnp.where(count < num_steps, count / jnp.maximum(num_steps, 1e-12), 1)
-
-
-def _since(count: Any, start: Any) -> Array:
-    """Steps since a step, 0 before it."""
-    return jnp.maximum(_real(count) - _real(start), 0)
-
-
-def _warmed(count: Any, warmup_steps: Any, peak: Any, after: Any) -> Array:
-    """The line from 0 to the peak, and ``after`` from its end on."""
-    return jnp.where(_real(count) < _real(warmup_steps), _real(peak) * _fraction(count, warmup_steps), after)
-
-
-def _elapsed(count: Any, num_steps: Any) -> Array:
-    # A time of 0 counts as a very short one, so that neither the value nor its gradient is nan.
-    return _real(count) / jnp.maximum(_real(num_steps), 1e-12)
+        return
+    if isinstance(value, list | tuple):
+        value = np.asarray(value)
+    if not tree.is_real(value):
+        raise ArgumentTypeError(argument, f"{where} is {value!r}, of type {type(value).__name__}; give a number >= 0.")
+    if np.ndim(value) > 0:
+        raise ArgumentError(argument, f"{where} is an array of shape {np.shape(value)}; give one number >= 0.")
+    if not 0 <= tree.plain(value) <= tree.LARGEST:
+        raise ArgumentError(argument, f"{where} is {value}; give a finite number >= 0.")

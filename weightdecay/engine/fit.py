@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 
 from weightdecay.core.names import suggest_keywords
-from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar
+from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar, Schedule
 from weightdecay.core.warn import warn
 from weightdecay.data import Data
 from weightdecay.decay import PerLayer, Rule, masks, optimizers
-from weightdecay.decay.schedules import Parametric
 from weightdecay.engine import devices, interrupts, outcome, plans, preparation
 from weightdecay.engine import race as races
 from weightdecay.engine.evaluation_callback import EvaluationCallback
@@ -177,7 +176,7 @@ def fit_grid(
         "model": " ".join(re.sub(r" at 0x\w+", "", repr(prepared.model)).split()),
         "optimizer": _name(optimizer),
         "loss": task.loss.name,
-        "metrics": [metric.name for metric in task.metrics],
+        "metrics": list(task.own_metrics()),
         "lower_is_better": {metric.name: metric.lower_is_better for metric in task.metrics},
         "mask": _name(mask) if masks.is_function(mask) else "a tree of its own",
         "patience": None if patience is None else int(patience),
@@ -217,7 +216,7 @@ def fit_grid(
 
         workload, interrupted = execute(
             TrainingWorkload(prepared, records, names, callback),
-            grid,
+            prepared.grid,
             run,
             unit="member-steps",
             width_is_free=plan is None,
@@ -236,7 +235,7 @@ def fit_grid(
         if started_races:
             reached = started_races[-1].reached
             records.marks["dropped_at"] = np.where(reached < trained.steps[-1], reached, -1).astype(np.int32)
-        outcome.record_theory(trained, grid, records)
+        outcome.record_theory(trained, trained.grid, records)
         result = GridResult.build(
             list(grid),
             trained.steps,
@@ -312,7 +311,7 @@ def fit(
     data: Data,
     *,
     decay: Rule | Sequence[Rule],
-    learning_rate: Scalar | Parametric | PerLayer,
+    learning_rate: Scalar | Schedule | PerLayer,
     seed: Integer = 0,
     optimizer: Callable[..., Any] = optimizers.adam,
     loss: str | LossFn | None = None,
@@ -342,7 +341,7 @@ def fit(
       model: As in `fit_grid`.
       data: As in `fit_grid`.
       decay: The rule, or several in a tuple.
-      learning_rate: > 0, a schedule of `weightdecay.schedules`, or `PerLayer`.
+      learning_rate: > 0, a schedule of `weightdecay.schedules` or of optax, or `PerLayer`.
       seed: Seed of the initial weights, the batches and the dropout.
       optimizer: As in `fit_grid`.
       loss: As in `fit_grid`.

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from weightdecay.data import Scaling, trees
+from weightdecay.data import Scaling, on_disk, trees
 from weightdecay.decay import masks, theory
 from weightdecay.engine import devices
 from weightdecay.engine.groups import TrainingGroup
@@ -33,7 +33,7 @@ def score_function(run: TrainingRun) -> Callable[[int, Any, Any], dict[str, floa
     scores_of = _function_of_member(
         run,
         lambda task, numbers, params, model_state: evaluation.score(
-            task, numbers, params, model_state, run.splits["test"]
+            task, numbers, params, model_state, jax.tree.map(on_disk.in_memory, run.splits["test"])
         ),
     )
 
@@ -114,7 +114,9 @@ def _linear_inputs(run: TrainingRun, group: TrainingGroup, decays: list[bool]) -
     """Return the training inputs of a linear network with one output that is fitted by squared error, else None."""
     inputs, leaves = run.splits["train"].inputs, jax.tree.leaves(group.state.params)
     kernels = [leaf for leaf, decayed in zip(leaves, decays, strict=True) if decayed]
-    if not isinstance(inputs, np.ndarray) or group.task.frozen:
+    if on_disk.is_on_disk(inputs) and not run.plan.streamed:
+        inputs = on_disk.in_memory(inputs)
+    if not isinstance(inputs, np.ndarray) or on_disk.is_on_disk(inputs) or group.task.frozen:
         return None
     features = int(np.prod(inputs.shape[1:]))
     shapes = sorted(leaf.shape for leaf in leaves)

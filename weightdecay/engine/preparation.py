@@ -21,7 +21,7 @@ from weightdecay.engine import devices, groups, plans, routing
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.initial_weights import Initial
 from weightdecay.engine.plans import Plan
-from weightdecay.search.grid import Grid
+from weightdecay.search.grid import Grid, in_steps
 from weightdecay.training import step
 from weightdecay.training import task as tasks
 from weightdecay.training.task import Task
@@ -35,6 +35,7 @@ class TrainingRun:
 
     Attributes:
       groups: Members of equal structure.
+      grid: The members, with numbers of steps in place of fractions of the run.
       splits: Examples by name.
       steps: Steps at which members are evaluated, ascending; the last one is the last training step.
       batch_size: Examples a step; None = all of them.
@@ -45,6 +46,7 @@ class TrainingRun:
     """
 
     groups: list[TrainingGroup]
+    grid: Grid
     splits: Mapping[str, Batch]
     steps: list[int]
     batch_size: int | None
@@ -161,6 +163,7 @@ def prepare_run(
         raise TypeError(
             f"grid is of type {type(grid).__name__}; give wd.Grid(decay=[...], learning_rate=[...], seed=range(3))."
         )
+    grid = in_steps(grid, num_steps)
     routing.check_optimizer(optimizer)
     splits = data.batches()
     folds = data.num_folds is not None
@@ -186,6 +189,7 @@ def prepare_run(
         num_classes=data.num_classes,
         accumulate=accumulate,
     )
+    task = replace(task, augmented=data.augmented)
     without_average = sum(member.get("ema") is None for member in grid)
     recorded = replace(task, averages=without_average == 0).metric_names()
     validated = [name for name in recorded if name.startswith("validation_")]
@@ -220,7 +224,7 @@ def prepare_run(
         if "lane_width" in before:
             plan = replace(plan, lane_width=before["lane_width"], reasons=("as the first call in this directory",))
     steps = [*range(eval_every, num_steps, eval_every), num_steps]
-    return TrainingRun(divided, splits, steps, batch_size, plan, task.model, data.scaling, data.class_names)
+    return TrainingRun(divided, grid, splits, steps, batch_size, plan, task.model, data.scaling, data.class_names)
 
 
 def _choose(

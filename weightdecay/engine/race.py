@@ -1,6 +1,6 @@
 """A race: the members of a grid in the rounds of a strategy, within a budget of member-steps.
 
-The rounds follow from what the strategy has been told, and from nothing else. A run that was cut off goes through the
+The rounds follow from what the strategy knows, and from nothing else. A run that was cut off goes through the
 same rounds again; what its run directory holds is not trained a second time.
 """
 

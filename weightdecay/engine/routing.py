@@ -204,9 +204,10 @@ def check(
     for name in names:
         if name in augment.KINDS or name == "mixup":
             inputs = splits["train"].inputs
-            if not hasattr(inputs, "shape"):
-                raise ValueError(f"grid has an axis {name!r}, which needs inputs that are one array; data has several.")
-            augment.check(name, inputs.shape, inputs.dtype)
+            if hasattr(inputs, "shape"):
+                augment.check(name, inputs.shape, inputs.dtype)
+            else:
+                augment.leaf(name, inputs, task.augmented)
     _check_folds(members, num_folds)
     _check_taken(names, task)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from weightdecay.core import jax_settings
 from weightdecay.core.types import Device
+from weightdecay.data.on_disk import in_memory
 from weightdecay.engine import devices, lane_programs, plans
 from weightdecay.engine.evaluation_callback import EvaluationCallback
 from weightdecay.engine.groups import Lane, TrainingGroup
@@ -145,7 +146,9 @@ class TrainingDevice:
         self.device, self.prefetch = device, prefetch
         run = self.run
         self.examples = jax.device_put(run.source.shared(), device)
-        self.validation = self.examples if run.cross_validates else jax.device_put(run.splits["validation"], device)
+        self.validation = self.examples
+        if not run.cross_validates:
+            self.validation = jax.device_put(jax.tree.map(in_memory, run.splits["validation"]), device)
         self._given: dict[TrainingGroup, Start] = {}
 
     def begin(self, programs: Programs, lane: Lane, saved: Sequence[np.ndarray] | None) -> "TrainingLane":

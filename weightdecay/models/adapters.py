@@ -11,11 +11,14 @@ from typing import Any, TypeAlias
 
 import jax
 
-from weightdecay.core.types import Key
+from weightdecay.core.types import Key, ModelState
 
 Functions: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
 """``init(key, inputs) -> (params, model_state)``, and ``forward(params, model_state, inputs, key, train,
 hyperparameters) -> (outputs, model_state)``, all positional; see `weightdecay.models.network.Network`."""
+
+SOWN = "sown_loss"
+"""Entry of the model state for the sum of the losses that a network sows in a forward pass."""
 
 # Value of each flag in training; in evaluation it has the opposite value.
 _WHEN_TRAINING = {
@@ -28,6 +31,20 @@ _WHEN_TRAINING = {
 }
 FLAGS = frozenset(_WHEN_TRAINING)
 """Names of arguments and fields that tell a model whether it is training."""
+
+
+def with_sown_loss(total: Any) -> dict[str, Any]:
+    """Return the entry of the model state for a sum of sown losses, in the form of a collection of flax.
+
+    Args:
+      total: Shape ``()``.
+    """
+    return {SOWN: {"total": total}}
+
+
+def sown_loss(model_state: ModelState) -> Any:
+    """Return the sum of the losses that a network sowed in its last forward pass, shape ``()``; None = it sows none."""
+    return model_state[SOWN]["total"] if isinstance(model_state, dict) and SOWN in model_state else None
 
 
 def mode(names: Iterable[str], *, train: bool) -> dict[str, bool]:

@@ -5,12 +5,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.errors import InvalidRngError
 
 from weightdecay.core.types import Key, ModelState, Params
 from weightdecay.models import adapters, dropout
 from weightdecay.models.adapters import Functions
 
+_LOSSES = "losses"  # the collection to which networks sow losses
 _ATTENTION = (nn.MultiHeadDotProductAttention,)
 
 
@@ -18,8 +20,11 @@ def functions(model: nn.Module) -> Functions:
     """Return two pure functions of a module.
 
     Whether it is training is passed in the call if ``__call__`` has an argument for it, and by the fields of the module
-    otherwise. All collections except ``params`` are model state. Random streams exist in training only: the stream
-    ``dropout`` has the key itself, all others a fold of it.
+    otherwise. All collections except ``params`` and what is sown are model state. Random streams exist in training
+    only: the stream ``dropout`` has the key itself, all others a fold of it.
+
+    What ``self.sow("losses", ...)`` adds is summed, in the entry `weightdecay.models.adapters.SOWN` of the model state;
+    other sown values, such as ``intermediates``, are dropped.
 
     Args:
       model: An instance.
@@ -46,14 +51,27 @@ def functions(model: nn.Module) -> Functions:
         module, flags = in_mode(train=False)
         positional, named = adapters.bound(type(model).__call__, inputs, dropout_key)
         variables = module.init({"params": params_key, "dropout": dropout_key}, *positional, **named, **flags)
-        return variables.get("params", {}), {name: value for name, value in variables.items() if name != "params"}
+        state = {name: value for name, value in variables.items() if name not in ("params", _LOSSES)}
+        if tuples := [name for name, value in state.items() if _has_tuples(value)]:
+            rngs = {"params": params_key, "dropout": dropout_key}
+            again = lambda: module.apply(variables, *positional, **named, **flags, rngs=rngs, mutable=tuples)[1]  # noqa: E731
+            shapes = jax.eval_shape(again)
+            grown = {name for name in tuples if jax.tree.structure(shapes[name]) != jax.tree.structure(state[name])}
+            state = {name: value for name, value in state.items() if name not in grown}
+        if _LOSSES in variables:
+            state |= adapters.with_sown_loss(jnp.zeros(()))
+        return variables.get("params", {}), state
 
     def apply_module(params: Params, model_state: ModelState, inputs: Any, key: Key, train: bool) -> Any:
-        variables, (module, flags) = {"params": params, **model_state}, in_mode(train)
+        state = {name: value for name, value in model_state.items() if name != adapters.SOWN}
+        variables, (module, flags) = {"params": params, **state}, in_mode(train)
         positional, named = adapters.bound(type(model).__call__, inputs, key)
         if not train:
             try:
-                return module.apply(variables, *positional, **named, **flags), model_state
+                if adapters.SOWN not in model_state:
+                    return module.apply(variables, *positional, **named, **flags), model_state
+                outputs, changed = module.apply(variables, *positional, **named, **flags, mutable=[_LOSSES])
+                return outputs, model_state | adapters.with_sown_loss(_total(changed, inputs))
             except InvalidRngError as error:
                 raise TypeError(
                     f"model draws random numbers in evaluation ({str(error).split(' (')[0]}), as nothing tells it that "
@@ -63,7 +81,16 @@ def functions(model: nn.Module) -> Functions:
                 ) from error
         # flax draws from the stream "params" for every name that it does not find.
         rngs = {"dropout": key, "params": jax.random.fold_in(key, 1)}
-        outputs, changed = module.apply(variables, *positional, **named, **flags, rngs=rngs, mutable=list(model_state))
+        mutable = [*state, _LOSSES]
+        outputs, changed = module.apply(variables, *positional, **named, **flags, rngs=rngs, mutable=mutable)
+        if adapters.SOWN in model_state:
+            sown = adapters.with_sown_loss(_total(changed, inputs))
+            return outputs, {**model_state, **{name: changed[name] for name in state if name in changed}, **sown}
+        if _LOSSES in changed:
+            raise TypeError(
+                "model sows into the collection 'losses' in training only, so that it is not known when the model is "
+                "initialized; call self.sow('losses', ...) in evaluation too, where nothing is trained with it."
+            )
         return outputs, {**model_state, **changed}
 
     def forward(
@@ -93,6 +120,22 @@ def fields(model: nn.Module) -> frozenset[str]:
       The names.
     """
     return frozenset(_fields(model)) - adapters.FLAGS
+
+
+def _has_tuples(collection: Any) -> bool:
+    """Whether a collection may hold what was sown: tuples, to which every call adds a value."""
+    is_tuple = lambda node: isinstance(node, tuple)  # noqa: E731
+    return any(map(is_tuple, jax.tree.leaves(collection, is_leaf=is_tuple)))
+
+
+def _total(changed: Mapping[str, Any], inputs: Any) -> Any:
+    """Sum of the sown losses; of a value with one number for each example, in the last axis, the mean."""
+    num_examples = jax.tree.leaves(inputs)[0].shape[0]
+    values = [jnp.asarray(value, float) for value in jax.tree.leaves(changed.get(_LOSSES, ()))]
+    return sum(
+        (value.sum() / (num_examples if value.shape[-1:] == (num_examples,) else 1) for value in values),
+        start=jnp.zeros(()),
+    )
 
 
 def _fields(model: nn.Module) -> list[str]:

@@ -126,10 +126,10 @@ def _labels(member: Mapping[str, Any]) -> dict[str, Any]:
             labels[column] = float(leaf)
     for name, value in member.items():
         if isinstance(value, Parametric):
-            labels |= {name: float(value(0)), f"{name}_schedule": str(value)}
+            labels |= {name: value.at_start(), f"{name}_schedule": str(value)}
         elif isinstance(value, PerLayer):
             rates = [rate for rate in (*value.coefficients.values(), value.default) if rate is not None]
-            largest = max(float(rate(0)) if isinstance(rate, Parametric) else float(rate) for rate in rates)
+            largest = max(rate.at_start() if isinstance(rate, Parametric) else float(rate) for rate in rates)
             labels |= {name: largest, f"{name}_schedule": str(value)}
         elif name != "decay":
             labels[name] = np.int32(value) if name in member_json.REPLICATES else value

@@ -164,11 +164,8 @@ def checked_value(where: str, name: str, value: Any) -> Any:
     if name == "learning_rate" and isinstance(value, PerLayer):
         by_pattern = {pattern: _rate(f"{where}[{pattern!r}]", rate) for pattern, rate in value.coefficients.items()}
         return PerLayer(by_pattern, None if value.default is None else _rate(f"{where}.default", value.default))
-    if name == "learning_rate" and isinstance(value, schedules.Parametric):
-        schedules.check(value, argument=where)
-        if schedules.KINDS.get(type(value).__name__) is not type(value):
-            raise TypeError(f"{where} is {value}, a schedule of your own; in a grid give one of wd.schedules.")
-        return value
+    if name == "learning_rate" and callable(value) and not isinstance(value, type):
+        return _schedule(where, value)
     value = _plain(value)
     if name in _INTEGERS:
         return _integer(where, name, value)
@@ -223,15 +220,23 @@ def _decay(where: str, value: Any) -> Rule:
             "decay=[wd.NoDecay(), *wd.logspace(wd.L2, 1e-4, 1e-1, 7)]; several rules together are a tuple."
         )
     decay.check(value, argument=where)
-    rule = decay.combined(value)
-    if any(callable(leaf) for leaf in jax.tree.leaves(rule)):
-        raise TypeError(
-            f"{where} has a function as its coefficient; in a grid a coefficient is a number, or a schedule of "
-            "wd.schedules, whose parameters are numbers."
-        )
+    rule = jax.tree.map(
+        lambda leaf: _schedule(where, leaf) if callable(leaf) else leaf, decay.combined(value), is_leaf=callable
+    )
     for part in rule.rules if isinstance(rule, decay.Combined) else [rule]:
         _check_storable(part, where)
     return rule
+
+
+def _schedule(where: str, value: Any) -> schedules.Parametric:
+    """Validate a schedule; a function of the step, such as a schedule of optax, becomes one."""
+    if isinstance(value, schedules.Parametric):
+        schedules.check(value, argument=where, in_run=True)
+        if schedules.KINDS.get(type(value).__name__) is not type(value):
+            raise TypeError(f"{where} is {value}, a schedule of your own; in a grid give one of wd.schedules.")
+        if not isinstance(value, schedules.Function):
+            return value
+    return schedules.of_function(value, argument=where)
 
 
 def _check_storable(rule: Rule, where: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from weightdecay import decay
 from weightdecay.core import html, tree
 from weightdecay.core.types import Integer, Scalar
-from weightdecay.decay import Rule
+from weightdecay.decay import Rule, schedules
 from weightdecay.search import axis_values, draws
 from weightdecay.search.member import REPLICATES, identity, value_identity
 
@@ -333,6 +333,19 @@ def of_members(members: Iterable[Mapping[str, Any]]) -> Grid:
       The grid.
     """
     return Grid._of(members)
+
+
+def in_steps(grid: Grid, num_steps: int) -> Grid:
+    """Replace fractions of the run in the schedules of a grid by numbers of steps.
+
+    Args:
+      grid: The members.
+      num_steps: Steps of each member.
+
+    Returns:
+      The grid of the same members, in their order.
+    """
+    return of_members({name: schedules.over(value, num_steps) for name, value in member.items()} for member in grid)
 
 
 def _replicates(seeds: Any, folds: Any) -> dict[str, list[Any]]:

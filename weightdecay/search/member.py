@@ -105,7 +105,9 @@ def _encode(value: Any) -> Any:
     if isinstance(value, masks.Matching):
         return {"matching": list(value.patterns)}
     if isinstance(value, schedules.Parametric):
-        return {"schedule": type(value).__name__, **of_fields(value)}
+        return {"schedule": type(value).__name__, **value.encoded(_encode)}
+    if isinstance(value, schedules.NamedFunction):
+        return {"function": value.name, "digest": value.digest}
     if callable(value):
         return {"mask": getattr(value, "__name__", repr(value))}
     if isinstance(value, Mapping):
@@ -136,7 +138,7 @@ def _decode_other(name: str, value: Any) -> Any:
         by_pattern = [*schedule.coefficients.values(), schedule.default] if isinstance(schedule, PerLayer) else []
         for item in by_pattern or [schedule]:
             if isinstance(item, schedules.Parametric) or not by_pattern:
-                schedules.check(item, argument=name)
+                schedules.check(item, argument=name, in_run=True)
         return schedule
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{name} is stored as {value!r}, which is not a schedule of this version.") from error
@@ -161,6 +163,10 @@ def _decode(value: Any) -> Any:
         return PerLayer(items["per_layer"], items["default"])
     if "matching" in items:
         return masks.matching(*items["matching"])
+    if "fraction" in items:
+        return float(items["fraction"])
+    if "digest" in items:
+        return schedules.NamedFunction(items["function"], items["digest"])
     if "schedule" in items:
         return schedules.KINDS[items.pop("schedule")](**items)
     return MASKS[items["mask"]]

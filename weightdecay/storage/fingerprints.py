@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ BY_STRUCTURE = {
     "lane_widths": "the lanes have another width",
 }
 """Entries with one value for each structure of members in a grid, and the message if a value changes."""
-_PIECE = 2**24  # bytes of an array that is not contiguous, copied at once
+_BLOCK_BYTES = 2**26
 _CONSEQUENCES = ("programs", "evaluations")  # change also if another entry changes
 
 
@@ -62,21 +62,15 @@ def of_arrays(arrays: Iterable[Any]) -> str:
       SHA-256.
     """
     digest = hashlib.sha256()
-    for array in map(np.asarray, arrays):
+    for array in arrays:
+        # An array on the disk, which is indexed as any other one, is read in blocks.
+        array = array if hasattr(array, "dtype") and not isinstance(array, jax.Array) else np.asarray(array)
         digest.update(f"{array.dtype} {array.shape}".encode())
-        for piece in _contiguous(array):
-            digest.update(piece.data)
+        rows = max(1, _BLOCK_BYTES * array.shape[0] // max(1, array.nbytes)) if array.shape else 1
+        for start in range(0, array.shape[0], rows) if array.shape else [...]:
+            block = array[start] if start is ... else array[start : start + rows]
+            digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()
-
-
-def _contiguous(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Iterate over the rows of an array in contiguous pieces; an array that is not contiguous is never copied whole."""
-    if array.flags.c_contiguous or array.ndim == 0:
-        yield np.ascontiguousarray(array)
-        return
-    rows = max(1, _PIECE * len(array) // max(1, array.nbytes))
-    for start in range(0, len(array), rows):
-        yield np.ascontiguousarray(array[start : start + rows])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -16,9 +16,9 @@ from weightdecay import decay as rules
 from weightdecay.core import metrics as metric_table
 from weightdecay.core.types import Batch, ModelState, Params
 from weightdecay.decay import masks, transformation
-from weightdecay.training import diagnostics, losses
+from weightdecay.training import diagnostics, fine_tuning, losses
 from weightdecay.training.losses import Loss
-from weightdecay.training.step import forward, outputs_and_batch, standardized
+from weightdecay.training.step import forward, outputs_batch_and_state, standardized
 from weightdecay.training.task import Hyperparameters, State, Task
 
 _CHUNK = 128  # examples, or class indices of examples that have several
@@ -74,10 +74,13 @@ def chunk_sums(
     Returns:
       The sums; each example is multiplied by its weight.
     """
-    outputs, batch = outputs_and_batch(task, hyperparameters, params, model_state, batch)
+    outputs, batch, model_state = outputs_batch_and_state(task, hyperparameters, params, model_state, batch)
     own = {metric.name: metric.per_example for metric in task.metrics if metric.of_split is None}
     functions = task.loss.metrics() | own
     values = {name: metric(outputs, batch.targets) for name, metric in functions.items()}
+    if task.sows:
+        sown = fine_tuning.sown_loss(model_state)
+        values[metric_table.SOWN_LOSS] = jnp.full(counts.shape, 0.0 if sown is None else sown)
     target_counts = task.loss.counts(batch.targets)
 
     def total(values: Any) -> Any:
@@ -249,7 +252,7 @@ def predict(task: Task, hyperparameters: Hyperparameters, params: Params, model_
       The outputs, ``(examples, ...)``; in the original unit of the targets if folds standardize them.
     """
     batch = standardized(hyperparameters, Batch(jax.tree.map(jnp.asarray, inputs), jnp.zeros(())))
-    outputs = forward(task, hyperparameters, params, model_state, batch.inputs)
+    outputs, _ = forward(task, hyperparameters, params, model_state, batch.inputs)
     scaling = hyperparameters.scaling
     if scaling is None or scaling.target_mean is None:
         return outputs

@@ -20,6 +20,7 @@ from typing_extensions import override
 from weightdecay.core import tree
 from weightdecay.core.types import Key, Mask, MaskFn, ModelState, Params
 from weightdecay.decay import masks, placement
+from weightdecay.models import adapters
 from weightdecay.models import network as networks
 from weightdecay.training.task import Hyperparameters, Task, WithFrozen
 
@@ -224,3 +225,8 @@ def network(task: Task, hyperparameters: Hyperparameters) -> networks.Network:
         return outputs, changed if drawn is None else WithFrozen(drawn, changed)
 
     return networks.Network(whole.init, apply)
+
+
+def sown_loss(model_state: ModelState) -> Any:
+    """Return the sum of the losses that a network sowed in its last forward pass, shape ``()``; None = it sows none."""
+    return adapters.sown_loss(model_state.model_state if isinstance(model_state, WithFrozen) else model_state)

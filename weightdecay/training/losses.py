@@ -419,7 +419,7 @@ def resolve_metrics(
         raise ArgumentTypeError(
             "metrics", f"metrics is {metrics!r}; give functions by name, as {{'absolute_error': function}}."
         )
-    reserved = (*core_metrics.names("examples"), *core_metrics.recorded(derived=derived))
+    reserved = (*core_metrics.names("examples"), *core_metrics.recorded(derived=derived), core_metrics.SOWN_LOSS)
     reserved += core_metrics.names("derived") if derived else ()
     for name, metric in metrics.items():
         if not isinstance(name, str):

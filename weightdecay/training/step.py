@@ -16,7 +16,7 @@ from jaxtyping import Float
 from weightdecay.core import random_streams, tree
 from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Batch, ModelState, Params
-from weightdecay.data import augment, dataset
+from weightdecay.data import augment, dataset, trees
 from weightdecay.data.batches import Examples
 from weightdecay.training import accumulation, diagnostics, fine_tuning, losses
 from weightdecay.training.accumulation import Part
@@ -110,12 +110,23 @@ def outputs_and_batch(
     Returns:
       The outputs in the shape of the targets, and the standardized batch that the network received.
     """
+    outputs, batch, _ = outputs_batch_and_state(task, hyperparameters, params, model_state, batch)
+    return outputs, batch
+
+
+def outputs_batch_and_state(
+    task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, batch: Batch
+) -> tuple[Any, Batch, ModelState]:
+    """`outputs_and_batch`, and the state of the model after the forward pass, which holds its sown loss."""
     batch = standardized(hyperparameters, batch)
-    return task.loss.align(forward(task, hyperparameters, params, model_state, batch.inputs), batch.targets), batch
+    outputs, model_state = forward(task, hyperparameters, params, model_state, batch.inputs)
+    return task.loss.align(outputs, batch.targets), batch, model_state
 
 
-def forward(task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any) -> Any:
-    """Outputs of a network outside training.
+def forward(
+    task: Task, hyperparameters: Hyperparameters, params: Params, model_state: ModelState, inputs: Any
+) -> tuple[Any, ModelState]:
+    """Outputs of a network outside training, and its state, in which only the sown loss may change.
 
     Args:
       task: What is trained.
@@ -125,13 +136,10 @@ def forward(task: Task, hyperparameters: Hyperparameters, params: Params, model_
       inputs: Standardized inputs, ``(examples, ...)``.
 
     Returns:
-      The outputs, ``(examples, ...)``.
+      The outputs, ``(examples, ...)``, and the state.
     """
     network, key = fine_tuning.network(task, hyperparameters), random_streams.constant_key()
-    outputs, _ = network.apply(
-        params, model_state, inputs, key=key, train=False, hyperparameters=hyperparameters.network
-    )
-    return outputs
+    return network.apply(params, model_state, inputs, key=key, train=False, hyperparameters=hyperparameters.network)
 
 
 def standardized(hyperparameters: Hyperparameters, batch: Batch) -> Batch:
@@ -200,7 +208,7 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
     key = jax.random.fold_in(random_streams.key(hyperparameters.seed, random_streams.FORWARD_PASS), state.step)
     batch = standardized(hyperparameters, batch)
     targets, weights = batch.targets, batch.weights
-    inputs, partners, fraction = _augmented(hyperparameters, state.step, batch.inputs)
+    inputs, partners, fraction = _augmented(task, hyperparameters, state.step, batch.inputs)
 
     def losses_of(outputs: Any, targets: Any, weights: Any) -> Any:
         if "label_smoothing" in strengths:
@@ -215,6 +223,9 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
         outputs, model_state = network.apply(
             params, model_state, part.inputs, key=key, train=True, hyperparameters=hyperparameters.network
         )
+        sown = fine_tuning.sown_loss(model_state)
+        # Each part of a batch sows a loss of its own; the mean of them is added.
+        sown = sown if sown is None or task.accumulate == 1 else sown / task.accumulate
         outputs = task.loss.align(outputs, part.targets)
         values = losses_of(outputs, part.targets, part.weights)
         if partners is not None:
@@ -222,9 +233,11 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
             of_partners = losses_of(outputs, partner_targets, partner_weights)
             if task.loss.ignores:
                 of_partners = mean(of_partners, partner_targets)
-                return fraction * mean(values, part.targets) + (1 - fraction) * of_partners, model_state
+                loss = fraction * mean(values, part.targets) + (1 - fraction) * of_partners
+                return loss if sown is None else loss + sown, model_state
             values = fraction * values + (1 - fraction) * of_partners
-        return mean(values, part.targets), model_state
+        loss = mean(values, part.targets)
+        return loss if sown is None else loss + sown, model_state
 
     whole = Part(inputs, targets, weights, partners)
     if task.accumulate == 1:
@@ -353,9 +366,11 @@ def repeat(
     return state._replace(best=best), previous
 
 
-def _augmented(hyperparameters: Hyperparameters, step: Any, inputs: Any) -> tuple[Any, Any, Any]:
+def _augmented(task: Task, hyperparameters: Hyperparameters, step: Any, inputs: Any) -> tuple[Any, Any, Any]:
     """Inputs of a step after augmentation and mixup, the mixing partners (None = no mixup), and the mixing fraction."""
     strengths = hyperparameters.training
+    if trees.is_tree(inputs):
+        return _augmented_leaf(task, hyperparameters, step, inputs)
     augmentations = {name: strengths[name] for name in augment.KINDS if name in strengths}
     if augmentations:
         inputs = augment.augmented(
@@ -370,3 +385,17 @@ def _augmented(hyperparameters: Hyperparameters, step: Any, inputs: Any) -> tupl
         inputs,
         strengths["mixup"],
     )
+
+
+def _augmented_leaf(task: Task, hyperparameters: Hyperparameters, step: Any, inputs: Any) -> tuple[Any, Any, Any]:
+    """`_augmented` of inputs that are several arrays, of which each kind acts on one."""
+    leaves, structure = jax.tree.flatten(inputs)
+    partners = fraction = None
+    strengths = hyperparameters.training
+    for name in (*augment.KINDS, "mixup"):  # in the order of one array
+        if name in strengths:
+            index = augment.leaf(name, inputs, task.augmented)
+            alone = hyperparameters._replace(training={name: strengths[name]})
+            leaves[index], partners_of, fraction_of = _augmented(task, alone, step, leaves[index])
+            partners, fraction = (partners_of, fraction_of) if name == "mixup" else (partners, fraction)
+    return jax.tree.unflatten(structure, leaves), partners, fraction

@@ -20,7 +20,7 @@ from weightdecay.core.checks import ArgumentTypeError
 from weightdecay.core.types import Batch, LossFn, Mask, MaskFn, ModelState, Params, PyTree
 from weightdecay.data import Scaling, augment
 from weightdecay.decay import Rule, masks
-from weightdecay.models import convolutions
+from weightdecay.models import adapters, convolutions
 from weightdecay.models import network as networks
 from weightdecay.training import losses
 from weightdecay.training.losses import Loss, UserMetric
@@ -60,6 +60,10 @@ class Task:
     """Parts of a batch whose gradients are computed one after the other."""
     averages: bool = False
     """Whether an average of the weights is kept and evaluated in addition to the last weights."""
+    sows: bool = False
+    """Whether the network sows losses, which are recorded as `weightdecay.core.metrics.SOWN_LOSS`."""
+    augmented: str | None = None
+    """Name of the array that augmentation acts on, of inputs that are several; None = the only one that fits."""
 
     def network(self) -> networks.Network:
         """Return the model in the common interface."""
@@ -70,8 +74,11 @@ class Task:
 
     def metric_names(self) -> tuple[str, ...]:
         """Return the names of the numbers that are recorded of a member at an evaluation."""
-        names = (metric.name for metric in self.metrics)
-        return metric_table.recorded(names, derived=self.loss.predicts_tokens, averages=self.averages)
+        return metric_table.recorded(self.own_metrics(), derived=self.loss.predicts_tokens, averages=self.averages)
+
+    def own_metrics(self) -> tuple[str, ...]:
+        """Return the names of the user's metrics, and of the sown loss if there is one."""
+        return (*(metric.name for metric in self.metrics), *([metric_table.SOWN_LOSS] if self.sows else []))
 
     def has_metrics_of_splits(self) -> bool:
         """Return whether any metric is computed from all outputs of a split."""
@@ -87,14 +94,27 @@ class Task:
         return [name for (name, _), decayed in zip(tree.named_leaves(params), decays, strict=True) if decayed]
 
     def transformation(self, hyperparameters: "Hyperparameters") -> optax.GradientTransformation:
-        """Return the optimizer of one member."""
-        return self.optimizer(
-            hyperparameters.learning_rate,
-            hyperparameters.decay,
-            mask=self.mask,
-            **hyperparameters.optimizer,
-            **dict(self.options),
-        )
+        """Return the optimizer of one member.
+
+        Raises:
+          ArgumentTypeError: It reads a number that is traced.
+        """
+        try:
+            return self.optimizer(
+                hyperparameters.learning_rate,
+                hyperparameters.decay,
+                mask=self.mask,
+                **hyperparameters.optimizer,
+                **dict(self.options),
+            )
+        except jax.errors.ConcretizationTypeError as error:
+            raise ArgumentTypeError(
+                "optimizer",
+                "optimizer takes the value of a number that is traced, as optax.warmup_cosine_decay_schedule(0.0, "
+                "learning_rate, ...) does. In a grid, give learning_rate=[wd.schedules.WarmupCosine(peak, 0.1)] or "
+                "a schedule of optax itself; or multiply in the optimizer, as in lambda count: "
+                f"learning_rate * schedule(count). ({str(error).splitlines()[0]})",
+            ) from error
 
 
 class Hyperparameters(NamedTuple):
@@ -221,13 +241,14 @@ def prepare(
         losses.check_targets(resolved, split.targets, argument=f"data.{name} targets")
     if resolved.name == "softmax_cross_entropy":
         resolved = resolved._replace(
-            ignores=any(bool(of_split.min() < 0) for of_split in targets), predicts_tokens=targets[0].ndim > 1
+            ignores=any(of_split.size and bool(of_split.min() < 0) for of_split in targets),
+            predicts_tokens=targets[0].ndim > 1,
         )
     num_outputs = losses.num_outputs(resolved, targets)
     if resolved.name == "softmax_cross_entropy":
         num_outputs = max(num_outputs, len(class_names or ()), num_classes or 0)
     complete = networks.complete(model, num_outputs)
-    networks.network(complete)
+    network = networks.network(complete)
     return Task(
         complete,
         resolved,
@@ -237,8 +258,18 @@ def prepare(
         dtype=None if dtype is None else _float_name(dtype),
         stopping_metric=stopping_metric,
         metrics=losses.resolve_metrics(metrics, lower_is_better, derived=resolved.predicts_tokens),
+        sows=_sows(network, splits["train"]),
         accumulate=accumulate,
     )
+
+
+def _sows(network: networks.Network, train: Batch) -> bool:
+    """Whether a network sows losses; False where it cannot be initialized yet."""
+    try:
+        state = jax.eval_shape(network.init, random_streams.constant_key(), train.first().inputs)[1]
+    except Exception:  # What is wrong is reported where the model is made ready.
+        return False
+    return adapters.sown_loss(state) is not None
 
 
 def _output_shape(model: Any, train: Batch) -> tuple[int, ...] | None:
