@@ -121,7 +121,7 @@ class TextTask:
     length: int = 64
     train_bytes: int = 300_000
     epochs: tuple[int, ...] = (1, 4, 16)
-    coefficients: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    coefficients: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
     peak: float = 5e-3
     batch_size: int = 32
     seeds: int = 3

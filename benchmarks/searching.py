@@ -28,8 +28,7 @@ import weightdecay as wd
 from weightdecay.decay.families import is_without_decay
 from weightdecay.engine.race import Race
 from weightdecay.search import member
-from weightdecay.search.strategies import Full, Halving, Strategy
-from weightdecay.search.surface import Surface
+from weightdecay.search.strategies import Full, Halving, Strategy, Surface
 
 BUDGETS = (0.05, 0.1, 0.25, 0.5)
 SEEDS, SEARCHED = 5, 3  # seeds of the recorded grid, by which a choice is judged; and of the grid that is searched

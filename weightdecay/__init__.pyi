@@ -44,6 +44,7 @@ from .engine.map_grid import map_grid
 from .engine.plans import Plan
 from .models.network import Model
 from .results.grid_result import GridResult, load
+from .search import strategies
 from .search.distributions import Choice, IntUniform, LogUniform, Uniform
 from .search.grid import Grid, logspace
 from .storage.weights import load_params
@@ -111,4 +112,5 @@ __all__ = [
     "rmsprop",
     "schedules",
     "sgd",
+    "strategies",
 ]

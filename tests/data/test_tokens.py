@@ -134,7 +134,7 @@ print(data.train[0].shape, data.validation[1][-1].sum(), (after - before) // 102
 
 
 def test_digest_of_views_is_that_of_their_copies(monkeypatch):
-    monkeypatch.setattr(fingerprints, "_PIECE", 100)
+    monkeypatch.setattr(fingerprints, "_BLOCK_BYTES", 100)
     data = wd.data.tokens(np.arange(500, dtype=np.uint16), length=7, stride=3)
     copies = [np.ascontiguousarray(array) for array in data.train]
     assert not data.train[0].flags.c_contiguous

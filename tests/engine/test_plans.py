@@ -212,7 +212,7 @@ def test_records_read_back_what_was_written():
     for place in range(3):
         jax.tree.map(np.testing.assert_array_equal, weights[place], trees[place])
     assert len(weights) == 3
-    with pytest.raises(ValueError, match="member 1 has no weights: the run was interrupted"):
+    with pytest.raises(ValueError, match="member 1 has no weights: it was not trained"):
         RecordedWeights(2)[1]
 
 

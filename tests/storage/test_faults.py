@@ -294,7 +294,7 @@ def test_weights_of_several_structures_and_sizes_come_back():
         stored.write(index, tree)
     for index, tree in enumerate(trees):
         same_bits(stored[index], tree)
-    with pytest.raises(ValueError, match="member 4 has no weights: the run was interrupted"):
+    with pytest.raises(ValueError, match="member 4 has no weights: it was not trained"):
         stored[4]
 
 

@@ -97,8 +97,8 @@ class PerLayer:
         if unmatched and self.default is None:
             raise ArgumentError(
                 "learning_rate" if argument == "learning_rate" else "decay",
-                f"{argument}: no pattern matches {', '.join(unmatched)}; add a pattern, or give default=..., the value "
-                "of all others, such as 0.0.",
+                f"{argument}: no pattern matches {', '.join(unmatched)}; add a pattern, or give default=0.0, so that "
+                f"they do not {'train' if argument == 'learning_rate' else 'decay'}.",
             )
         values = iter([self.default if pattern is None else self.coefficients[pattern] for pattern in chosen])
         return [next(values) if decayed else None for decayed in decays]

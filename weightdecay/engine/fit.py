@@ -25,7 +25,7 @@ from weightdecay.engine.plans import Plan
 from weightdecay.engine.training_workload import TrainingWorkload
 from weightdecay.results.grid_result import GridResult
 from weightdecay.search.grid import Grid
-from weightdecay.search.strategies import Strategy
+from weightdecay.search.strategy import Strategy
 from weightdecay.storage import run_directory
 from weightdecay.storage.training_records import TrainingRecords
 from weightdecay.training import gradients

@@ -15,7 +15,7 @@ from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.engine.groups import Group
 from weightdecay.search import member
 from weightdecay.search.grid import Grid
-from weightdecay.search.strategies import Known, Strategy
+from weightdecay.search.strategy import Known, Strategy
 from weightdecay.search.surface import Surface
 
 

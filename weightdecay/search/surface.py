@@ -16,7 +16,7 @@ import numpy as np
 
 from weightdecay.decay import Rule
 from weightdecay.decay.families import coefficient, is_without_decay, rule_family
-from weightdecay.search.strategies import Known, completed
+from weightdecay.search.strategy import Known, completed
 
 _ROUNDS = 6  # in which the trainings are spread out; more are hardly better, and fewer keep more devices busy
 _FOR_FINALISTS = 0.4  # of the trainings
@@ -45,7 +45,7 @@ class Surface:
     seed: int = 0
 
     def next(self, known: Known) -> dict[int, int]:
-        """See `weightdecay.search.strategies.Strategy.next`."""
+        """See `weightdecay.search.strategy.Strategy.next`."""
         candidates = known.candidates()
         points = coordinates([known.members[members[0]] for members in candidates])
         always = known.without_decay()

@@ -1,0 +1,103 @@
+"""Strategies on curves whose best candidate is known."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+import weightdecay as wd
+from weightdecay.engine.race import Race
+from weightdecay.search import surface
+from weightdecay.search.strategies import Full, Halving, Surface
+
+STEPS = np.arange(10, 101, 10)
+GRID = wd.Grid(
+    decay=[wd.NoDecay(), *wd.logspace(wd.L2, 1e-6, 1e-1, 11), *wd.logspace(wd.Decoupled, 1e-3, 1e1, 9)],
+    learning_rate=[1e-3, 3e-3, 1e-2],
+    seed=range(3),
+)
+
+
+def final(member, best, worth, noise, rng):
+    """Final loss: no decay is 1, and a bowl over the logarithms around the best candidate is `worth` below that."""
+    decay, rate = member["decay"], member["learning_rate"]
+    kind, coefficient = best
+    depth = 0.0
+    if type(decay) is kind and kind is not wd.NoDecay:
+        distance = math.log10(decay.coefficient) - math.log10(coefficient)
+        depth = worth * math.exp(-(distance**2) / 2)
+    elif kind is wd.NoDecay and type(decay) is not wd.NoDecay:
+        depth = -worth * (1 + math.log10(decay.coefficient / 1e-6)) / 6
+    return 1 + 0.2 * abs(math.log10(rate / 3e-3)) - depth + noise * rng.normal()
+
+
+def race(strategy, budget, best, *, worth=0.3, noise=0.01, seed=0, at_once=16):
+    rng = np.random.default_rng(seed)
+    ends = np.array([final(member, best, worth, noise, rng) for member in GRID])
+    # Curves cross: the stronger the decay, the slower the fall.
+    slowness = np.array([0.2 + getattr(member["decay"], "coefficient", 0.0) for member in GRID])
+    curves = ends[:, None] + np.exp(-STEPS[None, :] / 100 / np.minimum(slowness, 1)[:, None])
+    curves[:, -1] = ends
+    running = Race(strategy, GRID, STEPS.tolist(), int(budget * len(GRID) * 100), at_once)
+    rounds = []
+    while wanted := running.next_round(curves, np.full(len(GRID), -1)):
+        rounds.append(wanted)
+    finished = running.reached == 100
+    complete = [number for number in range(63) if finished[3 * number : 3 * number + 3].all()]
+    chosen = min(complete, key=lambda number: ends[3 * number : 3 * number + 3].mean())
+    return running, rounds, GRID[3 * chosen], ends
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("best", [(wd.L2, 1e-3), (wd.Decoupled, 1.0)], ids=["L2", "Decoupled"])
+def test_surface_finds_the_bowl_for_a_quarter_of_the_grid(best):
+    regrets = []
+    for seed in range(3):
+        running, _, chosen, ends = race(Surface(seed=seed), 0.25, best, seed=seed)
+        assert running.spent <= 0.25
+        means = ends.reshape(-1, 3).mean(axis=1)
+        regrets.append((means[list(GRID).index(chosen) // 3] - means.min()) / 0.3)
+    assert np.mean(regrets) < 0.15
+
+
+@pytest.mark.slow
+def test_surface_says_no_decay_where_that_is_best():
+    _, _, chosen, _ = race(Surface(), 0.25, (wd.NoDecay, None))
+    assert isinstance(chosen["decay"], wd.NoDecay)
+
+
+def test_answers_depend_on_what_is_known_alone():
+    for strategy in (Surface(), Halving(), Full()):
+        one, two = (race(strategy, 0.2, (wd.L2, 1e-3))[1] for _ in range(2))
+        assert one == two
+
+
+def test_halving_keeps_a_part_at_each_rung_and_no_decay_always():
+    running, rounds, _, _ = race(Halving(eta=2, first=0.1), 0.5, (wd.L2, 1e-3))
+    steps = [set(wanted.values()) for wanted in rounds]
+    assert steps[:4] == [{10}, {20}, {40}, {80}]
+    sizes = [len(wanted) for wanted in rounds[:4]]
+    assert all(later <= math.ceil(earlier / 2) + 3 for earlier, later in itertools.pairwise(sizes))
+    without = [index for index, member in enumerate(GRID) if isinstance(member["decay"], wd.NoDecay)]
+    assert (running.reached[without[::3]] == 100).all()
+
+
+def test_full_takes_the_members_in_their_order():
+    running, _, _, _ = race(Full(), 0.1, (wd.L2, 1e-3))
+    assert running.reached.tolist() == [100] * 18 + [0] * (len(GRID) - 18)
+
+
+def test_coordinates_have_no_decay_at_the_origin_of_every_kind():
+    candidates = [member for member in GRID if member["seed"] == 0]
+    points = surface.coordinates(candidates)
+    assert points.shape == (63, 3)
+    decays = [member["decay"] for member in candidates]
+    assert (points[[isinstance(decay, wd.NoDecay) for decay in decays], :2] == 0).all()
+    l2 = points[[isinstance(decay, wd.L2) for decay in decays]]
+    assert (l2[:, 0] >= 0.25).all()
+    assert (l2[:, 1] == 0).all()
+    np.testing.assert_allclose(np.diff(np.unique(l2[:, 0].round(9))), 0.1)
+    np.testing.assert_allclose(np.unique(points[:, 2].round(3)), [0, 0.477, 1], atol=1e-3)
+    kinds = surface.coordinates([{"decay": wd.NoDecay(), "norm": value} for value in (None, "batch", True)])
+    np.testing.assert_array_equal(kinds, np.eye(3))

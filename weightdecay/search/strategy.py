@@ -1,0 +1,115 @@
+"""What a strategy is: from what is known of the members of a grid, it decides which are trained next, and how far.
+
+A strategy knows nothing of lanes and devices. It is asked again when everything that it asked for has been trained, and
+its answer depends on what is known alone, so that a run that was cut off makes the same decisions again.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from weightdecay.decay.families import is_without_decay
+
+
+class Known(NamedTuple):
+    """What is known of the members of a grid.
+
+    Attributes:
+      members: Hyperparameters of each member by name.
+      candidate: Number of each member's candidate, from 0, shape ``(members,)``; its members are replicates.
+      evaluated: Steps of the evaluations, ascending, shape ``(evaluations,)``; the last one is the last step.
+      values: The metric that decides, lower is better, shape ``(members, evaluations)``; nan where a member has not
+        been evaluated, infinite where it has diverged.
+      reached: Steps that each member has taken, shape ``(members,)``.
+      budget: Member-steps that may be spent in all.
+      at_once: Members that train side by side.
+    """
+
+    members: Sequence[Mapping[str, Any]]
+    candidate: np.ndarray
+    evaluated: np.ndarray
+    values: np.ndarray
+    reached: np.ndarray
+    budget: int
+    at_once: int
+
+    @property
+    def num_steps(self) -> int:
+        """Last step of a member."""
+        return int(self.evaluated[-1])
+
+    @property
+    def left(self) -> int:
+        """Member-steps that may still be spent."""
+        return self.budget - int(self.reached.sum())
+
+    @property
+    def finished(self) -> np.ndarray:
+        """Whether each member has taken all its steps, shape ``(members,)``."""
+        return self.reached >= self.num_steps
+
+    def candidates(self) -> list[list[int]]:
+        """Return the members of each candidate, its replicates in the order of the grid."""
+        return [np.flatnonzero(self.candidate == number).tolist() for number in range(int(self.candidate.max()) + 1)]
+
+    def without_decay(self) -> list[int]:
+        """Return the positions of the candidates without decay, among `candidates`."""
+        firsts = [members[0] for members in self.candidates()]
+        return [number for number, first in enumerate(firsts) if is_without_decay(self.members[first]["decay"])]
+
+    def affordable(self, wanted: Mapping[int, int]) -> dict[int, int]:
+        """Return the first of some wishes that the budget allows.
+
+        Args:
+          wanted: The step that each member is to reach, by its position; the most important first.
+
+        Returns:
+          The same, without members that are there already, and as many as can be paid.
+        """
+        chosen, left = {}, self.left
+        for index, step in wanted.items():
+            cost = int(step) - int(self.reached[index])
+            if cost > 0 and cost <= left:
+                chosen[index] = int(step)
+                left -= cost
+        return chosen
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """What decides which members are trained."""
+
+    def next(self, known: Known) -> Mapping[int, int]:
+        """Decide what is trained next.
+
+        Args:
+          known: What is known.
+
+        Returns:
+          The step that each member is to reach, one of the evaluations, by its position in the grid. What the budget
+          does not allow is left out; nothing = the search has ended.
+        """
+        ...
+
+
+def completed(known: Known, candidates: list[list[int]], ordered: Sequence[int]) -> dict[int, int]:
+    """Train what is missing of the replicates of candidates, of as many as the budget completes, in their order.
+
+    Args:
+      known: What is known.
+      candidates: Members of each candidate.
+      ordered: Positions of candidates, the most important first.
+
+    Returns:
+      As `Strategy.next`.
+    """
+    chosen: dict[int, int] = {}
+    left = known.left
+    for candidate in ordered:
+        missing = [index for index in candidates[candidate] if not known.finished[index]]
+        cost = sum(known.num_steps - int(known.reached[index]) for index in missing)
+        if cost <= left:
+            chosen |= dict.fromkeys(missing, known.num_steps)
+            left -= cost
+    return chosen
