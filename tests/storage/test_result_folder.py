@@ -488,7 +488,7 @@ BAD_STACKS = {
     "no dimension": (safetensors({"params/w": floats() | {"data_offsets": [0, 4]}}, bytes(4)), r"has shape \(\)"),
     "other name": (
         safetensors({"weights/w": floats(4)}, bytes(16)),
-        "its arrays are not all of params/... and model_state",
+        "its arrays are not all of params/..., model_state",
     ),
 }
 BELOW = {
