@@ -116,6 +116,7 @@ def test_frozen_weights_have_no_state_and_are_counted_nowhere():
         stopping_metric="validation_loss",
         mask=wd.masks.kernels,
         initial=PRETRAINED,
+        accumulate=1,
         trainable=HEAD,
     )
     state = run.groups[0].state
