@@ -139,12 +139,14 @@ def test_weights_of_examples_are_spread_over_their_positions():
 
 @pytest.mark.slow
 def test_streamed_dense_targets_have_the_same_bits():
-    """All but the losses of the training examples, whose sums over positions XLA orders in its own way."""
+    """All but the losses of the training examples, and what derives from them: XLA orders sums over positions itself."""
     settings = {"batch_size": 8, "num_steps": 9, "eval_every": 3}
     result = fit(PADDED, **settings)
     streamed = fit(PADDED, **settings, plan=wd.Plan(result.settings["plan"]["lane_width"], 1, streamed=True))
-    np.testing.assert_allclose(streamed.dataset["train_loss"], result.dataset["train_loss"], rtol=1e-6)
-    assert result.dataset.drop_vars("train_loss").equals(streamed.dataset.drop_vars("train_loss"))
+    of_training = ["train_loss", "train_perplexity", "train_bits_per_token"]
+    for name in of_training:
+        np.testing.assert_allclose(streamed.dataset[name], result.dataset[name], rtol=1e-5)
+    assert result.dataset.drop_vars(of_training).equals(streamed.dataset.drop_vars(of_training))
     same_bits(result.params(2), streamed.params(2))
 
 
