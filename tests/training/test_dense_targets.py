@@ -139,7 +139,7 @@ def test_weights_of_examples_are_spread_over_their_positions():
 
 @pytest.mark.slow
 def test_streamed_dense_targets_have_the_same_bits():
-    """All but the losses of the training examples, and what derives from them: XLA orders sums over positions itself."""
+    """All but the losses of training examples and what derives from them: XLA orders sums over positions itself."""
     settings = {"batch_size": 8, "num_steps": 9, "eval_every": 3}
     result = fit(PADDED, **settings)
     streamed = fit(PADDED, **settings, plan=wd.Plan(result.settings["plan"]["lane_width"], 1, streamed=True))
