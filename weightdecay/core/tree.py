@@ -117,8 +117,8 @@ def only(params: PyTree, names: Sequence[str]) -> PyTree:
     Returns:
       The tree.
     """
-    kept, structure = set(names), jax.tree.structure(params)
-    return structure.unflatten(leaf if name in kept else None for name, leaf in named_leaves(params))
+    kept = set(names)
+    return without(params, [name for name, _ in named_leaves(params) if name not in kept])
 
 
 def first_given(*trees: Any) -> Any:

@@ -88,8 +88,7 @@ def without(unchanged: tuple[str, ...], task: Task, routed: RoutedMember) -> tup
       routed: Its hyperparameters.
 
     Returns:
-      The task and the hyperparameters; the same ones where the optimizer changes all arrays, or the mask would select
-      nothing else.
+      The task and the hyperparameters; the same ones where the optimizer changes all arrays.
     """
     if not unchanged:
         return task, routed

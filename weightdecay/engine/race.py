@@ -108,9 +108,7 @@ def settled(strategy: Strategy | None, budget: Any, grid: Grid, num_steps: int) 
     if strategy is None and budget is None:
         return None, 0
     wanted = "the fraction of the grid to spend, above 0 and at most 1"
-    fraction = 1.0 if budget is None else checks.number(budget, "budget", allowed=wanted)
-    if not 0 < fraction <= 1:
-        raise ArgumentError("budget", f"budget is {budget}; give {wanted}.")
+    fraction = 1.0 if budget is None else checks.number(budget, "budget", above=0, at_most=1, allowed=wanted)
     chosen = Surface() if strategy is None else strategy
     if not isinstance(chosen, Strategy) or isinstance(chosen, type):
         raise ArgumentTypeError(
