@@ -8,8 +8,9 @@ import pytest
 
 import weightdecay as wd
 from weightdecay.engine.race import Race
-from weightdecay.search import surface
+from weightdecay.search.response import Response, in_model_units, layout
 from weightdecay.search.strategies import Full, Halving, Surface
+from weightdecay.search.surface import spread_out
 
 STEPS = np.arange(10, 101, 10)
 GRID = wd.Grid(
@@ -88,16 +89,62 @@ def test_full_takes_the_members_in_their_order():
     assert running.reached.tolist() == [100] * 18 + [0] * (len(GRID) - 18)
 
 
-def test_coordinates_have_no_decay_at_the_origin_of_every_kind():
-    candidates = [member for member in GRID if member["seed"] == 0]
-    points = surface.coordinates(candidates)
-    assert points.shape == (63, 3)
-    decays = [member["decay"] for member in candidates]
-    assert (points[[isinstance(decay, wd.NoDecay) for decay in decays], :2] == 0).all()
-    l2 = points[[isinstance(decay, wd.L2) for decay in decays]]
-    assert (l2[:, 0] >= 0.25).all()
-    assert (l2[:, 1] == 0).all()
-    np.testing.assert_allclose(np.diff(np.unique(l2[:, 0].round(9))), 0.1)
-    np.testing.assert_allclose(np.unique(points[:, 2].round(3)), [0, 0.477, 1], atol=1e-3)
-    kinds = surface.coordinates([{"decay": wd.NoDecay(), "norm": value} for value in (None, "batch", True)])
-    np.testing.assert_array_equal(kinds, np.eye(3))
+def test_layout_places_each_kind_on_the_logarithm_of_its_coefficient():
+    places = layout([member for member in GRID if member["seed"] == 0])
+    assert np.unique(places.kind, return_counts=True)[1].tolist() == [3, 33, 27]
+    np.testing.assert_allclose(np.diff(np.unique(places.strength[places.kind == 0].round(9))), 0.1)
+    np.testing.assert_allclose(np.unique(places.others.round(3)), [0, 0.477, 1], atol=1e-3)
+    kinds = layout([{"decay": wd.NoDecay(), "norm": value} for value in (None, "batch", True)])
+    np.testing.assert_array_equal(kinds.others, np.eye(3))
+    assert (kinds.kind == -1).all()
+
+
+def test_first_trainings_are_each_kind_at_every_learning_rate():
+    members = [member for member in GRID if member["seed"] == 0]
+    first = [members[number] for number in spread_out(layout(members), 9)]
+    pairs = {(type(member["decay"]), member["learning_rate"]) for member in first}
+    assert len(pairs) == 9
+
+
+def test_many_candidates_are_searched_too():
+    decay = wd.Decoupled(wd.distributions.LogUniform(1e-3, 1e1))
+    grid = wd.Grid.sobol(1500, decay=decay, learning_rate=wd.distributions.LogUniform(1e-3, 1e-2))
+    losses = np.array(
+        [abs(math.log10(m["decay"].coefficient)) + abs(math.log10(m["learning_rate"] / 3e-3)) for m in grid]
+    )
+    running = Race(Surface(), grid, [10], 10 * 60, 16)
+    curves = np.where(np.arange(1) == 0, losses[:, None], 0.0)
+    while running.next_round(curves, np.full(len(grid), -1)):
+        pass
+    found = losses[running.reached == 10].min()
+    assert running.spent == 60 / 1500
+    assert found <= np.quantile(losses, 0.01)
+
+
+def test_response_is_the_regression_of_scikit_learn():
+    """With one set of scales and no shared noise, it is a Gaussian process like any other."""
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+
+    rng = np.random.default_rng(0)
+    members = [
+        {"decay": wd.NoDecay(), "learning_rate": rate, "width": width} for rate, width in rng.uniform(size=(40, 2))
+    ]
+    places = layout(members)
+    losses, trained = rng.normal(size=15), rng.permutation(40)[:15]
+    response = Response(places, trained, np.arange(15), losses)
+    means, variances, likelihoods = [], [], []
+    for scales, _, mean in response._solved:
+        kernel = ConstantKernel(scales.baseline**2) * Matern(scales.others, nu=2.5) + ConstantKernel(1.0)
+        process = GaussianProcessRegressor(kernel, alpha=scales.noise**2 + 1e-6, optimizer=None)
+        process.fit(places.others[trained], in_model_units(losses))
+        expected, error = process.predict(places.others, return_std=True)
+        np.testing.assert_allclose(mean, expected, atol=1e-6)
+        means.append(expected)
+        variances.append(error**2)
+        likelihoods.append(process.log_marginal_likelihood_value_)
+    weights = np.exp(np.array(likelihoods) - max(likelihoods))
+    weights /= weights.sum()
+    np.testing.assert_allclose(response.mean, weights @ np.array(means), atol=1e-6)
+    total = weights @ np.array(variances) + weights @ np.square(np.array(means) - response.mean)
+    np.testing.assert_allclose(response.error, np.sqrt(total), atol=1e-5)
