@@ -246,9 +246,7 @@ def suggest(
         row = _row(kind, turned, num_steps, rate, used, sgd_momentum, confidence)
         rows += [] if row is None else [row]
         without += [name] if row is None else []
-    return Suggestion(
-        *(tuple(rows), turned, num_steps, len(curves), learning_rate, used, confidence), tuple(without)
-    )
+    return Suggestion(*(tuple(rows), turned, num_steps, len(curves), learning_rate, used, confidence), tuple(without))
 
 
 def strength(kind: type[Rule], rate: Any, until: int, momentum: float | None) -> float:
@@ -321,7 +319,8 @@ def _of_result(
     finite = [candidate for candidate in candidates if math.isfinite(candidate.mean)]
     if not finite:
         raise ArgumentError(
-            "run", "run has no finite validation loss without decay: all of these members diverged, or were not trained."
+            "run",
+            "run has no finite validation loss without decay: all of these members diverged, or were not trained.",
         )
     chosen = min(finite, key=lambda candidate: candidate.mean)
     members = list(chosen.members)
