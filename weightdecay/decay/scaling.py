@@ -87,8 +87,8 @@ def ladder(
 ) -> tuple[float, float] | None:
     """Smallest and largest coefficient worth trying in a run, where nothing else is known.
 
-    For a rule with a time scale they are those at which it is 1000 and 0.1 times the run, and at least 10 steps. For any
-    other rule they are its ``search_range``. At a learning rate of 0.001 and 1000 steps both are the same.
+    For a rule with a time scale they are those at which it is 1000 and 0.1 times the run, and at least 10 steps. For
+    any other rule they are its ``search_range``. At a learning rate of 0.001 and 1000 steps both are the same.
 
     Args:
       kind: Class of the rule.

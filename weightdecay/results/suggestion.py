@@ -11,6 +11,7 @@ The factor k, and by how much it varies between tasks, are those of recorded gri
 Adam, R(t) is that of `Decoupled`, and k has the unit of the preconditioner, so that it varies more.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -159,8 +160,12 @@ class Suggestion(Sequence[SuggestedRule]):
 
         head = ("rule", "coefficient", "low", "high", "time scale", "why")
         cells = [
-            (row.rule, *(text.number(value, ".3g") for value in (row.coefficient, row.low, row.high)))
-            + (f"{row.time_scale:.3g} steps" if math.isfinite(row.time_scale) else text.NOTHING, row.why)
+            (
+                row.rule,
+                *(text.number(value, ".3g") for value in (row.coefficient, row.low, row.high)),
+                f"{row.time_scale:.3g} steps" if math.isfinite(row.time_scale) else text.NOTHING,
+                row.why,
+            )
             for row in self.rows
         ]
         widths = [max(len(row[column]) for row in (head, *cells)) for column in range(len(head))]
@@ -278,7 +283,7 @@ def _row(
     """Return the row of a rule; None where nothing is known."""
     if len(kind.coefficient_names()) != 1 or kind.required() != kind.coefficient_names():
         return None
-    basis = scaling.basis(kind.from_one(1.0), momentum=momentum)
+    basis = _basis(kind, momentum)
     calibrated = calibration.of_rule(basis, kind.__name__, optimizer)
     if calibrated is None:
         return None
@@ -297,6 +302,11 @@ def _row(
     else:
         time_scale, why = math.nan, f"{calibrated.num_tasks} recorded tasks"
     return SuggestedRule(kind.__name__, coefficient, smallest * missing, largest * missing, time_scale, why)
+
+
+@functools.cache
+def _basis(kind: type[Rule], momentum: float | None) -> str | None:
+    return scaling.basis(kind.from_one(1.0), momentum=momentum)
 
 
 def _of_result(

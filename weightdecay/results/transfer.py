@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from weightdecay.core import checks, text
@@ -116,8 +115,11 @@ class Transfer(Sequence[TransferredRule]):
 
         head = ("rule", "before", "coefficient", "low", "high", "formula")
         cells = [
-            (row.rule, *(text.number(value, ".3g") for value in (row.before, row.coefficient, row.low, row.high)))
-            + (row.formula or row.keeps,)
+            (
+                row.rule,
+                *(text.number(value, ".3g") for value in (row.before, row.coefficient, row.low, row.high)),
+                row.formula or row.keeps,
+            )
             for row in self.rows
         ]
         widths = [max(len(row[column]) for row in (head, *cells)) for column in range(len(head))]
@@ -328,7 +330,7 @@ def _factor(
     momentum: float | None,
     fitted: set[str],
 ) -> tuple[float, str]:
-    """Return by what the coefficient is multiplied, without the quantities that a law was fitted to, and its formula."""
+    """Return the factor of the coefficient, without the quantities that a law was fitted to, and its formula."""
     if basis == scaling.OBJECTIVE:
         changes = {"num_examples": run["num_examples"] / other["num_examples"]}
     else:
