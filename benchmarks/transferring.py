@@ -10,14 +10,18 @@ of the best coefficient that the size has itself.
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import searching
+from peers import processor
 
 import weightdecay as wd
 
+RULES = ("Decoupled", "L2")
 SIZES = ((300, 64), (1000, 64), (3000, 64), (500, 128), (2000, 32))
 """Steps and batch size of each run; the last two have as many epochs as the second."""
 
@@ -56,6 +60,72 @@ def record(folder: Path, names: list[str] | None) -> None:
             print(f"{name}, {num_steps} steps of {batch_size}: {time.perf_counter() - started:.1f} s", flush=True)
 
 
+def errors_above(result: wd.GridResult, rule: str, coefficient: float) -> float:
+    """By how many standard errors of the best coefficient of a rule another one is worse; infinite beyond the grid.
+
+    Between the coefficients of the grid the mean is interpolated linearly in the logarithm.
+    """
+    candidates = [one for one in result.candidates() if one.decay.name == rule and np.isfinite(one.mean)]
+    best = min(candidates, key=lambda one: one.mean)
+    path = sorted((float(one.decay.coefficients()["coefficient"]), one.mean) for one in candidates)
+    logarithms, means = np.log([value for value, _ in path]), [mean for _, mean in path]
+    mean = np.interp(np.log(coefficient), logarithms, means, left=np.inf, right=np.inf)
+    return float((mean - best.mean) / best.standard_error)
+
+
+def judge(folder: Path) -> None:
+    """Predict the coefficient of each size from each other size, and from a law through all others."""
+    names = [name for name in tasks() if (folder / f"{name}-{SIZES[0][0]}-{SIZES[0][1]}").is_dir()]
+    results = {(name, size): wd.load(folder / f"{name}-{size[0]}-{size[1]}") for name in names for size in SIZES}
+    print(f"{len(names)} tasks, {processor()}")
+    for (name, size), result in results.items():
+        best = [result.where(lambda one, rule=rule: one["decay"].name == rule).best().decay for rule in RULES]
+        print(f"  {name}, {size[0]} steps of {size[1]}: {', '.join(map(str, best))}")
+    print("rule,change,pairs,transfer within 1 SE,2 SE,unchanged within 1 SE,2 SE,mean |log| of transfer,unchanged")
+    lengths, batches = SIZES[:3], (SIZES[1], *SIZES[3:])
+    for rule in RULES:
+        for change, sizes in (("length", lengths), ("batch size", batches)):
+            rows = []
+            for name in names:
+                for source, target in itertools.permutations(sizes, 2):
+                    new = {"num_steps": target[0]} if change == "length" else {"batch_size": target[1]}
+                    predicted = results[name, source].transfer(**new)[rule]
+                    other = results[name, target]
+                    own = other.where(lambda one: one["decay"].name == rule).best().decay.coefficient
+                    rows.append(
+                        [
+                            errors_above(other, rule, predicted.coefficient),
+                            errors_above(other, rule, predicted.before),
+                            abs(np.log(predicted.coefficient / own)),
+                            abs(np.log(predicted.before / own)),
+                        ]
+                    )
+            _print(f"{rule},{change}", np.array(rows))
+        rows, held = [], 0
+        for name in names:
+            for target in SIZES:
+                first, *others = (results[name, size] for size in SIZES if size != target)
+                row = first.transfer(*others, num_steps=target[0], batch_size=target[1])[rule]
+                other = results[name, target]
+                own = other.where(lambda one: one["decay"].name == rule).best().decay.coefficient
+                held += row.low <= own <= row.high
+                rows.append(
+                    [errors_above(other, rule, row.coefficient), np.nan, abs(np.log(row.coefficient / own)), np.nan]
+                )
+        _print(f"{rule},law of the four other sizes", np.array(rows))
+        print(f"{rule}: the 95 % interval of the law held the size's own best in {held} of {len(rows)}")
+        for name in names:
+            first, *others = (results[name, size] for size in lengths)
+            (steps,) = first.transfer(*others, num_steps=10_000)[rule].exponents.values()
+            print(f"  {name}: exponent of the number of steps {steps.value:.2f} ± {steps.standard_error:.2f}")
+
+
+def _print(label: str, rows: np.ndarray) -> None:
+    """Print a row of the table."""
+    counts = [f"{(rows[:, column] <= limit).sum()}" for column in (0, 1) for limit in (1, 2)]
+    print(f"{label},{len(rows)},{','.join(counts)},{rows[:, 2].mean():.2f},{rows[:, 3].mean():.2f}")
+
+
 def main() -> None:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -63,7 +133,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks")
     arguments = parser.parse_args()
-    record(arguments.folder, arguments.tasks.split(",") if arguments.tasks else None)
+    if arguments.action == "record":
+        record(arguments.folder, arguments.tasks.split(",") if arguments.tasks else None)
+    else:
+        judge(arguments.folder)
 
 
 if __name__ == "__main__":
