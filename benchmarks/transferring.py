@@ -53,11 +53,16 @@ def record(folder: Path, names: list[str] | None) -> None:
                 *(wd.models.MLP((64,)), make(), grid()),
                 num_steps=num_steps,
                 batch_size=batch_size,
-                eval_every=num_steps // 10,
+                eval_every=num_steps // 50,
                 progress=False,
             )
             result.save(folder / f"{name}-{num_steps}-{batch_size}", overwrite=True)
             print(f"{name}, {num_steps} steps of {batch_size}: {time.perf_counter() - started:.1f} s", flush=True)
+
+
+def best_of(result: wd.GridResult, rule: str) -> float:
+    """The best coefficient of a rule."""
+    return float(result.where(lambda one: one["decay"].name == rule).best().decay.coefficients()["coefficient"])  # pyright: ignore[reportArgumentType]
 
 
 def errors_above(result: wd.GridResult, rule: str, coefficient: float) -> float:
@@ -79,8 +84,8 @@ def judge(folder: Path) -> None:
     results = {(name, size): wd.load(folder / f"{name}-{size[0]}-{size[1]}") for name in names for size in SIZES}
     print(f"{len(names)} tasks, {processor()}")
     for (name, size), result in results.items():
-        best = [result.where(lambda one, rule=rule: one["decay"].name == rule).best().decay for rule in RULES]
-        print(f"  {name}, {size[0]} steps of {size[1]}: {', '.join(map(str, best))}")
+        best = [f"{rule} {best_of(result, rule):.2g}" for rule in RULES]
+        print(f"  {name}, {size[0]} steps of {size[1]}: {', '.join(best)}")
     print("rule,change,pairs,transfer within 1 SE,2 SE,unchanged within 1 SE,2 SE,mean |log| of transfer,unchanged")
     lengths, batches = SIZES[:3], (SIZES[1], *SIZES[3:])
     for rule in RULES:
@@ -91,7 +96,7 @@ def judge(folder: Path) -> None:
                     new = {"num_steps": target[0]} if change == "length" else {"batch_size": target[1]}
                     predicted = results[name, source].transfer(**new)[rule]
                     other = results[name, target]
-                    own = other.where(lambda one: one["decay"].name == rule).best().decay.coefficient
+                    own = best_of(other, rule)
                     rows.append(
                         [
                             errors_above(other, rule, predicted.coefficient),
@@ -107,7 +112,7 @@ def judge(folder: Path) -> None:
                 first, *others = (results[name, size] for size in SIZES if size != target)
                 row = first.transfer(*others, num_steps=target[0], batch_size=target[1])[rule]
                 other = results[name, target]
-                own = other.where(lambda one: one["decay"].name == rule).best().decay.coefficient
+                own = best_of(other, rule)
                 held += row.low <= own <= row.high
                 rows.append(
                     [errors_above(other, rule, row.coefficient), np.nan, abs(np.log(row.coefficient / own)), np.nan]

@@ -4,58 +4,95 @@ import math
 
 import numpy as np
 import pytest
-from constructed_results import constructed, valley
+from constructed_results import constructed, path_without_decay, valley
 from sklearn.linear_model import Ridge
 
 import weightdecay as wd
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 
 LADDER = (1e-3, 1e1, 9)
+STEPS = np.arange(20, 1001, 20)
 
 
 def result_of(kind, best=0.1, ladder=LADDER, **run):
     return constructed(wd.logspace(kind, *ladder), valley(best), **run)
 
 
+def epochs_of_time_scale(coefficient, *, learning_rate=0.01, batch_size=50, num_examples=1000, **_):
+    """Time scale of `Decoupled` in epochs, by its definition."""
+    return batch_size / (learning_rate * coefficient * num_examples)
+
+
 @pytest.mark.parametrize(
-    ("new", "factor"),
+    "new",
     [
-        ({"num_steps": 4000}, 1 / 4),
-        ({"learning_rate": 0.03}, 1 / 3),
-        ({"batch_size": 200}, 4),
-        ({"num_examples": 4000}, 1 / 4),
-        ({"batch_size": 200, "num_examples": 4000}, 1),
-        ({"num_steps": 4000, "batch_size": 200}, 1 / 4),  # a fraction of the run does not depend on the batch
-        ({"num_steps": 500, "learning_rate": 0.001}, 20),
+        {"num_steps": 4000},
+        {"learning_rate": 0.03},
+        {"batch_size": 200},
+        {"num_examples": 4000},
+        {"batch_size": 200, "num_examples": 4000},
+        {"num_steps": 500, "learning_rate": 0.001},
     ],
 )
-def test_transfer_keeps_the_time_scale(new, factor):
-    result = result_of(wd.Decoupled)
-    row = result.transfer(**new)["Decoupled"]
+def test_transfer_keeps_the_time_scale_in_epochs(new):
+    row = result_of(wd.Decoupled).transfer(**new)["Decoupled"]
     assert row.before == pytest.approx(0.1)
-    assert row.coefficient == pytest.approx(0.1 * factor, rel=1e-12)
+    assert epochs_of_time_scale(row.coefficient, **new) == pytest.approx(epochs_of_time_scale(0.1), rel=1e-12)
     assert row.decay == wd.Decoupled(row.coefficient)
-    size = {"num_steps": 1000, "learning_rate": 0.01, "batch_size": 50, "num_examples": 1000}
-    names = set(new) - ({"batch_size", "num_examples"} if "num_steps" in new else set())
-    converted = wd.convert(row.before, "Decoupled", "Decoupled", **size, **{f"new_{name}": new[name] for name in names})
+    size = {"learning_rate": 0.01, "batch_size": 50, "num_examples": 1000}
+    changed = {f"new_{name}": value for name, value in new.items() if name != "num_steps"}
+    converted = wd.convert(row.before, "Decoupled", "Decoupled", **size, **changed)
     assert row.coefficient == pytest.approx(converted, rel=1e-12)
+
+
+@pytest.mark.parametrize("new", [{"num_steps": 4000}, {"num_steps": 500, "learning_rate": 0.02}])
+def test_transfer_in_less_than_one_epoch_keeps_the_fraction_of_the_run(new):
+    row = result_of(wd.Decoupled, num_examples=10**6).transfer(**new)["Decoupled"]
+    changed = {f"new_{name}": value for name, value in new.items()}
+    converted = wd.convert(row.before, "Decoupled", "Decoupled", num_steps=1000, learning_rate=0.01, **changed)
+    assert row.coefficient == pytest.approx(converted, rel=1e-12)
+    # Four times the steps, with four times the batch size: the fraction of the run does not depend on the batch.
+    both = result_of(wd.Decoupled, num_examples=10**6).transfer(**new, batch_size=200)["Decoupled"]
+    assert both.coefficient == pytest.approx(row.coefficient, rel=1e-12)
+
+
+def test_transfer_to_more_epochs_adds_what_stopping_no_longer_does():
+    turning = path_without_decay(200)
+
+    def loss(one, step, seed):
+        return turning(one, step, seed) if one["decay"] == wd.NoDecay() else valley(0.1)(one, step, seed)
+
+    result = constructed(wd.logspace(wd.Decoupled, *LADDER), loss)
+    row = result.transfer(num_steps=4000)["Decoupled"]
+    # The turn is at step 200 of 1000; stopping at t is a decay of about 1 / (η t).
+    assert row.coefficient == pytest.approx(0.1 * (1 / 200 - 1 / 4000) / (1 / 200 - 1 / 1000))
+    assert "1810.10082" in row.source
+    assert result.transfer(num_steps=100)["Decoupled"].coefficient == 0  # it ends before the turn
+    assert result.transfer(batch_size=100)["Decoupled"].coefficient == pytest.approx(0.2)  # as many epochs
+    suggested = [
+        wd.suggest(STEPS * end // 1000, np.log(STEPS * end // 1000 / 200) ** 2, learning_rate=0.01)
+        for end in (1000, 4000)
+    ]
+    ratio = suggested[1]["Decoupled"].coefficient / suggested[0]["Decoupled"].coefficient
+    assert suggested[1].turn.step in (160, 240)
+    assert ratio == pytest.approx(row.coefficient / 0.1, rel=0.35)  # evaluated at every 80 steps
 
 
 @pytest.mark.parametrize(
     ("kind", "optimizer", "factor", "keeps"),
     [
-        (wd.Decoupled, "adam", 1 / 20, "time scale"),
-        (wd.Corrected, "adam", 1 / 20, "time scale"),
-        (wd.Cautious, "adam", 1 / 20, "time scale"),
-        (wd.Independent, "adam", 1 / 2, "time scale"),
-        (wd.L2, "sgd", 1 / 20, "time scale"),
+        (wd.Decoupled, "adam", 2 / 10, "time scale"),
+        (wd.Corrected, "adam", 2 / 10, "time scale"),
+        (wd.Cautious, "adam", 2 / 10, "time scale"),
+        (wd.Independent, "adam", 2, "time scale"),
+        (wd.L2, "sgd", 2 / 10, "time scale"),
         (wd.L2, "adam", 1.0, "objective"),
         (wd.ProximalL1, "adam", 1.0, "objective"),
     ],
 )
 def test_transfer_of_each_rule_by_its_own_formula(kind, optimizer, factor, keeps):
     ladder = (1e-3, 1e0, 7)
-    row = result_of(kind, ladder=ladder, optimizer=optimizer).transfer(num_steps=2000, learning_rate=0.1)[kind.__name__]
+    row = result_of(kind, ladder=ladder, optimizer=optimizer).transfer(batch_size=100, learning_rate=0.1)[kind.__name__]
     assert row.coefficient == pytest.approx(row.before * factor, rel=1e-12)
     assert keeps in row.keeps
     assert "1992" in row.source or "2405.13698" in row.source
@@ -78,7 +115,7 @@ def test_transfer_scales_the_coefficients_within_one_standard_error():
     flat = constructed(rules, lambda one, step, seed: valley(0.1)(one, step, seed) + 2.0 * seed)
     # The error of the mean of 0, 2 and 4 is 2 / √3; the valley stays below it for |log(c / 0.1)| < 1.07, one neighbour
     # would be at 1.15.
-    row = flat.transfer(num_steps=2000)["Decoupled"]
+    row = flat.transfer(batch_size=100)["Decoupled"]
     assert (row.low, row.high) == pytest.approx((row.coefficient, row.coefficient))
     wide = constructed(rules, lambda one, step, seed: valley(0.1)(one, step, seed) + 3.0 * seed)
     row = wide.transfer(num_steps=2000)["Decoupled"]
@@ -94,11 +131,11 @@ def test_transfer_says_where_there_is_no_basis():
         assert math.isnan(transfer[name].coefficient)
         assert transfer[name].keeps.startswith("no basis")
         assert transfer[name].decay is None
-    assert transfer.rules() == [wd.Decoupled(pytest.approx(1.0))]
+    assert transfer.rules() == [wd.Decoupled(0.1)]
     lines = str(transfer).splitlines()
     assert max(map(len, lines)) <= 80
     assert any("no basis" in line for line in lines)
-    assert transfer.table().loc["Decoupled", "coefficient"] == pytest.approx(1.0)
+    assert transfer.table().loc["Decoupled", "coefficient"] == pytest.approx(0.1)
 
 
 def test_transfer_marks_a_best_coefficient_at_the_edge_of_its_grid():
@@ -112,7 +149,7 @@ def test_transfer_of_masked_rules_and_schedules():
     schedule = wd.schedules.WarmupCosine(0.01, 0.1)
     rules = [wd.Masked(rule, wd.masks.first) for rule in wd.logspace(wd.Decoupled, *LADDER)]
     result = constructed(rules, valley(0.1), rates=[schedule])
-    (row,) = result.transfer(learning_rate=0.02, num_steps=2000)
+    (row,) = result.transfer(learning_rate=0.02, num_examples=2000)
     assert row.coefficient == pytest.approx(0.1 / 4, rel=1e-6)  # the peak of a schedule is a float32
     assert row.decay.mask is wd.masks.first
     assert row.decay.rule == wd.Decoupled(row.coefficient)

@@ -402,11 +402,15 @@ class GridResult(PlotMethods):
     ) -> Transfer:
         """Return the best coefficient of each rule for another run, such as a large one that cannot be swept.
 
-        A rule with a time scale keeps it as a fraction of the run, ``c <- c (S / S') (r / r')``: S steps, and r what a
-        coefficient of 1 removes per step (η for `Decoupled`, η / (1 - momentum) for `L2` under SGD, 1 for
-        `Independent`). The number of epochs stays the same unless ``num_steps`` is given, so that the time scale in
-        epochs does too. A penalty without a time scale, such as `L2` under Adam, keeps the objective with the same
-        prior, ``c <- c N / N'`` for N training examples. For any other rule there is no basis, and its row says so.
+        A rule with a time scale keeps it in epochs, ``c <- c (r / r') (B' / B) (N / N')``: r is what a coefficient of 1
+        removes per step (η for `Decoupled`, η / (1 - momentum) for `L2` under SGD, 1 for `Independent`), B the batch
+        size and N the number of examples that the run takes. In a run of less than one epoch, N is the number of steps
+        times B, so that the time scale stays the same fraction of the run. A penalty without a time scale, such as `L2`
+        under Adam, keeps the objective with the same prior, ``c <- c N / N'``. For any other rule there is no basis,
+        and its row says so.
+
+        The number of epochs E stays the same unless ``num_steps`` is given. Another number multiplies the coefficient
+        by ``(1 / t* - 1 / E') / (1 / t* - 1 / E)`` if the loss without decay turned, at the epoch t*; see `suggest`.
 
         With results of other sizes, the law ``log c = a + Σ b log x`` is fitted to the best coefficients of all, over
         the quantities that vary; the others follow the formulas above.
@@ -430,8 +434,9 @@ class GridResult(PlotMethods):
 
         References:
           Wang & Aitchison, How to Set AdamW's Weight Decay as You Scale Model and Dataset Size, 2024, arXiv 2405.13698;
-          Bergsma et al., Power Lines, 2025, arXiv 2505.13738; MacKay, A Practical Bayesian Framework for
-          Backpropagation Networks, 1992.
+          Bergsma et al., Power Lines, 2025, arXiv 2505.13738 (less than one epoch); Ali, Kolter & Tibshirani, 2019,
+          arXiv 1810.10082 (stopping as decay); MacKay, A Practical Bayesian Framework for Backpropagation Networks,
+          1992 (prior).
         """
         return transfers.transfer(
             [self, *others],

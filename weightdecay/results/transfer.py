@@ -1,9 +1,14 @@
 """The coefficient for another run, by what a rule keeps, or by a law that is fitted to several results.
 
-`weightdecay.decay.scaling` says what a rule keeps. A rule with a time scale keeps it as a fraction of the run: its
-coefficient is proportional to 1 / (steps x the fraction of the weights that a coefficient of 1 removes per step). A
+`weightdecay.decay.scaling` says what a rule keeps. A rule with a time scale keeps it in epochs: its coefficient is
+proportional to batch size / (examples x the fraction of the weights that a coefficient of 1 removes per step). A
 penalty without a time scale keeps the objective: its coefficient multiplies a mean over examples, next to a prior of
-the weights that stays the same, and so is proportional to 1 / examples.
+the weights that stays the same, and so is proportional to 1 / examples. Examples are those that a run takes: all of
+them, or, in a run of less than one epoch, steps x batch size. There the time scale in epochs is a fraction of the run.
+
+Another number of epochs changes neither. But stopping at the end is itself a decay, which is weaker in a longer run:
+where the loss without decay turned, at the epoch t*, the coefficient is proportional to 1 / t* - 1 / epochs (see
+`suggestion`).
 """
 
 import math
@@ -12,6 +17,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from weightdecay.core import checks, text
@@ -19,19 +25,17 @@ from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.decay import Rule, scaling
 from weightdecay.decay.families import coefficient, rule_family, with_coefficient
 from weightdecay.decay.schedules import Parametric
-from weightdecay.results import power_law
+from weightdecay.results import power_law, turn
 from weightdecay.results.candidates import Candidate
 from weightdecay.results.power_law import Exponent, PowerLaw
 
 QUANTITIES = ("num_steps", "batch_size", "learning_rate", "num_examples")
-_ORDER = {
-    scaling.TIME_SCALE: ("num_steps", "learning_rate", "num_examples", "batch_size"),
-    scaling.OBJECTIVE: ("num_examples", "num_steps", "learning_rate", "batch_size"),
-}
+_ORDER = ("num_examples", "num_steps", "learning_rate", "batch_size")  # in which they enter a law
 _KEEPS = {
-    scaling.TIME_SCALE: "the time scale stays the same fraction of the run",
-    scaling.OBJECTIVE: "the objective stays the same",
+    scaling.TIME_SCALE: "the time scale in epochs stays the same",
+    scaling.OBJECTIVE: "the objective, with its prior, stays the same",
 }
+_LENGTH = ("its strength next to that of stopping", "Ali, Kolter & Tibshirani 2019, arXiv 1810.10082")
 SOURCES = {
     scaling.TIME_SCALE: "Wang & Aitchison 2024, arXiv 2405.13698; Bergsma et al. 2025, arXiv 2505.13738",
     scaling.OBJECTIVE: "MacKay, A Practical Bayesian Framework for Backpropagation Networks, 1992",
@@ -150,6 +154,7 @@ class _Best(NamedTuple):
     high: float
     error: float  # of the natural logarithm; nan where the family has one coefficient
     edge: str | None  # "lowest" or "highest"
+    turn: float  # step at which the loss without decay turned; nan where it did not, or there is none
     run: dict[str, float]  # by QUANTITIES
 
 
@@ -233,25 +238,28 @@ def _row(
         alike = [one for one in candidates if one.others == best.candidate.others]
         point = _best(result, alike or candidates, lower_is_better)
         points += [] if point is None else [point]
-    unit = with_coefficient(best.candidate.decay, 1.0)
-    assert unit is not None
-    usable = [point for point in points if math.isfinite(point.error)]
-    laws = _law(usable, basis) if len(usable) > 1 else None
-    varying = {name for name in QUANTITIES if len({round(math.log(point.run[name]), 9) for point in usable}) > 1}
-    factor, formula = _factor(unit, basis, best.run, run, momentum, set() if laws is None else varying)
-    if laws is None:
+    law = _law(points)
+    fitted = set() if law is None else {name for name in _ORDER if _varies(points, name)}
+    factor, formula = _factor(best, basis, run, momentum, fitted)
+    keeps, source = _KEEPS[basis], SOURCES[basis]
+    if "num_steps" not in fitted:
+        length, written = _length(best, run)
+        factor, formula = factor * length, formula + written
+        if written:
+            keeps, source = f"{keeps}, and {_LENGTH[0]}", f"{source}; {_LENGTH[1]}"
+    if law is None:
         value, low, high = best.coefficient * factor, best.low * factor, best.high * factor
         formula, exponents = f"c{formula}", {}
     else:
-        value, low, high = (factor * number for number in laws.predict(run, confidence))
-        exponents = laws.exponents
+        value, low, high = (factor * number for number in law.predict(_taken(run), confidence))
+        exponents = law.exponents
         powers = " ".join(
             f"{name}^({text.estimate(exponent.value, exponent.standard_error)})" for name, exponent in exponents.items()
         )
-        formula = f"law of {len(usable)} runs: {powers}{formula}"
+        formula = f"law of {len(points)} runs: {powers}{formula}"
     decay = with_coefficient(best.candidate.decay, value)
     return TransferredRule(
-        *(name, best.coefficient, value, low, high, _KEEPS[basis], formula, SOURCES[basis], exponents, best.edge, decay)
+        *(name, best.coefficient, value, low, high, keeps, formula, source, exponents, best.edge, decay)
     )
 
 
@@ -281,7 +289,18 @@ def _best(result: Any, candidates: Sequence[Candidate], lower_is_better: bool) -
     # The best of a grid is known to half of its spacing at most.
     error = (math.log(values[highest] / values[lowest]) + spacing) / 2
     run = {**_size(result), "learning_rate": _peak(chosen.hyperparameters.get("learning_rate"), result)}
-    return _Best(chosen, values[position], values[lowest], values[highest], error, edge, run)
+    turned = _turn(result, chosen)
+    return _Best(chosen, values[position], values[lowest], values[highest], error, edge, turned, run)
+
+
+def _turn(result: Any, chosen: Candidate) -> float:
+    """Return the step at which the loss without decay turned, with the other hyperparameters of a candidate."""
+    alike = [one for one in result.candidates() if one.is_without_decay and one.others == chosen.others]
+    curves = [result.dataset["validation_loss"].values[list(one.members)] for one in alike]
+    if not curves or not np.isfinite(curves[0]).all():
+        return math.nan
+    turned = turn.find(result.dataset["step"].values, np.asarray(curves[0], np.float64))
+    return math.nan if turned is None else float(turned.step)
 
 
 def _size(result: Any) -> dict[str, float]:
@@ -322,21 +341,22 @@ def _other_run(run: Mapping[str, float], new: Mapping[str, float]) -> dict[str, 
     return other
 
 
+def _taken(run: Mapping[str, float]) -> dict[str, float]:
+    """Return the quantities of a run, with the examples that it takes in place of those that there are."""
+    return {**run, "num_examples": min(run["num_examples"], run["num_steps"] * run["batch_size"])}
+
+
 def _factor(
-    unit: Rule,
-    basis: str,
-    run: Mapping[str, float],
-    other: Mapping[str, float],
-    momentum: float | None,
-    fitted: set[str],
+    best: _Best, basis: str, other: Mapping[str, float], momentum: float | None, fitted: set[str]
 ) -> tuple[float, str]:
     """Return the factor of the coefficient, without the quantities that a law was fitted to, and its formula."""
-    if basis == scaling.OBJECTIVE:
-        changes = {"num_examples": run["num_examples"] / other["num_examples"]}
-    else:
-        changes = {"num_steps": run["num_steps"] / other["num_steps"]}
+    run, other = _taken(best.run), _taken(other)
+    changes = {"num_examples": run["num_examples"] / other["num_examples"]}
+    if basis == scaling.TIME_SCALE:
+        changes["batch_size"] = other["batch_size"] / run["batch_size"]
         if run["learning_rate"] != other["learning_rate"] and not math.isnan(run["learning_rate"]):
-            rule = getattr(unit, "rule", unit)  # without its mask
+            unit = with_coefficient(best.candidate.decay, 1.0)
+            rule: Any = getattr(unit, "rule", unit)  # without its mask
             before, after = (
                 float(scaling.removed(rule, one["learning_rate"], [1], momentum=momentum)[0]) for one in (run, other)
             )
@@ -346,14 +366,36 @@ def _factor(
         if name in fitted or ratio == 1:
             continue
         factor *= ratio
-        formula += f" * {run[name]:.4g}/{other[name]:.4g} ({name.removeprefix('num_').replace('_', ' ')})"
+        first, second = (other, run) if name == "batch_size" else (run, other)
+        formula += f" * {first[name]:.4g}/{second[name]:.4g} ({name.removeprefix('num_').replace('_', ' ')})"
     return factor, formula
 
 
-def _law(points: Sequence[_Best], basis: str) -> PowerLaw | None:
-    """Fit a law to the best coefficients of several results; None where nothing varies, or a number is not known."""
-    runs = [point.run for point in points]
-    order = [name for name in _ORDER[basis] if all(math.isfinite(run[name]) for run in runs)]
-    if not any(len({run[name] for run in runs}) > 1 for name in order):
+def _length(best: _Best, other: Mapping[str, float]) -> tuple[float, str]:
+    """Return the factor of another number of epochs, if it is another one and the turn is known, and its formula."""
+    run = best.run
+    epochs, others = (one["num_steps"] * one["batch_size"] / one["num_examples"] for one in (run, other))
+    turned = best.turn * run["batch_size"] / run["num_examples"]
+    if math.isnan(turned) or abs(others / epochs - 1) < 1e-9 or min(epochs, others) < 1:
+        return 1.0, ""
+    factor = max(1 / turned - 1 / others, 0.0) / (1 / turned - 1 / epochs)
+    return factor, f" * (1/{turned:.3g} - 1/{others:.3g})/(1/{turned:.3g} - 1/{epochs:.3g}) (epochs)"
+
+
+def _varies(points: Sequence[_Best], name: str) -> bool:
+    """Whether a quantity differs between results."""
+    values = [_taken(point.run)[name] for point in points]
+    return all(map(math.isfinite, values)) and max(values) > (1 + 1e-9) * min(values)
+
+
+def _law(points: Sequence[_Best]) -> PowerLaw | None:
+    """Fit a law to the best coefficients of several results; None where nothing varies, or an error is not known."""
+    order = [name for name in _ORDER if _varies(points, name)]
+    if not order or not all(math.isfinite(point.error) for point in points):
         return None
-    return power_law.fit([point.coefficient for point in points], [point.error for point in points], runs, order)
+    return power_law.fit(
+        [point.coefficient for point in points],
+        [point.error for point in points],
+        [_taken(point.run) for point in points],
+        order,
+    )
