@@ -23,7 +23,7 @@ from scipy import stats
 
 import weightdecay as wd
 from weightdecay.decay import KINDS, scaling
-from weightdecay.results import suggestion, turn
+from weightdecay.results import calibration, suggestion, turn
 
 RATES, SEEDS = (1e-3, 3e-3, 1e-2), 4
 
@@ -89,6 +89,7 @@ class Case(NamedTuple):
     middle: float  # of the coefficients within one standard error of it
     unit: float  # 1 / R(turn) - 1 / R(end); without a turn 1 / R(end)
     has_turned: bool
+    is_at_edge: bool  # of the grid
     none_is_as_good: bool  # no decay is within one standard error of the best
 
 
@@ -101,8 +102,11 @@ def cases(folders: list[Path]) -> list[Case]:
         momentum = 0.0 if recorded["optimizer"] == "sgd" else None
         for rate in np.unique(recorded["learning_rates"]):
             at_rate = recorded["learning_rates"] == rate
-            turned = turn.find(steps, values[at_rate & (recorded["rules"] == "NoDecay")])
-            without = values[at_rate & (recorded["rules"] == "NoDecay"), -1].mean()
+            curves = values[at_rate & (recorded["rules"] == "NoDecay")]
+            curves = curves[np.isfinite(curves).all(axis=1)]
+            if not len(curves):  # they diverged
+                continue
+            turned, without = turn.find(steps, curves), curves[:, -1].mean()
             for name in dict.fromkeys(recorded["rules"][recorded["rules"] != "NoDecay"]):
                 chosen = at_rate & (recorded["rules"] == name)
                 coefficients = np.unique(recorded["coefficients"][chosen])
@@ -116,7 +120,7 @@ def cases(folders: list[Path]) -> list[Case]:
                 while high < len(means) - 1 and means[high + 1] <= means[best] + error:
                     high += 1
                 basis = scaling.basis(KINDS[str(name)].from_one(1.0), momentum=momentum)
-                if basis is None:
+                if basis is None or (basis == scaling.OBJECTIVE and momentum is not None):
                     continue
                 kind = KINDS[str(name)] if basis == scaling.TIME_SCALE else wd.Decoupled
                 unit = 1 / suggestion.strength(kind, float(rate), int(steps[-1]), momentum)
@@ -126,6 +130,7 @@ def cases(folders: list[Path]) -> list[Case]:
                     Case(
                         *(file.stem, (basis, str(name)), float(coefficients[best])),
                         *(float(np.sqrt(coefficients[low] * coefficients[high])), unit, turned is not None),
+                        best in (0, len(coefficients) - 1),
                         bool(without <= means[best] + error),
                     )
                 )
@@ -150,7 +155,7 @@ def calibrate(folders: list[Path]) -> None:
     """Fit the calibration, and print it with how often it holds for a task that it was not fitted to."""
     found = cases(folders)
     print(f"{len({case.task for case in found})} tasks, {processor()}")
-    print("keeps,rule,factor,log_width,tasks,cases,best in 80 %,best in 95 %,as good in 80 %")
+    print("keeps,rule,factor,log_width,tasks,cases,at the edge,best in 80 %,best in 95 %,as good in 80 %")
     for key in dict.fromkeys(case.key for case in found):
         turned = [case for case in found if case.key == key and case.has_turned]
         by_task: dict[str, np.ndarray] = {}
@@ -162,6 +167,7 @@ def calibrate(folders: list[Path]) -> None:
             continue
         factor, width = _fitted(by_task)
         print(f"{','.join(key)},{np.exp(factor):.3g},{width:.2f},{len(by_task)},{len(turned)}", end="")
+        print(f",{sum(case.is_at_edge for case in turned)}", end="")
         for confidence, attribute in ((0.8, "best"), (0.95, "best"), (0.8, "middle")):
             held = 0
             for case in turned:
@@ -172,6 +178,9 @@ def calibrate(folders: list[Path]) -> None:
             print(f",{held} of {len(turned)}", end="")
         print()
     never = [case for case in found if not case.has_turned]
+    known = [(case, calibration.RECORDED[case.key]) for case in never if case.key in calibration.RECORDED]
+    below = sum(case.best <= calibrated.factors(0.8)[1] * case.unit for case, calibrated in known)
+    print(f"without a turn: the best is at most the largest likely coefficient in {below} of {len(known)} cases")
     held = sum(case.none_is_as_good for case in never)
     print(f"without a turn: no decay is within one standard error of the best in {held} of {len(never)} cases")
     for case in never:

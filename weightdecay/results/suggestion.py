@@ -151,7 +151,7 @@ class Suggestion(Sequence[SuggestedRule]):
             )
         return (
             f"The validation loss without decay turned at step {self.turn.step} of {self.num_steps} ({where}). "
-            f"low to high: {100 * self.confidence:g} % interval."
+            f"Coefficient: k (1 / R(t*) - 1 / R(T)); low to high: its {100 * self.confidence:g} % interval."
         )
 
     def __str__(self) -> str:
@@ -294,13 +294,11 @@ def _row(
     smallest, largest = calibrated.factors(confidence)
     if turned is None:
         infinite = math.inf if basis == scaling.TIME_SCALE else math.nan
-        return SuggestedRule(kind.__name__, 0.0, 0.0, largest / whole, infinite, "no turn: at most 1 / R(T)")
+        return SuggestedRule(kind.__name__, 0.0, 0.0, largest / whole, infinite, f"at most {largest:.2g} / R(T)")
     missing = 1 / strength(of_kind, rate, turned.step, momentum) - 1 / whole
     coefficient = calibrated.factor * missing
-    if basis == scaling.TIME_SCALE:
-        time_scale, why = num_steps / (coefficient * whole), f"{calibrated.factor:.2g} of the turn's"
-    else:
-        time_scale, why = math.nan, f"{calibrated.num_tasks} recorded tasks"
+    time_scale = num_steps / (coefficient * whole) if basis == scaling.TIME_SCALE else math.nan
+    why = f"k {calibrated.factor:.2g}, {calibrated.num_tasks} tasks"
     return SuggestedRule(kind.__name__, coefficient, smallest * missing, largest * missing, time_scale, why)
 
 
