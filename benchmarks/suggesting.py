@@ -178,8 +178,8 @@ def calibrate(folders: list[Path]) -> None:
             print(f",{held} of {len(turned)}", end="")
         print()
     never = [case for case in found if not case.has_turned]
-    known = [(case, calibration.RECORDED[case.key]) for case in never if case.key in calibration.RECORDED]
-    below = sum(case.best <= calibrated.factors(0.8)[1] * case.unit for case, calibrated in known)
+    known = [(case, one) for case in never if (one := calibration.of_rule(*case.key, "adam")) is not None]
+    below = sum(case.best <= one.factors(0.8)[1] * case.unit for case, one in known)
     print(f"without a turn: the best is at most the largest likely coefficient in {below} of {len(known)} cases")
     held = sum(case.none_is_as_good for case in never)
     print(f"without a turn: no decay is within one standard error of the best in {held} of {len(never)} cases")

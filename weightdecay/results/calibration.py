@@ -33,11 +33,10 @@ class Calibration(NamedTuple):
 
 RECORDED: dict[tuple[str, str], Calibration] = {
     (scaling.TIME_SCALE, "Decoupled"): Calibration(0.518, 0.62, 10),
-    (scaling.TIME_SCALE, "L2"): Calibration(0.339, 0.63, 3),
     (scaling.OBJECTIVE, "L2"): Calibration(0.00355, 1.69, 7),
     (scaling.OBJECTIVE, "ProximalL2"): Calibration(0.00519, 1.63, 5),
 }
-"""By what the coefficient keeps, and the rule; a penalty under Adam, and `L2` with a time scale under SGD."""
+"""By what the coefficient keeps, and the rule; a penalty under Adam, a rule with a time scale under Adam and SGD."""
 
 BEYOND = frozenset({"Cautious"})
 """Rules whose best coefficients were mostly at the end of the recorded grid, so that their factor is not known."""
@@ -52,11 +51,11 @@ def of_rule(basis: str | None, name: str, optimizer: str) -> Calibration | None:
       optimizer: Name of the optimizer.
 
     Returns:
-      The calibration; that of `Decoupled` for another rule with a time scale; None for a penalty that was not recorded,
+      The calibration; that of `Decoupled` for any rule with a time scale, `L2` under SGD among them; None for a penalty that was not recorded,
       and for a rule whose factor is not known.
     """
     if name in BEYOND:
         return None
     if basis == scaling.TIME_SCALE:
-        return RECORDED.get((basis, name), RECORDED[scaling.TIME_SCALE, "Decoupled"])
+        return RECORDED[scaling.TIME_SCALE, "Decoupled"]
     return RECORDED.get((scaling.OBJECTIVE, name)) if basis == scaling.OBJECTIVE and optimizer == "adam" else None
