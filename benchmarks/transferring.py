@@ -38,7 +38,7 @@ def tasks() -> dict[str, Callable[[], wd.Data]]:
         "digits-150": lambda: searching.digits(examples=150),
         "digits-300-noisy": lambda: searching.digits(examples=300, noise=0.4),
         "diabetes": wd.data.diabetes,
-        "wine-noisy": lambda: wd.data.wine(label_noise=0.3),
+        "breast-cancer": wd.data.breast_cancer,
     }
 
 

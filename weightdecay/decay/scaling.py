@@ -45,9 +45,9 @@ def removed(decay: Rule, learning_rate: Any, steps: Sequence[int], *, momentum: 
       >>> removed(decay.Decoupled(0.1), 0.01, [1]).tolist(), removed(decay.L2(0.1), 0.01, [1]).tolist()
       ([0.001], [nan])
     """
-    rate = learning_rate
-    is_known = isinstance(rate, Real) or (isinstance(rate, Parametric) and rate.largest() is not None)
-    if not is_known or isinstance(decay, Combined | Masked):
+    rate: Any = learning_rate
+    is_schedule = isinstance(learning_rate, Parametric) and learning_rate.largest() is not None
+    if not (is_schedule or isinstance(learning_rate, Real)) or isinstance(decay, Combined | Masked):
         return np.full(len(steps), np.nan)
     try:
         base = optimizers.adam(rate, decay) if momentum is None else optimizers.sgd(rate, decay, momentum)

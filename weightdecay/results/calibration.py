@@ -51,8 +51,8 @@ def of_rule(basis: str | None, name: str, optimizer: str) -> Calibration | None:
       optimizer: Name of the optimizer.
 
     Returns:
-      The calibration; that of `Decoupled` for any rule with a time scale, `L2` under SGD among them; None for a penalty that was not recorded,
-      and for a rule whose factor is not known.
+      The calibration; that of `Decoupled` for any rule with a time scale, `L2` under SGD among them; None for a penalty
+      that was not recorded, and for a rule whose factor is not known.
     """
     if name in BEYOND:
         return None
