@@ -68,11 +68,15 @@ def best_of(result: wd.GridResult, rule: str) -> float:
 def errors_above(result: wd.GridResult, rule: str, coefficient: float) -> float:
     """By how many standard errors of the best coefficient of a rule another one is worse; infinite beyond the grid.
 
-    Between the coefficients of the grid the mean is interpolated linearly in the logarithm.
+    Between the coefficients of the grid the mean is interpolated linearly in the logarithm; 0 is no decay.
     """
     candidates = [one for one in result.candidates() if one.decay.name == rule and np.isfinite(one.mean)]
     best = min(candidates, key=lambda one: one.mean)
     path = sorted((float(one.decay.coefficients()["coefficient"]), one.mean) for one in candidates)
+    if coefficient == 0:
+        without = result.no_decay()
+        assert without is not None
+        return (without.mean - best.mean) / best.standard_error
     logarithms, means = np.log([value for value, _ in path]), [mean for _, mean in path]
     mean = np.interp(np.log(coefficient), logarithms, means, left=np.inf, right=np.inf)
     return float((mean - best.mean) / best.standard_error)
@@ -101,7 +105,7 @@ def judge(folder: Path) -> None:
                         [
                             errors_above(other, rule, predicted.coefficient),
                             errors_above(other, rule, predicted.before),
-                            abs(np.log(predicted.coefficient / own)),
+                            abs(np.log(predicted.coefficient / own)) if predicted.coefficient > 0 else np.nan,
                             abs(np.log(predicted.before / own)),
                         ]
                     )
@@ -127,8 +131,12 @@ def judge(folder: Path) -> None:
 
 def _print(label: str, rows: np.ndarray) -> None:
     """Print a row of the table."""
-    counts = [f"{(rows[:, column] <= limit).sum()}" for column in (0, 1) for limit in (1, 2)]
-    print(f"{label},{len(rows)},{','.join(counts)},{rows[:, 2].mean():.2f},{rows[:, 3].mean():.2f}")
+    transferred, unchanged = ([str((rows[:, column] <= limit).sum()) for limit in (1, 2)] for column in (0, 1))
+    distances = [
+        f"{np.nanmean(rows[:, column]):.2f}" if np.isfinite(rows[:, column]).any() else "-" for column in (2, 3)
+    ]
+    unchanged = unchanged if distances[1] != "-" else ["-", "-"]
+    print(",".join([label, str(len(rows)), *transferred, *unchanged, *distances]))
 
 
 def main() -> None:
