@@ -86,6 +86,7 @@ def test_suggest_under_sgd_knows_the_momentum():
     assert heavy["Decoupled"] == plain["Decoupled"]
 
 
+@pytest.mark.slow
 def test_suggest_is_near_the_best_ridge_coefficient_of_linear_regression():
     # Gradient descent without decay on noisy linear regression turns; the best ridge coefficient is known by search.
     for seed in range(5):
