@@ -201,8 +201,7 @@ def transfer(
     for family, candidates in _families(first, metric).items():
         others = [_families(result, metric).get(family, []) for result in results[1:]]
         rows.append(_row(results, [candidates, *others], new, confidence, first.lower_is_better(metric)))
-    unchanged = {**_size(first), "learning_rate": math.nan}
-    return Transfer(tuple(rows), _other_run(unchanged, new))
+    return Transfer(tuple(rows), _other_run({**_size(first), "learning_rate": math.nan}, new))
 
 
 def _families(result: Any, metric: str) -> dict[Any, list[Candidate]]:
@@ -289,8 +288,7 @@ def _best(result: Any, candidates: Sequence[Candidate], lower_is_better: bool) -
     # The best of a grid is known to half of its spacing at most.
     error = (math.log(values[highest] / values[lowest]) + spacing) / 2
     run = {**_size(result), "learning_rate": _peak(chosen.hyperparameters.get("learning_rate"), result)}
-    turned = _turn(result, chosen)
-    return _Best(chosen, values[position], values[lowest], values[highest], error, edge, turned, run)
+    return _Best(chosen, values[position], values[lowest], values[highest], error, edge, _turn(result, chosen), run)
 
 
 def _turn(result: Any, chosen: Candidate) -> float:
@@ -326,8 +324,7 @@ def _momentum(result: Any, candidate: Candidate) -> float | None:
     """Return the momentum of SGD; None for another optimizer."""
     if result.settings.get("optimizer") != "sgd":
         return None
-    momentum = candidate.hyperparameters.get("momentum", 0.0)
-    return float(momentum) if isinstance(momentum, Real) else None
+    return float(candidate.hyperparameters.get("momentum", 0.0))
 
 
 def _other_run(run: Mapping[str, float], new: Mapping[str, float]) -> dict[str, float]:
