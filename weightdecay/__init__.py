@@ -3,7 +3,8 @@
 - A grid: `Grid` (a product of axes, `Grid.zip`, `Grid.random`, `Grid.sobol`), `logspace`, and the distributions
   `LogUniform`, `Uniform`, `IntUniform`, `Choice`.
 - Training: `fit_grid`, `fit` and `plan`, with `Initial` weights; `map_grid` for a training function of your own;
-  `compare` for regularizers with the same number of trials; `GridResult`, `load`, `load_params`.
+  `compare` for regularizers with the same number of trials; `GridResult`, `load`, `load_params`; `suggest` for
+  coefficients from a run without decay.
 - Data and networks: `weightdecay.data`, `weightdecay.models`, `Data`, `Model`.
 - Rules of weight decay: `NoDecay`, `L2`, `Decoupled`, `ProximalL1` and others, `PerLayer`, `Masked`;
   `weightdecay.masks`, `weightdecay.schedules`.

@@ -44,6 +44,7 @@ from .engine.map_grid import map_grid
 from .engine.plans import Plan
 from .models.network import Model
 from .results.grid_result import GridResult, load
+from .results.suggestion import suggest
 from .search import strategies
 from .search.distributions import Choice, IntUniform, LogUniform, Uniform
 from .search.grid import Grid, logspace
@@ -113,4 +114,5 @@ __all__ = [
     "schedules",
     "sgd",
     "strategies",
+    "suggest",
 ]

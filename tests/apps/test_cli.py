@@ -22,7 +22,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import weightdecay as wd
-from weightdecay.apps import cli, cli_arguments, cli_output
+from weightdecay.apps import cli, cli_arguments, cli_ladder, cli_output
 from weightdecay.core.checks import ArgumentError
 from weightdecay.storage.training_records import TrainingRecords
 
@@ -475,3 +475,66 @@ def test_error_names_the_option_of_its_argument_alone(monkeypatch, error, messag
     monkeypatch.setattr(cli_arguments, "output_folder", fails)
     shown = run("digits")
     assert (shown.exit_code, shown.stderr) == (2, f"weightdecay: {message}\n")
+
+
+def ladder_of(*options, name="Decoupled"):
+    """Both ends of the coefficients of a rule in the grid of a sweep."""
+    arguments = cli_arguments.GridArguments("wine", **dict(options))
+    members = [one["decay"].coefficient for one in arguments.job()["grid"] if one["decay"].name == name]
+    return pytest.approx((min(members), max(members)))
+
+
+def test_sweep_ladder_is_the_range_of_each_rule_whatever_the_run():
+    for options in ((), (("steps", 50),), (("learning_rates", "0.1"),), (("optimizer", "sgd"),)):
+        assert ladder_of(*options) == wd.Decoupled.search_range
+
+
+def test_sweep_ladder_of_steps_follows_the_time_scale():
+    assert ladder_of(("ladder", "steps")) == wd.Decoupled.search_range
+    assert ladder_of(("ladder", "steps"), ("steps", 10_000)) == (1e-4, 1.0)
+    assert ladder_of(("ladder", "steps"), ("learning_rates", "3e-2,1e-2")) == (1e-4, 1.0)
+    assert ladder_of(("ladder", "steps"), ("optimizer", "sgd"), ("learning_rates", "0.1"), name="L2") == (1e-5, 0.1)
+    assert ladder_of(("ladder", "steps"), ("steps", 10_000), name="L2") == wd.L2.search_range
+
+
+def test_sweep_ladder_of_a_scout_is_the_interval_of_the_suggestion():
+    steps = np.arange(20, 1001, 20)
+    suggestion = wd.suggest(steps, np.log(steps / 200) ** 2, learning_rate=1e-3)
+    range_of = cli_ladder.of_suggestion(suggestion)
+    row = suggestion["Decoupled"]
+    assert range_of(wd.Decoupled) == (row.low, row.high)
+    assert range_of(wd.L1) == wd.L1.search_range  # nothing is known of it
+    smallest, largest = range_of(wd.L2)
+    assert wd.L2.search_range[0] <= smallest < largest <= wd.L2.search_range[1]
+    never = wd.suggest(steps, 1 / steps, learning_rate=1e-3)
+    assert cli_ladder.of_suggestion(never)(wd.Decoupled) == pytest.approx(
+        (never["Decoupled"].high / 1000, never["Decoupled"].high)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ladder", "rungs"], "--ladder: ladder is 'rungs'; give one of range, steps, scout."),
+        (
+            ["--ladder", "scout", "--coefficients", "0.1", "1"],
+            "--ladder: ladder is 'scout', and coefficients are given",
+        ),
+    ],
+)
+def test_sweep_refuses_a_ladder_without_a_meaning(here, options, message):
+    shown = run("digits", *options)
+    assert shown.exit_code == 2
+    assert message in shown.stderr
+
+
+@pytest.mark.slow
+def test_sweep_with_a_scout_trains_without_decay_first(here):
+    shown = run("wine", *QUICK, "--rules", "Decoupled", "--ladder", "scout", "--learning-rates", "1e-3,1e-2")
+    assert shown.exit_code == 0, shown.output
+    result = wd.load("runs/wine")
+    suggestion = wd.suggest(result, confidence=0.95)
+    assert str(suggestion) in shown.stdout
+    expected = cli_ladder.of_suggestion(suggestion)(wd.Decoupled)
+    coefficients = result.dataset["coefficient"].values
+    assert (np.nanmin(coefficients), np.nanmax(coefficients)) == pytest.approx(expected)

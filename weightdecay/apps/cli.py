@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from weightdecay.apps import cli_arguments, cli_output
+from weightdecay.apps import cli_arguments, cli_ladder, cli_output
 from weightdecay.apps.cli_arguments import GridArguments
 from weightdecay.core.checks import ArgumentError, integer
 
@@ -152,6 +152,8 @@ def sweep(
     cli_output.echo(cli_output.wrapped(head, cli_output.width()))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="interrupted;")  # reported below, with the options' names
+        if arguments.ladder == "scout":
+            job = _scouted(arguments, job)
         result = fit.fit_grid(
             **job,
             num_steps=arguments.steps,
@@ -177,6 +179,19 @@ def sweep(
     if searched := result.searched():
         cli_output.echo(f"\n{searched[0].upper()}{searched[1:]}.")
     cli_output.echo(f"\nResult, validation-path.png and sparsity.png written to {folder}\nRead {page} in a browser.")
+
+
+def _scouted(arguments: GridArguments, job: dict[str, Any]) -> dict[str, Any]:
+    """Train without decay, print what it suggests, and return the job with these coefficients."""
+    rates = cli_arguments.numbers("learning_rates", arguments.learning_rates, float)
+    suggestion = cli_ladder.scout(
+        job, seeds=arguments.seeds, learning_rates=rates, num_steps=arguments.steps, batch_size=arguments.batch_size
+    )
+    if suggestion is None:
+        cli_output.echo("weightdecay: interrupted; nothing is saved.", to_stderr=True)
+        raise typer.Exit(130)
+    cli_output.echo(f"\n{suggestion}\n")
+    return arguments.job(suggestion)
 
 
 @app.command(cls=cli_arguments.CommandWithRules)

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 from typing_extensions import override
 
+from weightdecay.apps import cli_ladder
 from weightdecay.core import text
 from weightdecay.core.checks import ArgumentError, integer, number
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from weightdecay.data import Data
     from weightdecay.decay import Rule
     from weightdecay.models import MLP
+    from weightdecay.results.suggestion import Suggestion
 
 OPTIMIZERS = ("adam", "sgd", "lion", "rmsprop", "lamb", "muon")
 """Names of the optimizers that `sweep` and `plan` accept."""
@@ -75,6 +77,13 @@ class GridArguments:
         tuple[float, float] | None,
         typer.Option(help="Smallest and largest coefficient of every rule.", show_default="a range for each rule"),
     ] = None
+    ladder: Annotated[
+        str,
+        typer.Option(
+            help="Where these coefficients come from: range (the same for every run), steps (the time scales of the "
+            "run), or scout (a training without decay, of which the turn is sought; see wd.suggest)."
+        ),
+    ] = "range"
     num_coefficients: Annotated[int, typer.Option(help="Number of log-spaced coefficients of each rule.")] = 11
     learning_rates: Annotated[
         str, typer.Option(help="Learning rates, comma-separated; each is combined with every decay.")
@@ -86,8 +95,11 @@ class GridArguments:
     train_size: TrainSize = None
     label_noise: LabelNoise = 0.0
 
-    def job(self) -> dict[str, Any]:
+    def job(self, suggestion: "Suggestion | None" = None) -> dict[str, Any]:
         """Build the model, the data, the grid and the optimizer.
+
+        Args:
+          suggestion: What a scout has found; None = the ladder is not that of a scout, or the scout is yet to run.
 
         Returns:
           Arguments of `weightdecay.fit_grid` by name, without those that say how to train.
@@ -101,6 +113,7 @@ class GridArguments:
             number(rate, "learning_rates", above=0, allowed="finite numbers above 0")
         for coefficient in self.coefficients or ():
             number(coefficient, "coefficients", above=0, allowed="two finite numbers above 0, the smaller one first")
+        cli_ladder.check(self.ladder, self.coefficients)
         integer(self.num_coefficients, "num_coefficients", at_least=1)
         smallest, largest = self.coefficients or (0.0, 1.0)
         if smallest > largest or (smallest == largest and self.num_coefficients > 1):
@@ -115,7 +128,12 @@ class GridArguments:
         from weightdecay.search.grid import Grid
 
         optimizer = look_up("optimizer", self.optimizer, {name: getattr(optimizers, name) for name in OPTIMIZERS})
-        rules = _rules(self.rules, self.coefficients, self.num_coefficients)
+        range_of = cli_ladder.of_ranges(self.coefficients)
+        if self.ladder == "steps":
+            range_of = cli_ladder.of_steps(min(learning_rates), self.steps, self.optimizer)
+        elif suggestion is not None:
+            range_of = cli_ladder.of_suggestion(suggestion)
+        rules = _rules(self.rules, range_of, self.num_coefficients)
         grid = Grid(decay=rules, learning_rate=learning_rates, seed=range(self.seeds))
         data = data_set(self.dataset, train_size=self.train_size, label_noise=self.label_noise)
         return {"model": models.MLP(tuple(widths)), "data": data, "grid": grid, "optimizer": optimizer}
@@ -257,7 +275,9 @@ def look_up(argument: str, name: str, choices: Mapping[str, Any]) -> Any:
     return choices[name]
 
 
-def _rules(names: str, coefficients: tuple[float, float] | None, num_coefficients: int) -> list["Rule"]:
+def _rules(
+    names: str, range_of: "Callable[[type[Rule]], tuple[float, float] | None]", num_coefficients: int
+) -> list["Rule"]:
     from weightdecay import decay
     from weightdecay.search.grid import logspace
 
@@ -268,7 +288,7 @@ def _rules(names: str, coefficients: tuple[float, float] | None, num_coefficient
         kind = by_lower_case.get(name.lower().replace("_", "")) or look_up("rules", name, choices)
         if kind.search_range is None:
             continue
-        smallest, largest = coefficients or kind.search_range
+        smallest, largest = range_of(kind) or kind.search_range
         rules += logspace(kind.from_one, smallest, largest, num_coefficients)
     return rules
 

@@ -1,6 +1,7 @@
 """Families of rules: what rules have in common that differ in the coefficient alone."""
 
 import math
+from dataclasses import fields, replace
 from numbers import Real
 
 import numpy as np
@@ -9,6 +10,7 @@ from weightdecay.core import tree
 from weightdecay.decay.base import Rule
 from weightdecay.decay.elementwise import NoDecay
 from weightdecay.decay.placement import Combined, Masked
+from weightdecay.decay.registry import check
 
 
 def coefficient(rule: Rule) -> float | None:
@@ -60,3 +62,27 @@ def rule_family(rule: Rule) -> tuple[str, str]:
     numbers, name = rule.coefficients(), coefficient_name(rule)
     others = {other: value for other, value in numbers.items() if other != name}
     return rule.name, str(others) if name is not None else ""
+
+
+def with_coefficient(rule: Rule, value: float) -> Rule | None:
+    """Return the same rule with another coefficient.
+
+    Args:
+      rule: Any rule.
+      value: The coefficient by which rules of its family are ordered.
+
+    Returns:
+      The rule; None if it has no such coefficient, or does not allow this value.
+    """
+    if isinstance(rule, Masked):
+        inner = with_coefficient(rule.rule, value)
+        return None if inner is None else replace(rule, rule=inner)
+    name = coefficient_name(rule)
+    if name not in {field.name for field in fields(rule)}:  # pyright: ignore[reportArgumentType]
+        return None
+    other = replace(rule, **{name: value})  # pyright: ignore[reportArgumentType, reportCallIssue]
+    try:
+        check(other, argument="decay")
+    except ValueError:
+        return None
+    return other

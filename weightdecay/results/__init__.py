@@ -4,6 +4,8 @@
   datasets and candidates: `dataset` (builds the xarray dataset), `tables`, `candidates`, `selection` (which candidate
   to take) and `selected` (what is known of it), `edges` (whether the grid was wide enough), `held_out` (test scores),
   `extension` (train more, and join), `plot_methods` and `report`.
+- `suggestion` (coefficients from a run without decay, by its `turn` and the `calibration`) and `transfer` (to another
+  run, also by a `power_law`) say what a coefficient may be where no grid was trained.
 - Seeds and folds are replicates of a candidate, never candidates. The choice uses validation data only; the test set is
   scored once.
 - A number is shown with its standard error, and a difference with its interval. "Cannot tell" is an answer.

@@ -3,12 +3,11 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
 from numbers import Real
 from typing import Any, NamedTuple
 
-from weightdecay.decay import KINDS, Masked, Rule, check
-from weightdecay.decay.families import coefficient, coefficient_name, rule_family
+from weightdecay.decay import KINDS, Rule
+from weightdecay.decay.families import coefficient, rule_family, with_coefficient
 from weightdecay.decay.registry import USER_KINDS
 from weightdecay.results.candidates import Candidate
 from weightdecay.search import member
@@ -83,7 +82,7 @@ def of(chosen: Candidate, candidates: Sequence[Candidate]) -> Edges:
 
 def _coefficients(chosen: Candidate, candidates: Sequence[Candidate]) -> _Beyond | None:
     value = coefficient(chosen.decay)
-    if value is None or _with_coefficient(chosen.decay, value) is None:
+    if value is None or with_coefficient(chosen.decay, value) is None:
         return None
     family = rule_family(chosen.decay)
     path = [c.decay for c in candidates if c.others == chosen.others and rule_family(c.decay) == family]
@@ -91,7 +90,7 @@ def _coefficients(chosen: Candidate, candidates: Sequence[Candidate]) -> _Beyond
     beyond = _beyond(value, values, reach=100.0, least=2)
     if beyond is None:
         return None
-    allowed = [number for number in beyond.values if _with_coefficient(chosen.decay, number) is not None]
+    allowed = [number for number in beyond.values if with_coefficient(chosen.decay, number) is not None]
     return beyond._replace(values=allowed) if allowed else None
 
 
@@ -130,28 +129,12 @@ def _example(rule: Rule, beyond: _Beyond) -> str:
     return f" to {first if beyond.edge == 'lowest' else last:.4g}"
 
 
-def _with_coefficient(rule: Rule, value: float) -> Rule | None:
-    """Return the same rule with another coefficient; None if the rule does not allow it."""
-    if isinstance(rule, Masked):
-        inner = _with_coefficient(rule.rule, value)
-        return None if inner is None else replace(rule, rule=inner)
-    name = coefficient_name(rule)
-    if name not in {field.name for field in fields(rule)}:  # pyright: ignore[reportArgumentType]
-        return None
-    other = replace(rule, **{name: value})  # pyright: ignore[reportArgumentType, reportCallIssue]
-    try:
-        check(other, argument="decay")
-    except ValueError:
-        return None
-    return other
-
-
 def _rows(
     chosen: Candidate, candidates: Sequence[Candidate], coefficients: list[float | int], rates: list[float | int]
 ) -> list[dict[str, Any]]:
     """Return the hyperparameters of the new candidates, each once."""
     relatives = [c for c in candidates if rule_family(c.decay) == rule_family(chosen.decay)]
-    rules = [_with_coefficient(chosen.decay, value) for value in coefficients]
+    rules = [with_coefficient(chosen.decay, value) for value in coefficients]
     rows = [{**c.hyperparameters, "decay": rule} for rule in rules for c in relatives]
     with_rate = [*rows, *(c.hyperparameters for c in (*relatives, *(c for c in candidates if c.is_without_decay)))]
     rows += [{**row, "learning_rate": rate} for rate in rates for row in with_rate]

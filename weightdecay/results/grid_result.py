@@ -16,11 +16,13 @@ from weightdecay.core.statistics import Optimism
 from weightdecay.core.types import Integer
 from weightdecay.results import dataset as datasets
 from weightdecay.results import extension, held_out, selection, tables
+from weightdecay.results import transfer as transfers
 from weightdecay.results.candidates import Candidate, gather
 from weightdecay.results.held_out import ScoreTest
 from weightdecay.results.plot_methods import PlotMethods
 from weightdecay.results.report import page
 from weightdecay.results.selected import Selected
+from weightdecay.results.transfer import Transfer
 from weightdecay.search.grid import Grid
 from weightdecay.storage import result_folder, run_directory
 from weightdecay.storage import weights as weight_files
@@ -387,6 +389,64 @@ class GridResult(PlotMethods):
                 "predicate", f"predicate is true for none of the {len(self)} members, so nothing is left."
             )
         return self.part(kept)
+
+    def transfer(
+        self,
+        *others: "GridResult",
+        num_steps: Integer | None = None,
+        batch_size: Integer | None = None,
+        learning_rate: float | None = None,
+        num_examples: Integer | None = None,
+        metric: str = "validation_loss",
+        confidence: float = 0.95,
+    ) -> Transfer:
+        """Return the best coefficient of each rule for another run, such as a large one that cannot be swept.
+
+        A rule with a time scale keeps it in epochs, ``c <- c (r / r') (B' / B) (N / N')``: r is what a coefficient of 1
+        removes per step (η for `Decoupled`, η / (1 - momentum) for `L2` under SGD, 1 for `Independent`), B the batch
+        size and N the number of examples that the run takes. In a run of less than one epoch, N is the number of steps
+        times B, so that the time scale stays the same fraction of the run. A penalty without a time scale, such as `L2`
+        under Adam, keeps the objective with the same prior, ``c <- c N / N'``. For any other rule there is no basis,
+        and its row says so.
+
+        The number of epochs E stays the same unless ``num_steps`` is given. Another number multiplies the coefficient
+        by ``(1 / t* - 1 / E') / (1 / t* - 1 / E)`` if the loss without decay turned, at the epoch t*; see `suggest`.
+
+        With results of other sizes, the law ``log c = a + Σ b log x`` is fitted to the best coefficients of all, over
+        the quantities that vary; the others follow the formulas above.
+
+        Args:
+          *others: Results of the same rules at other sizes.
+          num_steps: Steps of the other run; None = as many epochs as here.
+          batch_size: Its batch size; None = as here.
+          learning_rate: Its peak learning rate; None = that of the best candidate of each rule.
+          num_examples: Its number of training examples; None = as here.
+          metric: As in `best`.
+          confidence: Confidence of the interval of a fitted law.
+
+        Returns:
+          A `Transfer`: one row per rule (``.coefficient``, ``.low``, ``.high``, ``.keeps``, ``.formula``, ``.source``),
+          and ``.rules()`` for a grid.
+
+        Raises:
+          ArgumentTypeError: Something else than a result, or than a number.
+          ArgumentError: Nothing changes, or a number is out of range.
+
+        References:
+          Wang & Aitchison, How to Set AdamW's Weight Decay as You Scale Model and Dataset Size, 2024, arXiv 2405.13698;
+          Bergsma et al., Power Lines, 2025, arXiv 2505.13738 (less than one epoch); Ali, Kolter & Tibshirani, 2019,
+          arXiv 1810.10082 (stopping as decay); MacKay, A Practical Bayesian Framework for Backpropagation Networks,
+          1992 (prior).
+        """
+        return transfers.transfer(
+            [self, *others],
+            num_steps=num_steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            num_examples=num_examples,
+            metric=metric,
+            confidence=confidence,
+        )
 
     def test(self, criterion: str = "best_mean", *, metric: str = "validation_loss") -> pd.DataFrame:
         """Score the chosen candidate, and the best without decay, on the test examples: once.
