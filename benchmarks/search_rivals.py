@@ -138,7 +138,7 @@ def halving(first: float) -> Callable[[Trainings, np.random.Generator], int | No
 
 
 def hyperband(trainings: Trainings, rng: np.random.Generator) -> int | None:
-    """Hyperband with factor 3 (Li et al. 2018): brackets from 1/27 of the steps to all, again while the budget lasts."""
+    """Hyperband with factor 3 (Li et al. 2018): brackets from 1/27 of the steps up, again while the budget lasts."""
     best, num_brackets = Best(), 4
     while True:
         for bracket in range(num_brackets - 1, -1, -1):

@@ -1,188 +1,222 @@
-"""What does a coefficient cost that is nearly the best? Strategies of search, replayed on recorded grids.
+"""What does a coefficient cost that is nearly the best? Strategies and rivals, replayed on recorded grids.
 
 A member has the same bits in any grid, so that a search over a recorded grid gives exactly what the search itself would
-have given. `record` trains full grids once: no decay, 17 `Decoupled` from 1e-3 to 1e1 and 17 `L2` from 1e-6 to 1e-1,
-three learning rates, and some seeds. `replay` lets every strategy search them, with other seeds and other draws.
+have given. `search_tasks.py` records full grids once; here every strategy of the library, and every rival, searches
+them, in each replicate with other seeds and other draws. The grid that is searched has three of the five seeds.
 
 Regret is in units of what decay is worth: 0 = the best candidate of the grid, 1 = the best without decay, by the mean
-final validation loss over all seeds. The unit is at least two standard errors of the best candidate, below which decay
-cannot be told from noise.
+final validation loss over all five seeds; at most 3. The unit is at least two standard errors of the best candidate,
+below which decay cannot be told from noise: "noise" is that fraction of the unit. The test regret is that of the same
+choice in the same unit on test examples, from the best candidate by validation loss. "rounds" counts how often the
+devices wait for a decision, and "wall" is the number of lane times, of 32 members side by side, over that of the grid.
 
-    python benchmarks/searching.py record FOLDER [--data PATH] [--tasks digits,wine]
-    python benchmarks/searching.py replay FOLDER [--replicates 20]
-
-PATH is a folder with `uci`, as in `real_data.py`.
+    python benchmarks/searching.py FOLDER [--replicates 100] [--tasks digits,wine] [--only Surface,random] [--plot FILE]
 """
 
 import argparse
-import gzip
-import time
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from peers import processor
+from search_rivals import RIVALS, Trainings
+from search_tasks import SEEDS, TASKS, Task
 
-import weightdecay as wd
 from weightdecay.decay.families import is_without_decay
 from weightdecay.engine.race import Race
-from weightdecay.search import member
 from weightdecay.search.strategies import Full, Halving, Strategy, Surface
 
 BUDGETS = (0.05, 0.1, 0.25, 0.5)
-SEEDS, SEARCHED = 5, 3  # seeds of the recorded grid, by which a choice is judged; and of the grid that is searched
-RATES = (1e-3, 3e-3, 1e-2)
-
-
-def grid(seeds: int = SEEDS) -> wd.Grid:
-    """The grid of every task."""
-    rules = [
-        wd.NoDecay(),
-        *wd.logspace(wd.Decoupled, 1e-3, 1e1, 17),
-        *wd.logspace(wd.L2, 1e-6, 1e-1, 17),
-    ]
-    return wd.Grid(decay=rules, learning_rate=list(RATES), seed=range(seeds))
-
-
-def digits(*, examples: int | None = None, noise: float = 0.0) -> wd.Data:
-    """Digits of scikit-learn, a part of them, or with wrong labels among the training examples."""
-    data = wd.data.digits()
-    inputs, labels = (np.asarray(array) for array in data.train[:2])
-    rng = np.random.default_rng(0)
-    rows = rng.permutation(len(labels))[: examples or len(labels)]
-    inputs, labels = inputs[rows], labels[rows].copy()
-    wrong = rng.random(len(labels)) < noise
-    labels[wrong] = rng.integers(0, 10, wrong.sum())
-    return wd.Data(train=(inputs, labels), validation=data.validation, test=data.test)
-
-
-def uci(path: Path, name: str, *, examples: int | None = None) -> wd.Data:
-    """A regression set of UCI, standardized by its training rows."""
-    with gzip.open(path / "uci" / f"{name}-data.csv.gz", "rt") as file:
-        rows = np.loadtxt(file, delimiter=",")
-    rows = rows[np.random.default_rng(0).permutation(len(rows))[: examples or len(rows)]]
-    first, second = int(0.6 * len(rows)), int(0.8 * len(rows))
-    mean, scale = rows[:first].mean(axis=0), rows[:first].std(axis=0) + 1e-12
-    rows = ((rows - mean) / scale).astype(np.float32)
-    inputs, targets = rows[:, :-1], rows[:, -1]
-    parts = slice(0, first), slice(first, second), slice(second, None)
-    return wd.Data(*[(inputs[part], targets[part]) for part in parts])
-
-
-def tasks(path: Path | None) -> dict[str, tuple[Callable[[], wd.Data], dict[str, Any]]]:
-    """Data and settings of each task by name; those of UCI only where there is a path."""
-    adam = {"num_steps": 1000, "batch_size": 64, "optimizer": wd.adam}
-    sgd = {**adam, "optimizer": _momentum}
-    made: dict[str, tuple[Callable[[], wd.Data], dict[str, Any]]] = {
-        "digits": (digits, adam),
-        "digits-300-noisy": (lambda: digits(examples=300, noise=0.4), adam),
-        "digits-noisy": (lambda: digits(noise=0.2), adam),
-        "digits-150": (lambda: digits(examples=150), adam),
-        "digits-sgd": (lambda: digits(examples=300, noise=0.2), sgd),
-    }
-    for name in ("wine", "concrete", "yacht", "energy") if path is not None else ():
-        made[name] = (lambda name=name: uci(path, name), adam)
-        made[f"{name}-100"] = (lambda name=name: uci(path, name, examples=200), adam)
-    return made
-
-
-def _momentum(learning_rate: Any, decay: Any, mask: Any) -> Any:
-    return wd.sgd(10 * learning_rate, decay, 0.9, mask=mask)
-
-
-def record(folder: Path, path: Path | None, names: list[str] | None) -> None:
-    """Train the full grid of each task, and keep its curves."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, (make, settings) in tasks(path).items():
-        if names is not None and name not in names:
-            continue
-        started = time.perf_counter()
-        result = wd.fit_grid(wd.models.MLP((64,)), make(), grid(), eval_every=20, progress=False, **settings)
-        seconds = time.perf_counter() - started
-        dataset = result.dataset
-        np.savez_compressed(
-            folder / f"{name}.npz",
-            validation=dataset["validation_loss"].values,
-            steps=dataset["step"].values,
-            diverged_at=dataset["diverged_at"].values,
-        )
-        print(f"{name}: {len(result)} members in {seconds:.1f} s", flush=True)
-
-
-def regret(values: np.ndarray, chosen: int | None, members: list[list[int]], without: list[int]) -> tuple[float, float]:
-    """Regret of a candidate, and the part of the unit that is noise."""
-    means = np.array([values[rows].mean() for rows in members])
-    means = np.where(np.isfinite(means), means, np.inf)
-    best = int(np.argmin(means))
-    noise = 2 * values[members[best]].std(ddof=1) / np.sqrt(len(members[best]))
-    unit = max(min(means[number] for number in without) - means[best], noise)
-    lost = np.inf if chosen is None else means[chosen] - means[best]
-    return float(min(lost / unit, 3.0)), float(noise / unit)
-
-
-def search(recorded: Any, strategy: Strategy, budget: float, order: np.ndarray) -> tuple[int | None, float]:
-    """Search a recorded grid with some of its seeds; return the chosen candidate and what was spent."""
-    searched, steps, at_once = grid(SEARCHED), recorded["steps"], 32
-    values, diverged_at = recorded["validation"].astype(np.float64), recorded["diverged_at"]
-    numbers = np.arange(len(searched)) // SEARCHED
-    rows = np.arange(len(values)).reshape(-1, SEEDS)[:, order[:SEARCHED]].ravel()  # the seed is the last axis
-    race = Race(strategy, searched, steps.tolist(), int(budget * len(searched) * int(steps[-1])), at_once)
-    while race.next_round(values[rows], diverged_at[rows]):
-        pass
-    finished = race.reached >= steps[-1]
-    last = np.where(np.isfinite(values[rows, -1]), values[rows, -1], np.inf)
-    complete = [number for number in np.unique(numbers) if finished[numbers == number].all()]
-    means = [last[numbers == number].mean() for number in complete]
-    return (int(complete[int(np.argmin(means))]) if complete else None), race.spent
-
-
-def replay(folder: Path, replicates: int, strategies: dict[str, Callable[[int], Strategy]]) -> None:
-    """Let each strategy search each recorded grid; print the mean regret at each budget."""
-    members = list(grid())
-    numbers = member.candidates(members)
-    rows = [[index for index, one in enumerate(numbers) if one == number] for number in sorted(set(numbers))]
-    without = [number for number, indices in enumerate(rows) if is_without_decay(members[indices[0]]["decay"])]
-    recordings = {file.stem: dict(np.load(file)) for file in sorted(folder.glob("*.npz"))}
-    print(f"{len(recordings)} tasks, {replicates} replicates, {processor()}")
-    print("strategy," + ",".join(f"{100 * budget:g} %" for budget in BUDGETS))
-    for name, make in strategies.items():
-        table = np.zeros((len(recordings), len(BUDGETS)))
-        for task, recorded in enumerate(recordings.values()):
-            last = recorded["validation"][:, -1].astype(np.float64)
-            for column, budget in enumerate(BUDGETS):
-                regrets = []
-                for replicate in range(replicates):
-                    order = np.random.default_rng(replicate).permutation(SEEDS)
-                    chosen, _ = search(recorded, make(replicate), budget, order)
-                    regrets.append(regret(last, chosen, rows, without)[0])
-                table[task, column] = np.mean(regrets)
-        print(f"{name}," + ",".join(f"{value:.2f}" for value in table.mean(axis=0)), flush=True)
-        for task, values in zip(recordings, table, strict=True):
-            print(f"  {task}," + ",".join(f"{value:.2f}" for value in values), flush=True)
-
+SEARCHED = 3  # seeds of the grid that is searched; a choice is judged by all recorded ones
+AT_ONCE = 32  # members that train side by side: lanes of 16 on two devices
 
 STRATEGIES: dict[str, Callable[[int], Strategy]] = {
-    "Surface": lambda replicate: Surface(seed=1000 * replicate),
+    "Surface (the default)": lambda replicate: Surface(seed=replicate),
     "Halving, first rung 1/27": lambda replicate: Halving(),
     "Halving, first rung 1/3": lambda replicate: Halving(first=1 / 3),
     "Full, in order": lambda replicate: Full(),
 }
 
 
+class Outcome(NamedTuple):
+    """What a search of a recorded grid came to."""
+
+    validation: float  # regret
+    test: float
+    spent: float
+    wall: float  # nan for rivals
+
+
+class Recording:
+    """The recorded grid of a task."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        """Read it."""
+        self.task: Task = TASKS[name]
+        with np.load(folder / f"{name}.npz") as file:
+            self.steps, diverged_at = file["steps"], file["diverged_at"]
+            curves, test = file["validation"].astype(np.float64), file["test"].astype(np.float64)
+        self.members = list(self.task.grid(1))
+        dead = (diverged_at[:, None] >= 0) & (diverged_at[:, None] < self.steps[None, :])
+        self.curves = np.where(dead | ~np.isfinite(curves), np.inf, curves).reshape(len(self.members), SEEDS, -1)
+        self.diverged_at = diverged_at.reshape(-1, SEEDS)
+        without = [index for index, member in enumerate(self.members) if is_without_decay(member["decay"])]
+        last = self.curves[:, :, -1]
+        self.means = last.mean(axis=1)
+        self.test_means = np.where(np.isfinite(test), test, np.inf).reshape(-1, SEEDS).mean(axis=1)
+        self.best = int(np.argmin(self.means))
+        self.noise = 2 * float(last[self.best].std(ddof=1)) / math.sqrt(SEEDS)
+        worth = float(self.means[without].min() - self.means[self.best])
+        self.unit = max(worth, self.noise)
+
+    def seeds(self, replicate: int) -> np.ndarray:
+        """Those of a replicate."""
+        return np.random.default_rng(replicate).permutation(SEEDS)[:SEARCHED]
+
+    def outcome(self, chosen: int | None, spent: float, wall: float = math.nan) -> Outcome:
+        """Judge a choice."""
+        if chosen is None:
+            return Outcome(3.0, 3.0, spent, wall)
+        losses = self.means[chosen] - self.means[self.best], self.test_means[chosen] - self.test_means[self.best]
+        return Outcome(*(float(min(loss / self.unit, 3.0)) for loss in losses), spent, wall)
+
+
+def search(recording: Recording, strategy: Strategy, budget: float, replicate: int) -> Outcome:
+    """Let a strategy of the library search a recorded grid."""
+    grid, steps, seeds = recording.task.grid(SEARCHED), recording.steps, recording.seeds(replicate)
+    curves = recording.curves[:, seeds].reshape(len(grid), -1)
+    diverged_at = recording.diverged_at[:, seeds].reshape(-1)
+    race = Race(strategy, grid, steps.tolist(), int(budget * len(grid) * int(steps[-1]) + 1e-6), AT_ONCE)
+    wall, reached = 0.0, race.reached.copy()
+    while race.next_round(curves, diverged_at):
+        trained = race.reached - reached
+        for start in np.unique(reached[trained > 0]):  # members of a lane have taken the same number of steps
+            lane = trained[(trained > 0) & (reached == start)]
+            wall += math.ceil(len(lane) / AT_ONCE) * int(lane.max())
+        reached = race.reached.copy()
+    complete = (race.reached >= steps[-1]).reshape(-1, SEARCHED).all(axis=1)
+    means = np.where(complete, curves[:, -1].reshape(-1, SEARCHED).mean(axis=1), np.inf)
+    chosen = int(np.argmin(means)) if complete.any() else None
+    return recording.outcome(chosen, race.spent, wall / (math.ceil(len(grid) / AT_ONCE) * int(steps[-1])))
+
+
+def run_rival(recording: Recording, name: str, budget: float, replicate: int) -> Outcome:
+    """Let a rival search a recorded grid."""
+    curves = recording.curves[:, recording.seeds(replicate)]
+    allowed = int(budget * curves.shape[0] * SEARCHED * int(recording.steps[-1]) + 1e-6)
+    trainings = Trainings(curves, recording.steps, recording.members, allowed)
+    chosen = RIVALS[name](trainings, np.random.default_rng(replicate))
+    return recording.outcome(chosen, (allowed - trainings.left) * budget / allowed)
+
+
+def replay(folder: Path, task: str, name: str, replicates: int, budgets: Sequence[float] = BUDGETS) -> np.ndarray:
+    """Search a recorded grid many times; shape ``(budgets, replicates, 4)``, in the order of `Outcome`."""
+    recording = Recording(task, folder)
+    rows = []
+    for budget in budgets:
+        for replicate in range(replicates):
+            if name in STRATEGIES:
+                rows.append(search(recording, STRATEGIES[name](replicate), budget, replicate))
+            else:
+                rows.append(run_rival(recording, name, budget, replicate))
+    return np.array(rows, np.float64).reshape(len(budgets), replicates, 4)
+
+
+def report(results: dict[str, dict[str, np.ndarray]], tasks: dict[str, Recording]) -> str:
+    """Tables in Markdown: mean regret of each way at each budget, in tuned and in other tasks, and each task's."""
+    ours = next(iter(STRATEGIES))
+    heads = [f"{100 * budget:g} %" for budget in BUDGETS]
+    lines = []
+    for title, tuned in (("tasks on which the default was tuned", True), ("other tasks", False)):
+        chosen = [task for task, recording in tasks.items() if recording.task.tuned_on == tuned]
+        if not chosen:
+            continue
+        lines += [f"\n{title} ({len(chosen)}): validation regret, (test regret), and lane times / the grid's\n"]
+        lines += [_row(["", *heads, *[f"wall, {head}" for head in heads]]), _row(["---"] * (1 + 2 * len(heads)))]
+        for name, by_task in results.items():
+            means = np.mean([by_task[task].mean(axis=1) for task in chosen], axis=0)
+            cells = [f"{mean[0]:.2f} ({mean[1]:.2f})" for mean in means]
+            walls = ["" if np.isnan(mean[3]) else f"{mean[3]:.2f}" for mean in means]
+            lines.append(_row([name, *cells, *walls]))
+    lines += ["\npaired over tasks and replicates: regret minus that of the default, ± its standard error over tasks\n"]
+    lines += [_row(["", *heads]), _row(["---"] * (1 + len(heads)))]
+    for name, by_task in results.items():
+        if name != ours and ours in results:
+            apart = np.array([(by_task[task] - results[ours][task])[..., 0].mean(axis=1) for task in tasks])
+            errors = apart.std(axis=0, ddof=1) / math.sqrt(len(tasks)) if len(tasks) > 1 else apart[0] * np.nan
+            cells = [f"{mean:+.2f} ± {error:.2f}" for mean, error in zip(apart.mean(axis=0), errors, strict=True)]
+            lines.append(_row([name, *cells]))
+    lines += ["\neach task: noise, and the regret of the default\n", _row(["", "noise", *heads]), _row(["---"] * 6)]
+    for task, recording in tasks.items():
+        regrets = results[ours][task].mean(axis=1)[:, 0] if ours in results else np.full(len(BUDGETS), np.nan)
+        lines.append(_row([task, f"{recording.noise / recording.unit:.2f}", *[f"{value:.2f}" for value in regrets]]))
+    return "\n".join(lines)
+
+
+def plot(results: dict[str, dict[str, np.ndarray]], file: Path) -> None:
+    """Draw regret over cost, and the Pareto front."""
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    styles = [(color, marker) for marker in "os^" for color in plt.get_cmap("tab10").colors]  # pyright: ignore[reportAttributeAccessIssue]
+    points = []
+    for (name, by_task), (color, marker) in zip(results.items(), styles, strict=False):
+        means = np.mean([values.mean(axis=1) for values in by_task.values()], axis=0)
+        front = name in STRATEGIES and name == next(iter(STRATEGIES))
+        axes.plot(means[:, 2], means[:, 0], color=color, marker=marker, lw=2.5 if front else 1, label=name)
+        points += [(cost, regret) for _, (regret, _, cost, _) in enumerate(means)]
+    lowest, front = math.inf, []
+    for cost, regret in sorted(points):
+        if regret < lowest:
+            lowest = regret
+            front.append((cost, regret))
+    axes.step(*zip(*front, strict=True), where="post", color="0.6", lw=6, alpha=0.4, zorder=0, label="Pareto front")
+    axes.set(xscale="log", xlabel="fraction of the grid's member-steps", ylabel="mean regret (1 = no decay)")
+    axes.legend(fontsize=7, ncols=2)
+    plt.savefig(file, dpi=150)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["record", "replay"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--data", type=Path)
     parser.add_argument("--tasks")
-    parser.add_argument("--replicates", type=int, default=20)
-    arguments = parser.parse_args()
-    if arguments.action == "record":
-        record(arguments.folder, arguments.data, arguments.tasks.split(",") if arguments.tasks else None)
+    parser.add_argument("--only", help="comma-separated beginnings of names")
+    parser.add_argument("--replicates", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    wanted = options.tasks.split(",") if options.tasks else list(TASKS)
+    tasks = {name: Recording(name, options.folder) for name in wanted if (options.folder / f"{name}.npz").exists()}
+    names = [*STRATEGIES, *RIVALS]
+    if options.only:
+        names = [name for name in names if name.lower().startswith(tuple(options.only.lower().split(",")))]
+    print(f"{len(tasks)} tasks, {options.replicates} replicates, {processor()}", flush=True)
+    pairs = [(name, task) for name in names for task in tasks]
+    one = functools.partial(_replayed, options.folder, options.replicates)
+    if options.processes > 1:
+        with ProcessPoolExecutor(options.processes) as pool:
+            values = list(pool.map(one, pairs))
     else:
-        replay(arguments.folder, arguments.replicates, STRATEGIES)
+        values = list(map(one, pairs))
+    results: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for (name, task), outcomes in zip(pairs, values, strict=True):
+        results[name][task] = outcomes
+    print(report(results, tasks))
+    if options.plot:
+        plot(results, options.plot)
+
+
+def _replayed(folder: Path, replicates: int, pair: tuple[str, str]) -> np.ndarray:
+    return replay(folder, pair[1], pair[0], replicates)
 
 
 if __name__ == "__main__":
