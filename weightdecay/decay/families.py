@@ -9,6 +9,7 @@ from weightdecay.core import tree
 from weightdecay.decay.base import Rule
 from weightdecay.decay.elementwise import NoDecay
 from weightdecay.decay.placement import Combined, Masked
+from weightdecay.decay.touched import Touched
 
 
 def coefficient(rule: Rule) -> float | None:
@@ -46,7 +47,7 @@ def is_without_decay(rule: Rule) -> bool:
     """
     if isinstance(rule, NoDecay):
         return True
-    if isinstance(rule, Masked):
+    if isinstance(rule, Masked | Touched):
         return is_without_decay(rule.rule)
     if isinstance(rule, Combined):
         return all(is_without_decay(part) for part in rule.rules)

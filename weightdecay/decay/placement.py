@@ -21,6 +21,7 @@ from weightdecay.decay.base import WEIGHTS, Rule
 from weightdecay.decay.elementwise import ElementwiseRule, Terms
 from weightdecay.decay.laid_out import laid_out
 from weightdecay.decay.layout import describe_arrays
+from weightdecay.decay.touched import Touched, TouchedRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,6 +221,8 @@ def changed(
     """
     if isinstance(decay, Combined):
         return Combined(tuple(changed(rule, mask=mask, anchor=anchor) for rule in decay.rules))
+    if isinstance(decay, Touched):
+        return Touched(changed(decay.rule, mask=mask, anchor=anchor))
     if isinstance(decay, Masked):
         return Masked(changed(decay.rule, mask=mask, anchor=anchor), mask(decay.mask))
     anchors = [one.name for one in fields(decay) if "anchor" in one.metadata]  # pyright: ignore[reportArgumentType]
@@ -243,6 +246,9 @@ def leafwise(rule: Rule, params: Params, decays: Sequence[bool]) -> list[Any]:
       TypeError: Weights that decay are not floats.
       ValueError: A coefficient or an anchor is a tree that does not fit the weights.
     """
+    if isinstance(rule, Touched):
+        rules = zip(leafwise(rule.rule, params, decays), describe_arrays(params), strict=True)
+        return [None if leaf_rule is None else TouchedRows(leaf_rule, array) for leaf_rule, array in rules]
     named = tree.named_leaves(params)
     tree.check_weights([leaf for (_, leaf), decayed in zip(named, decays, strict=True) if decayed])
     columns: dict[str, list[Any]] = {}

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from numbers import Real
 from typing import Any, NamedTuple
 
-from weightdecay.decay import KINDS, Masked, Rule, check
+from weightdecay.decay import KINDS, Masked, Rule, Touched, check
 from weightdecay.decay.families import coefficient, coefficient_name, rule_family
 from weightdecay.decay.registry import USER_KINDS
 from weightdecay.results.candidates import Candidate
@@ -132,7 +132,7 @@ def _example(rule: Rule, beyond: _Beyond) -> str:
 
 def _with_coefficient(rule: Rule, value: float) -> Rule | None:
     """Return the same rule with another coefficient; None if the rule does not allow it."""
-    if isinstance(rule, Masked):
+    if isinstance(rule, Masked | Touched):
         inner = _with_coefficient(rule.rule, value)
         return None if inner is None else replace(rule, rule=inner)
     name = coefficient_name(rule)

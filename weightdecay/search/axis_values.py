@@ -11,7 +11,7 @@ import numpy as np
 from weightdecay import decay
 from weightdecay.core import tree
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError, integer, is_number
-from weightdecay.decay import Masked, PerLayer, Rule, masks, registry, schedules
+from weightdecay.decay import Masked, PerLayer, Rule, Touched, masks, registry, schedules
 from weightdecay.search.distributions import Distribution
 from weightdecay.search.member import MASKS, value_identity
 
@@ -247,6 +247,8 @@ def _check_storable(rule: Rule, where: str) -> None:
                 f"{where} = {rule} has a mask that is a function of your own; in a grid a mask is one of wd.masks: "
                 f"{', '.join(MASKS)} or matching(...)."
             )
+        rule = rule.rule
+    if isinstance(rule, Touched):
         rule = rule.rule
     registry.check_storable(rule, argument=where)
     if getattr(rule, "anchor", None) is not None:
