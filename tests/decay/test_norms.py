@@ -19,6 +19,7 @@ def norms(params):
     return [np.linalg.norm(params[layer]["kernel"]) for layer in params]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [wd.sgd, wd.adam, wd.muon])
 @pytest.mark.usefixtures("float64")
 def test_hyperball_holds_the_norm_and_the_angle_of_each_matrix(make):
@@ -40,6 +41,7 @@ def test_hyperball_holds_the_norm_and_the_angle_of_each_matrix(make):
         np.testing.assert_allclose(angle, expected, rtol=1e-6)  # arccos near 1 has half the digits
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_hyperball_depends_on_the_learning_rate_and_not_on_the_size_of_the_direction():
     step = lambda scale: cases.train(  # noqa: E731
@@ -54,7 +56,7 @@ def test_hyperball_depends_on_the_learning_rate_and_not_on_the_size_of_the_direc
 
 def test_hyperball_is_right_where_a_step_overflows():
     start = jnp.array([[3.0, 0.0], [0.0, 4.0]])
-    huge = lambda _: jnp.array([[0.0, 3e38], [0.0, 0.0]])  # noqa: E731
+    huge = lambda _: jnp.array([[0.0, 1e38], [0.0, 0.0]])  # noqa: E731
     trained = cases.train(wd.sgd(10.0, wd.Hyperball()), start, 1, huge)  # η u is infinite
     target = np.array([[3.0, -50.0], [0.0, 4.0]])
     np.testing.assert_allclose(trained, 5 * target / np.linalg.norm(target), rtol=1e-6)  # float32
@@ -73,6 +75,7 @@ def test_hyperball_goes_together_with_other_rules_and_leaves_vectors_alone():
     np.testing.assert_allclose(trained["Dense_0"]["bias"], b - 0.1 * g - 0.1 * 0.5 * b, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_hyperball_holds_the_norm_of_bfloat16_over_many_steps():
     start = jnp.asarray(RNG.normal(size=(8, 8)), jnp.bfloat16)
     transform = wd.sgd(0.05, wd.Hyperball())
@@ -113,20 +116,16 @@ def test_hyperball_refuses_a_matrix_of_norm_zero_with_the_reason():
     np.testing.assert_array_equal(transform.update(ones, state, params)[0]["head"]["kernel"], -0.5)
 
 
+@pytest.mark.slow
 def test_fit_grid_refuses_a_matrix_of_norm_zero_under_hyperball():
-    fit = lambda rule: wd.fit_grid(  # noqa: E731
-        ZeroHead(),
-        DATA,
-        wd.Grid(decay=[wd.NoDecay(), rule], learning_rate=0.01),
-        num_steps=4,
-        batch_size=30,
-        progress=False,
-    )
+    grid = lambda rule: wd.Grid(decay=[wd.NoDecay(), rule], learning_rate=0.01)  # noqa: E731
+    settings = {"num_steps": 4, "batch_size": 30, "progress": False}
+    fit = lambda rule: wd.fit_grid(ZeroHead(), DATA, grid(rule), **settings)  # noqa: E731
     with pytest.raises(ValueError, match="decay = Hyperball: head/kernel has norm 0 at the start"):
         fit(wd.Hyperball())
     with pytest.raises(ValueError, match="decay = Hyperball: head/kernel has norm 0 at the start"):
         fit((wd.L2(0.1), wd.Touched(wd.Hyperball())))
-    result = fit(wd.Masked(wd.Hyperball(), wd.masks.hidden))
+    result = fit(wd.Masked(wd.Hyperball(), wd.masks.matching("body")))
     kernels = [result.params(member)["body"]["kernel"] for member in range(2)]
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-4  # it acts, without a coefficient
 
@@ -141,11 +140,12 @@ def test_radial_brake_keeps_a_fraction_of_what_emerging_optimizers_test():
         np.testing.assert_allclose(trained, start * expected / 8, rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [wd.sgd, wd.adam])
 @pytest.mark.parametrize("coefficient", [0.0, 0.3, 1.0])
 @pytest.mark.usefixtures("float64")
 def test_radial_brake_scales_growth_and_keeps_the_direction(make, coefficient):
-    away = lambda params: jax.tree.map(lambda w: -np.sign(w), params)  # noqa: E731
+    away = lambda params: jax.tree.map(lambda w: -jnp.sign(w), params)  # noqa: E731
     free, braked = (
         cases.train(make(0.1, r), num_steps=1, gradient_fn=away) for r in (wd.NoDecay(), wd.RadialBrake(coefficient))
     )
@@ -167,6 +167,7 @@ def test_radial_brake_counts_decay_as_a_part_of_the_step():
     np.testing.assert_allclose(trained, start * (1 + 0.2 * (0.3 - 0.15)), rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [wd.sgd, wd.adam])
 @pytest.mark.usefixtures("float64")
 def test_relative_step_has_the_floor_as_its_relative_size(make):

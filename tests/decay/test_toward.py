@@ -16,6 +16,7 @@ SHORT = {"num_steps": 8, "batch_size": 30, "eval_every": 4, "progress": False}
 RATE = 3e-2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_soda_averages_the_start_with_the_sum_of_the_steps():
     """Dual averaging: (k + 1) (w_k - w0) is minus the sum of (j + 2) η u_j, if the directions do not depend on w."""
@@ -41,6 +42,7 @@ def test_soda_does_not_depend_on_the_learning_rate():
         np.testing.assert_allclose(updates, -0.5 * far / 5, rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_soda_ends_after_its_number_of_steps():
     with_end, without = wd.sgd(0.1, wd.SODA(fade=2)), wd.sgd(0.1, wd.SODA())
@@ -73,6 +75,7 @@ def test_soda_takes_a_fraction_of_the_run_where_its_length_is_known():
         wd.adam(0.1, wd.SODA(fade=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_toward_average_is_a_fixed_point_at_rest_and_an_anchor_at_one():
     rest = lambda params: jax.tree.map(jnp.zeros_like, params)  # noqa: E731
@@ -140,6 +143,7 @@ def test_fit_grid_trains_rules_with_a_memory_as_a_loop_by_hand_does(tmp_path):
     settings = {**SHORT, "batch_size": None}
     result = wd.fit_grid(MODEL, DATA, grid, directory=tmp_path / "run", **settings)
     start = wd.fit_grid(MODEL, DATA, wd.Grid(decay=wd.NoDecay(), learning_rate=1e-30), **settings).params(0)
+    start = jax.tree.map(jnp.asarray, start)
     for member, rule in enumerate(grid):
         in_steps = wd.decay.schedules.over(rule["decay"], 8)
         compare.close(result.params(member), by_hand(in_steps, start, 8), rtol=2e-4, atol=2e-5)  # float32, fused
