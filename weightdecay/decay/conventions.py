@@ -149,9 +149,7 @@ TABLE = [
     *_rows("decoupled", "weight_decay", _PALM, "emerging_optimizers.palm"),
     *_rows("decoupled", "weight_decay", _WIDTH, "nanochat"),
     *_rows("independent", "coefficient", _SAME, "Independent"),
-    *_rows(
-        "independent", "weight_decay", _SAME, *(f"composer.{name}" for name in COMPOSER_OPTIMIZERS), optimizers=True
-    ),
+    *_rows("independent", "weight_decay", _SAME, *COMPOSER_OPTIMIZERS, optimizers=True),
     *_rows("independent", "weight_decay", _SAME, "optimi.decouple_lr"),
     *_rows("independent", "wd", _SAME, "big_vision"),
     *_rows("independent", "weight_decay", _SAME, "emerging_optimizers.independent"),

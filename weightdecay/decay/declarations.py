@@ -65,7 +65,12 @@ class Rate(NamedTuple):
         patterns = {pattern: pattern for pattern in self.learning_rate.coefficients}
         names = PerLayer(patterns, default=None if self.learning_rate.default is None else "")
         spread = names.spread(params, trains, argument="learning_rate", what="weight")
-        return [None if name is None else by_pattern[name] for name in spread]
+        if self.learning_rate.base_width is None:
+            return [None if name is None else by_pattern[name] for name in spread]
+        by_leaf = zip(spread, self.learning_rate.factors(params), strict=True)
+        # The default has the empty name. Its peak is multiplied too, so that s stays what it is.
+        rates = ((name, factor if name == "" else 1.0) for name, factor in by_leaf)
+        return [None if name is None else (by_pattern[name][0] * f, by_pattern[name][1]) for name, f in rates]
 
     def _by_pattern(self) -> dict[str, "Rate"]:
         """Learning rates by the pattern of names; the default has the empty pattern."""

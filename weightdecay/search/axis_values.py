@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -163,7 +164,8 @@ def checked_value(where: str, name: str, value: Any) -> Any:
         return _decay(where, value)
     if name == "learning_rate" and isinstance(value, PerLayer):
         by_pattern = {pattern: _rate(f"{where}[{pattern!r}]", rate) for pattern, rate in value.coefficients.items()}
-        return PerLayer(by_pattern, None if value.default is None else _rate(f"{where}.default", value.default))
+        default = None if value.default is None else _rate(f"{where}.default", value.default)
+        return replace(value, coefficients=by_pattern, default=default)
     if name == "learning_rate" and callable(value) and not isinstance(value, type):
         return _schedule(where, value)
     value = _plain(value)

@@ -103,7 +103,8 @@ def _encode(value: Any) -> Any:
     if isinstance(value, Rule):
         return {"rule": type(value).__name__, **of_fields(value)}
     if isinstance(value, PerLayer):
-        return {"per_layer": _encode(value.coefficients), "default": _encode(value.default)}
+        width = {} if value.base_width is None else {"base_width": value.base_width, "power": value.power}
+        return {"per_layer": _encode(value.coefficients), "default": _encode(value.default), **width}
     if isinstance(value, masks.Matching):
         return {"matching": list(value.patterns)}
     if isinstance(value, schedules.Parametric):
@@ -164,7 +165,8 @@ def _decode(value: Any) -> Any:
     if "touched" in items:
         return Touched(items["touched"])
     if "per_layer" in items:
-        return PerLayer(items["per_layer"], items["default"])
+        width = {name: items[name] for name in ("base_width", "power") if name in items}
+        return PerLayer(items["per_layer"], items["default"], **width)
     if "matching" in items:
         return masks.matching(*items["matching"])
     if "fraction" in items:
