@@ -40,8 +40,9 @@ class PerLayer:
         must match a pattern.
       base_width: Fan-in for which ``default`` is meant, > 0, a Python number. A kernel of another fan-in that no
         pattern matches gets ``default * (fan_in / base_width) ** power``, so that numbers carry over from a narrow
-        network to a wide one. Biases, scales and embeddings have no such fan-in and get ``default``, and a pattern's number is used
-        as it is written: give the first layer, whose fan-in is that of the data, a pattern. None = no dependence.
+        network to a wide one. Biases, scales and embeddings have no such fan-in and get ``default``, and a pattern's
+        number is used as it is written: give the first layer, whose fan-in is that of the data, a pattern. None = no
+        dependence.
       power: Power of the fan-in; a Python number. -1 for the learning rates of Adam (Yang et al., Tensor Programs V,
         2022, arXiv 2203.03466); for the coefficient of `Decoupled` then 1 holds the fraction that a step removes.
 
@@ -59,8 +60,8 @@ class PerLayer:
 
     coefficients: Mapping[str, Any]
     default: Any = None
-    base_width: float | None = None
-    power: float = -1
+    base_width: float | int | None = None
+    power: float | int = -1
 
     def __post_init__(self) -> None:
         """Copy the dictionary, so that later changes to the user's own do not change the rule."""
@@ -75,8 +76,7 @@ class PerLayer:
         if self.base_width is None:
             return
         checks.number(self.base_width, "base_width", above=0, allowed="a fan-in above 0, or None")
-        if not checks.is_number(self.power) or not math.isfinite(self.power):
-            raise ArgumentTypeError("power", f"power is {self.power!r}; give a finite number, such as -1.")
+        checks.number(self.power, "power", allowed="a finite number, such as -1")
         if self.default is None:
             raise ArgumentError(
                 "default", "default is None, and base_width scales the default; give the number for that fan-in."
@@ -100,7 +100,7 @@ class PerLayer:
         return "{" + ", ".join(pairs + ([] if self.default is None else [f"else: {short(self.default)}{width}"])) + "}"
 
     @property
-    def _width(self) -> tuple[float, float] | None:
+    def _width(self) -> tuple[float | int, float | int] | None:
         return None if self.base_width is None else (self.base_width, self.power)
 
     def factors(self, params: Params) -> list[float]:
@@ -169,7 +169,7 @@ class _Patterns(NamedTuple):
     """What is static in a `PerLayer` with a base width."""
 
     patterns: tuple[str, ...]
-    width: tuple[float, float]
+    width: tuple[float | int, float | int]
 
 
 jax.tree_util.register_pytree_with_keys(
