@@ -1,5 +1,7 @@
 """SODA and TowardAverage: the pull to the start, and to a running average."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import rule_cases as cases
 
 import compare
 import weightdecay as wd
+from weightdecay.storage import checkpoints
 
 DATA = wd.data.digits(num_train=60)
 MODEL = wd.models.MLP((4,))
@@ -150,6 +153,33 @@ def test_fit_grid_trains_rules_with_a_memory_as_a_loop_by_hand_does(tmp_path):
     table = result.table()
     assert set(table["decay"]) >= {"NoDecay", "SODA", "TowardAverage", "Hyperball + TowardAverage"}
     assert table.loc[table["decay"] == "TowardAverage", "average_decay"].item() == pytest.approx(0.7)
+
+
+@pytest.mark.slow
+def test_rules_with_a_memory_resume_with_the_same_bits(tmp_path, monkeypatch):
+    """What a rule carries is in the checkpoint: a run that is cut off ends as one that is not."""
+    grid = wd.Grid(decay=STATEFUL[:3], learning_rate=RATE)
+
+    def fit(directory):
+        return wd.fit_grid(MODEL, DATA, grid, directory=directory, save_every=1e-9, **SHORT)
+
+    whole, write, num_written = fit(None), checkpoints.write, []
+
+    def limited(folder, blocks):
+        if len(num_written) == 1:
+            raise ConnectionAbortedError("gone")
+        num_written.append(folder)
+        return write(folder, blocks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "write", limited)
+        with pytest.warns(UserWarning, match="could not be saved"):
+            fit(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "result")
+    resumed = fit(tmp_path / "run")
+    for index in range(3):
+        compare.same_bits(resumed.params(index), whole.params(index))
+    assert resumed.dataset.identical(whole.dataset)
 
 
 @pytest.mark.slow
