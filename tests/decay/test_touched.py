@@ -11,6 +11,7 @@ import rule_cases as cases
 import compare
 import weightdecay as wd
 from weightdecay import decay
+from weightdecay.decay import families, theory
 from weightdecay.search import member
 
 RNG = np.random.default_rng(0)
@@ -98,13 +99,12 @@ def test_touched_has_the_coefficient_unit_name_and_storage_of_its_rule():
     )
     for one in (rule, wd.Masked(wd.Touched(wd.TowardAverage(0.1)), wd.masks.kernels), wd.Touched(wd.SODA(fade=0.5))):
         assert member.decode(member.encode({"decay": one})) == {"decay": one}
-    families = decay.families
     assert families.rule_family(rule) == families.rule_family(wd.Touched(wd.L2(0.1)))
     assert families.is_without_decay(wd.Touched(wd.L2(0.0)))
     params = {"kernel": jnp.ones((2, 3))}
     np.testing.assert_allclose(decay.penalty(rule, params), 0.9, rtol=1e-6)
     assert np.isnan(decay.penalty(wd.Touched(wd.TowardAnchor(0.3)), params))
-    assert np.isnan(decay.theory.decayed(wd.adam(0.1, wd.Touched(wd.Decoupled(0.1))), [5]).time_scale).all()
+    assert np.isnan(theory.decayed(wd.adam(0.1, wd.Touched(wd.Decoupled(0.1))), [5]).time_scale).all()
     assert "0.3" in str(wd.masks.describe(params, decay=rule))
     assert "Hyperball" in str(wd.masks.describe(params, decay=wd.Hyperball()))
 
