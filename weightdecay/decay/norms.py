@@ -130,4 +130,4 @@ class RelativeStep(Rule):
         length = tree.norm(step.direction)
         unit = step.direction / jnp.where(length > 0, length, 1)
         missing = jnp.maximum(self.floor * tree.norm(step.weight) - length, 0)
-        return step.learning_rate * missing * unit, state
+        return jnp.asarray(step.learning_rate * missing * unit), state

@@ -326,8 +326,8 @@ def leafwise(rule: Rule, params: Params, decays: Sequence[bool]) -> list[Any]:
       ValueError: A coefficient or an anchor is a tree that does not fit the weights.
     """
     if isinstance(rule, Touched):
-        rules = zip(leafwise(rule.rule, params, decays), describe_arrays(params), strict=True)
-        return [None if leaf_rule is None else TouchedRows(leaf_rule, array) for leaf_rule, array in rules]
+        by_leaf = zip(leafwise(rule.rule, params, decays), describe_arrays(params), strict=True)
+        return [None if leaf_rule is None else TouchedRows(leaf_rule, array) for leaf_rule, array in by_leaf]
     named = tree.named_leaves(params)
     tree.check_weights([leaf for (_, leaf), decayed in zip(named, decays, strict=True) if decayed])
     columns: dict[str, list[Any]] = {}

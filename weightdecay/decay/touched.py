@@ -1,6 +1,7 @@
 """Decay of touched rows alone: a rule that acts where the step had a gradient, as in the rows of an embedding."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -58,7 +59,7 @@ class TouchedRows(Rule):
 
     rule: Rule
     array: ArrayLayout
-    rows: Array | None = None  # bool, broadcasts against the weights
+    rows: Any = None  # bool, broadcasts against the weights
 
     def of_gradient(self, gradient: Array) -> "TouchedRows":
         """Return the rule of a step.
