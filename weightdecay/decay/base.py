@@ -117,6 +117,8 @@ class Rule:
     search_range: ClassVar[tuple[float, float] | None] = None
     """Coefficients that the command line tries: from where the rule does nothing to where it removes everything, under
     Adam at a learning rate of 0.001. None = the command line does not offer the rule."""
+    neutral: ClassVar[float] = 0.0
+    """Value of ``coefficient`` at which the rule does nothing."""
     acts_on: ClassVar[str] = WEIGHTS
     """What the hooks are written for. `WEIGHTS`: every weight on its own, an array of any layout. `MATRICES`: the hooks
     get a matrix of shape ``(inputs, outputs)``, or ``(..., inputs, outputs)`` for a convolution, whatever the layout of

@@ -34,7 +34,7 @@ def coefficient_name(rule: Rule) -> str | None:
 
 
 def is_without_decay(rule: Rule) -> bool:
-    """Whether a rule changes nothing: `weightdecay.NoDecay`, or a rule whose coefficients are all 0, such as ``L2(0)``.
+    """Whether a rule changes nothing: `weightdecay.NoDecay`, or a rule whose coefficients are all neutral, such as ``L2(0)``.
 
     The coefficients that count are those named ``coefficient``, ``l1_coefficient`` and so on. A rule without any of
     these, such as one with a bound, always decays; a bound of 0 even removes all weights.
@@ -53,7 +53,7 @@ def is_without_decay(rule: Rule) -> bool:
         return all(is_without_decay(part) for part in rule.rules)
     strengths = [value for name, value in rule.coefficients().items() if name.endswith("coefficient")]
     leaves = [np.asarray(leaf) for value in strengths for _, leaf in tree.named_leaves(value)]
-    return bool(leaves) and all(leaf.dtype != object and not leaf.any() for leaf in leaves)
+    return bool(leaves) and all(leaf.dtype != object and not (leaf != rule.neutral).any() for leaf in leaves)
 
 
 def rule_family(rule: Rule) -> tuple[str, str]:

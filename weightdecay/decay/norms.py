@@ -93,6 +93,7 @@ class RadialBrake(Rule):
 
     equals = "`RadialBrakeHook(outward_scale=c)` of Emerging-Optimizers"
     search_range = (1e-2, 1e0)
+    neutral = 1.0
     acts_on = ARRAYS
 
     coefficient: Coefficient = with_unit(NO_UNIT, at_most=1.0)
