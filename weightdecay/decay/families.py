@@ -34,7 +34,7 @@ def coefficient_name(rule: Rule) -> str | None:
 
 
 def is_without_decay(rule: Rule) -> bool:
-    """Whether a rule changes nothing: `weightdecay.NoDecay`, or a rule whose coefficients are all neutral, such as ``L2(0)``.
+    """Whether a rule changes nothing: `weightdecay.NoDecay`, or a rule with neutral coefficients, such as ``L2(0)``.
 
     The coefficients that count are those named ``coefficient``, ``l1_coefficient`` and so on. A rule without any of
     these, such as one with a bound, always decays; a bound of 0 even removes all weights.
