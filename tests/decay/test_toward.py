@@ -173,7 +173,10 @@ def test_rules_with_a_memory_resume_with_the_same_bits(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "write", limited)
-        with pytest.warns(UserWarning, match="could not be saved"):
+        with (
+            pytest.warns(UserWarning, match="training continues"),
+            pytest.warns(UserWarning, match="could not be saved"),
+        ):
             fit(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "result")
     resumed = fit(tmp_path / "run")
