@@ -157,7 +157,7 @@ def test_choosing_guide_searches_within_the_ranges_of_the_rules():
 def test_choosing_guide_names_rules_that_exist():
     named = set(re.findall(r"`([A-Z]\w+)[`(]", text("decay/choosing.md"))) - {"LogTime", "EarlyOnly"}
     assert len(named) >= 20
-    assert named <= {*decay.KINDS, "Masked", "PerLayer"}
+    assert named <= {*decay.KINDS, "Masked", "PerLayer", "Touched"}
 
 
 def test_choosing_guide_gives_a_source_for_each_situation():

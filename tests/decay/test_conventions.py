@@ -23,9 +23,11 @@ from weightdecay.core.checks import ArgumentError
 from weightdecay.decay import conventions
 from weightdecay.decay.conventions import describe
 from weightdecay.decay.convert import Conversion, convert
+from weightdecay.decay.decoupled import Decoupled
+from weightdecay.decay.optimizers import adam as wd_adam
 
 TABLE = {convention.name: convention for convention in conventions.TABLE}
-CONTEXT = {"learning_rate": 0.05, "batch_size": 20, "num_examples": 300, "num_steps": 1200}
+CONTEXT = {"learning_rate": 0.05, "batch_size": 20, "num_examples": 300, "num_steps": 1200, "width": 512}
 WEIGHTS = np.array([3.0, -4.0, 0.5], np.float32)
 ROUNDING = 1e-15 * 4  # a few roundings of float64
 
@@ -79,6 +81,16 @@ def examples(kind):
         (0.1, "torch.SGD", "Decoupled", {}, 0.1),
         (0.1, "torch.SGD", "time_scale.steps", {"learning_rate": 0.02}, 500.0),
         (0.01, "keras.L2", "keras.SGD", {}, 0.02),
+        (0.1, "torch.AdamW", "timm.adamc", {}, 0.1),
+        (1e-5, "composer.DecoupledAdamW", "torch.AdamW", {"learning_rate": 1e-3}, 0.01),
+        (1e-5, "optimi.decouple_lr", "Independent", {}, 1e-5),
+        (0.1, "torch.AdamW", "big_vision", {"learning_rate": 1e-3}, 1e-4),
+        (1e-4, "emerging_optimizers.independent", "torch.AdamW", {"learning_rate": 1e-3}, 0.1),
+        (1.0, "emerging_optimizers.palm", "Decoupled", {"learning_rate": 0.01}, 0.01),
+        (1.0, "emerging_optimizers.palm", "Independent", {"learning_rate": 0.01}, 1e-4),
+        (1e-4, "pytorch_optimizer.fixed_decay", "torch.AdamW", {"learning_rate": 1e-3}, 0.1),
+        (0.2, "nanochat", "Decoupled", {"width": 1536}, 0.05),
+        (0.1, "Decoupled", "nanochat", {"width": 768}, 0.1),
     ],
 )
 def test_convert_is_the_closed_form(value, source, target, context, expected):
@@ -215,6 +227,51 @@ def test_convert_is_the_step_of_optax(name, learning_rate):
         step = getattr(optax, name.split(".")[1])(learning_rate, weight_decay=convert(made, "optax.adamw", name))
     updates, _ = step.update(jnp.zeros(3), step.init(jnp.asarray(WEIGHTS)), jnp.asarray(WEIGHTS))
     np.testing.assert_allclose(updates, -0.002 * WEIGHTS, rtol=1e-6)  # float32
+
+
+SHRINKING = {  # a package, an optimizer of it, its settings, and how its decay follows s = rate / peak
+    "optimi.decouple_lr": ("optimi", "AdamW", {"decouple_lr": True}, lambda s: s),
+    "pytorch_optimizer.fixed_decay": (
+        *("pytorch_optimizer", "AdamP", {"fixed_decay": True, "weight_decouple": True}),
+        lambda s: 1.0,
+    ),
+    "timm.adamc": ("timm.optim", "NAdamW", {"corrected_weight_decay": True}, lambda s: s**2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SHRINKING)
+def test_convert_is_the_step_of_other_programs_for_torch(name):
+    torch = pytest.importorskip("torch")
+    package, optimizer, settings, follows = SHRINKING[name]
+    peak, rate, coefficient = 0.1, 0.025, 0.002
+    made = convert(coefficient, "Independent", name, learning_rate=peak)
+    parameter = torch.nn.Parameter(torch.tensor(WEIGHTS))
+    step = getattr(pytest.importorskip(package), optimizer)([parameter], lr=peak, weight_decay=made, **settings)
+    step.param_groups[0]["lr"] = rate
+    parameter.grad = torch.zeros_like(parameter)
+    step.step()
+    expected = (1 - follows(rate / peak) * coefficient) * WEIGHTS
+    np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-6)  # float32
+
+
+def test_convert_is_the_step_of_big_vision():
+    """The chain of its optimizers: step, learning rate, decay, schedule of at most 1, sign."""
+    made, rate = convert(0.3, "Decoupled", "big_vision", learning_rate=0.1), optax.cosine_decay_schedule(1.0, 8)
+    theirs = optax.chain(
+        optax.scale_by_adam(), optax.scale(0.1), optax.add_decayed_weights(made), optax.scale_by_schedule(rate),
+        optax.scale(-1.0),
+    )  # fmt: skip
+    ours = wd_adam(lambda count: 0.1 * rate(count), Decoupled(0.3), mask=True)
+    params = states = None
+    for transform in (theirs, ours):
+        weights, state = jnp.asarray(WEIGHTS), transform.init(jnp.asarray(WEIGHTS))
+        for _ in range(4):
+            updates, state = transform.update(jnp.cos(weights), state, weights)
+            weights = optax.apply_updates(weights, updates)
+        params, states = weights if params is None else params, weights
+    np.testing.assert_allclose(states, params, rtol=1e-6)  # float32
 
 
 @pytest.fixture

@@ -45,6 +45,13 @@ RULES = {
     "Cautious": wd.Cautious,
     "Stable": wd.Stable,
     "Adaptive": wd.Adaptive,
+    "TowardAverage": lambda c: wd.TowardAverage(c, 0.8),
+    "SODA": lambda c: wd.SODA(c, fade=3),
+    "RelativeStep": lambda c: wd.RelativeStep(100 * c),
+    "ProximalHuber": lambda c: wd.ProximalHuber(c, 0.5),
+    "ProximalMCP": wd.ProximalMCP,
+    "Hyperball": lambda c: wd.Hyperball(),
+    "RadialBrake": wd.RadialBrake,
     "ProximalL1": wd.ProximalL1,
     "ProximalL2": wd.ProximalL2,
     "ProximalElasticNet": lambda c: wd.ProximalElasticNet(c, c),
@@ -64,7 +71,7 @@ TOGETHER = {
     ),
     "several plain": lambda c: (wd.L2(c), wd.ProximalL1(c)),
 }
-NO_METRIC = {"ProximalL1", "ProximalL2", "ProximalElasticNet", "ProximalGroupLasso"}
+NO_METRIC = {name for name in RULES if name.startswith("Proximal")}
 SENSELESS = {
     *(("sgd", "Stable"), ("lion", "Stable")),
     *((base, name) for base in ("lion", "muon") for name in NO_METRIC),
@@ -84,6 +91,9 @@ PAIRS = [
     ("lion", "TowardAnchor"),
     ("rmsprop", "Constrained"),
     ("adam", "several plain"),
+    ("muon", "Hyperball"),
+    ("lion", "SODA"),
+    ("adam", "TowardAverage"),
 ]
 COMPILED = [PAIRS[place] for place in (0, 1, 3, 9)]  # where each pair is compiled, which takes longer
 every_pair = pytest.mark.parametrize(("base", "name"), PAIRS)

@@ -331,7 +331,15 @@ def test_lamb_scales_each_stacked_layer_by_its_own_norm():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "rule",
-    [wd.NormControl(0.5, 0.1), wd.Constrained(1.0, 0.1), wd.SelectiveProjection(0.5), wd.Constrained(0.5, 0.1, 0)],
+    [
+        wd.NormControl(0.5, 0.1),
+        wd.Constrained(1.0, 0.1),
+        wd.SelectiveProjection(0.5),
+        wd.Constrained(0.5, 0.1, 0),
+        wd.RadialBrake(0.3),
+        wd.RelativeStep(30.0),
+        wd.Hyperball(),
+    ],
 )
 def test_rule_of_whole_arrays_takes_each_stacked_layer_on_its_own(rule):
     optimizer = wd.adam(0.3, rule)

@@ -10,13 +10,13 @@ import rule_cases as cases
 
 import weightdecay as wd
 from weightdecay import decay
-from weightdecay.decay import coupled, decoupled, projected
+from weightdecay.decay import coupled, decoupled, norms, projected, sparing, toward
 
 
 def test_kinds_holds_every_rule_of_its_modules():
     classes = {
         name: kind
-        for module in (coupled, decoupled, projected)
+        for module in (coupled, decoupled, projected, norms, sparing, toward)
         for name, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, decay.Rule) and kind.__module__ == module.__name__
     }

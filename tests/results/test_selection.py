@@ -454,7 +454,7 @@ def test_choice_takes_a_bound_or_a_single_zero_for_decay(decay):
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", KINDS.values(), ids=KINDS)
 def test_rules_with_coefficients_of_zero_train_like_no_decay(rule):
-    zero = {name: 0.0 if name.endswith("coefficient") else 0.1 for name in rule.coefficient_names()}
+    zero = {name: rule.neutral if name.endswith("coefficient") else 0.1 for name in rule.coefficient_names()}
     if not any(name.endswith("coefficient") for name in zero):
         assert not is_without_decay(rule(**zero)) or rule is wd.NoDecay
         return

@@ -313,6 +313,7 @@ def convert(
     ] = None,
     num_examples: Annotated[float | None, typer.Option(help="Number of training examples.", show_default=False)] = None,
     num_steps: Annotated[float | None, typer.Option(help="Number of training steps.", show_default=False)] = None,
+    width: Annotated[float | None, typer.Option(help="Channels of the network (nanochat).", show_default=False)] = None,
     momentum: Annotated[float, typer.Option(help="Momentum of torch.SGD.")] = 0.0,
     new_learning_rate: Annotated[
         float | None, typer.Option(help="Move to it at a constant time scale.", show_default=False)
@@ -352,6 +353,7 @@ def convert(
         batch_size=batch_size,
         num_examples=num_examples,
         num_steps=num_steps,
+        width=width,
         momentum=momentum,
         new_learning_rate=new_learning_rate,
         new_batch_size=new_batch_size,

@@ -54,10 +54,10 @@ class CommandWithRules(TyperCommand):
 
 
 def offered_rules() -> dict[str, type["Rule"]]:
-    """Return the kinds of decay that the command line offers, by name: `NoDecay`, and those with a range."""
+    """Return the kinds of decay that the command line offers, by name: those with a range or without a coefficient."""
     from weightdecay import decay
 
-    return {name: kind for name, kind in decay.KINDS.items() if name == "NoDecay" or kind.search_range is not None}
+    return {name: kind for name, kind in decay.KINDS.items() if kind.search_range is not None or not kind.required()}
 
 
 @dataclass(frozen=True)
@@ -287,6 +287,7 @@ def _rules(
     for name in _parts("rules", names):
         kind = by_lower_case.get(name.lower().replace("_", "")) or look_up("rules", name, choices)
         if kind.search_range is None:
+            rules += [] if kind is decay.NoDecay else [kind()]
             continue
         smallest, largest = range_of(kind) or kind.search_range
         rules += logspace(kind.from_one, smallest, largest, num_coefficients)

@@ -21,6 +21,23 @@ class RuleFacts(NamedTuple):
     fraction is proportional to the coefficient. None = it depends on more than these two."""
 
 
+def column(coefficient: str) -> str:
+    """Column of a table that holds a coefficient of this name; the column ``decay`` is the name of the rule.
+
+    Args:
+      coefficient: Name of the coefficient; of several rules together, with the name of its rule before it.
+
+    Returns:
+      The name of the column.
+
+    Examples:
+      >>> [column(name) for name in ("delta", "decay", "TowardAverage.decay")]
+      ['delta', 'average_decay', 'TowardAverage.average_decay']
+    """
+    *before, name = coefficient.split(".")
+    return ".".join([*before, "average_decay" if name == "decay" else name])
+
+
 _FACTS: dict[str, RuleFacts] = {}
 
 

@@ -34,18 +34,20 @@ WEIGHTS, MATRICES, ARRAYS = "weights", "matrices", "arrays"
 """Values of `Rule.acts_on`."""
 
 
-def with_unit(unit: str, *, positive: bool = False, default: Any = MISSING) -> Any:
+def with_unit(unit: str, *, positive: bool = False, at_most: float | None = None, default: Any = MISSING) -> Any:
     """Declare a coefficient of a rule together with its unit.
 
     Args:
       unit: Unit, as tables and axes of plots show it, such as ``"1 / step"``.
       positive: Whether the coefficient must be greater than 0; otherwise it may also be 0.
+      at_most: Largest value of the coefficient; None = any finite number.
       default: Default value; without one the argument is required. None = the coefficient may be left out.
 
     Returns:
       A field of a dataclass.
     """
-    return field(default=default, metadata={"unit": unit} | ({"positive": True} if positive else {}))
+    bounds = ({"positive": True} if positive else {}) | ({} if at_most is None else {"at_most": at_most})
+    return field(default=default, metadata={"unit": unit} | bounds)
 
 
 class AllWeights:
@@ -115,6 +117,8 @@ class Rule:
     search_range: ClassVar[tuple[float, float] | None] = None
     """Coefficients that the command line tries: from where the rule does nothing to where it removes everything, under
     Adam at a learning rate of 0.001. None = the command line does not offer the rule."""
+    neutral: ClassVar[float] = 0.0
+    """Value of ``coefficient`` at which the rule does nothing."""
     acts_on: ClassVar[str] = WEIGHTS
     """What the hooks are written for. `WEIGHTS`: every weight on its own, an array of any layout. `MATRICES`: the hooks
     get a matrix of shape ``(inputs, outputs)``, or ``(..., inputs, outputs)`` for a convolution, whatever the layout of
@@ -165,6 +169,26 @@ class Rule:
                   return jnp.linalg.norm(weight)
         """
         return None
+
+    def check_initial(self, state: PyTree) -> None:
+        """Refuse initial weights with which the rule cannot work.
+
+        Called once per array, after `initial`, where the weights are numbers; never where they are traced.
+
+        Args:
+          state: What `initial` returned for the array. Of an array that stacks layers, the leaves have a first axis for
+            the layers.
+
+        Raises:
+          ValueError: The weights are refused. The caller puts the rule and the name of the array before the message.
+
+        Examples:
+          A rule that carries the initial norm and divides by it::
+
+              def check_initial(self, state):
+                  if (state == 0).any():
+                      raise ValueError("has norm 0; draw it at random.")
+        """
 
     def couple(self, weight: Array, state: PyTree) -> tuple[Array | None, PyTree]:
         """Add to the gradient, before momentum and preconditioner: coupled decay.

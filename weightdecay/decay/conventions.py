@@ -93,17 +93,37 @@ _STEPS = _inverse(lambda _: 1.0, "")
 _EPOCHS = _inverse(
     lambda k: k["num_examples"] / k["batch_size"], " * num_examples / batch_size", "num_examples", "batch_size"
 )
+_PALM = Form(
+    lambda x, k: x * k["learning_rate"],
+    lambda x, k: x / k["learning_rate"],
+    "{x} * learning_rate",
+    "{x} / learning_rate",
+    ("learning_rate",),
+)
+_WIDTH = Form(
+    lambda x, k: x * (768 / k["width"]) ** 2,
+    lambda x, k: x / (768 / k["width"]) ** 2,
+    "{x} * 768 / width * 768 / width",
+    "{x} / 768 * width / 768 * width",
+    ("width",),
+)
 _ROOT = _scaled(lambda k: k["num_steps"] ** 0.5, "sqrt(num_steps)", "num_steps")
 
 
 def _rows(kind: str, parameter: str, form: Form, *names: str, optimizers: bool = False) -> list[Convention]:
     def optimizer(name: str) -> str | None:
-        return name.split(".")[1].lower().removesuffix("w") if optimizers else None
+        if not optimizers:
+            return None
+        library, end = name.lower().split(".")
+        return end.removesuffix("c") if library == "timm" else end.removesuffix("w").removeprefix("decoupled")
 
     return [Convention(name, kind, parameter, form, optimizer(name)) for name in names]
 
 
 KERAS_OPTIMIZERS = ("SGD", "Adam", "AdamW", "Nadam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Lion")
+TIMM_CORRECTED = ("adamc", "nadamc", "sgdc", "lambc", "lionc")
+"""Optimizers of timm's ``create_optimizer_v2`` with corrected decay, by name."""
+COMPOSER_OPTIMIZERS = ("composer.DecoupledSGDW", "composer.DecoupledAdamW")
 _L1_AND_L2 = "(l1_coefficient, l2_coefficient)"
 TABLE = [
     *_rows("l2", "coefficient", _SAME, "L2", "ProximalL2"),
@@ -125,7 +145,15 @@ TABLE = [
     *_rows("decoupled", "weight_decay", _SAME, "torch.AdamW", "optax.adamw", "optax.nadamw", optimizers=True),
     *_rows("decoupled", "weight_decay", _SAME, "optax.lion", optimizers=True),
     *_rows("decoupled", "weight_decay", _SAME, *(f"keras.{name}" for name in KERAS_OPTIMIZERS), optimizers=True),
+    *_rows("decoupled", "weight_decay", _SAME, *(f"timm.{name}" for name in TIMM_CORRECTED), optimizers=True),
+    *_rows("decoupled", "weight_decay", _PALM, "emerging_optimizers.palm"),
+    *_rows("decoupled", "weight_decay", _WIDTH, "nanochat"),
     *_rows("independent", "coefficient", _SAME, "Independent"),
+    *_rows("independent", "weight_decay", _SAME, *COMPOSER_OPTIMIZERS, optimizers=True),
+    *_rows("independent", "weight_decay", _SAME, "optimi.decouple_lr"),
+    *_rows("independent", "wd", _SAME, "big_vision"),
+    *_rows("independent", "weight_decay", _SAME, "emerging_optimizers.independent"),
+    *_rows("independent", "weight_decay", _SAME, "pytorch_optimizer.fixed_decay"),
     *_rows("independent", "weight_decay", _SAME, "loshchilov_hutter"),
     *_rows("independent", "normalized_weight_decay", _ROOT, "loshchilov_hutter.normalized"),
     *_rows("independent", "weight_decay_rate", _SAME, "optax.adafactor", optimizers=True),
@@ -152,6 +180,16 @@ _NOTES = {  # by the start of a name; the longest one that fits applies
     "keras": "weight_decay of every Keras optimizer is decoupled, also of keras.SGD",
     "keras.L": "",
     "keras.Lion": "weight_decay of every Keras optimizer is decoupled",
+    "timm": "weight_decay is multiplied by learning_rate² / peak learning_rate, as Corrected does; the peak is the "
+    "learning rate with which the optimizer is made",
+    "composer": "the decay follows the schedule, learning_rate / initial learning_rate, as Independent does",
+    "optimi": "with decouple_lr=True the decay follows the schedule, learning_rate / max_lr, as Independent does",
+    "big_vision": "the decay follows the schedule, whose largest value is 1, as Independent does",
+    "emerging_optimizers.independent": "this decay does not follow the learning-rate schedule",
+    "emerging_optimizers.palm": "a step removes weight_decay * learning_rate², under a schedule as Corrected does",
+    "pytorch_optimizer": "with fixed_decay=True the decay does not follow the learning-rate schedule",
+    "nanochat": "weight_decay is that of 768 channels (depth 12) and falls with the square of the width, as in the "
+    "version of early 2026; there the decay also falls to 0 over the run",
     "optax.adafactor": "the decay of adafactor depends neither on the learning rate nor on its schedule",
 }
 
@@ -179,16 +217,26 @@ KINDS = {
 
 _LIBRARIES = {
     "keras": ("keras", "tf.keras", "tensorflow.keras"),
+    "composer": ("composer",),
+    "emerging_optimizers": ("emergingoptimizers",),
     "optax": ("optax",),
+    "optimi": ("optimi",),
+    "pytorch_optimizer": ("pytorchoptimizer",),
     "sklearn": ("sklearn", "scikitlearn"),
+    "timm": ("timm",),
     "torch": ("torch", "pytorch"),
     "": ("", "weightdecay", "wd"),
 }
 """Every spelling of a library, by its name in the table; "" is this library."""
 _MODULES = {
+    "composer": ("optim",),
+    "emerging_optimizers": (),
     "keras": ("regularizers", "optimizers"),
     "optax": (),
+    "optimi": (),
+    "pytorch_optimizer": (),
     "sklearn": ("linearmodel", "neuralnetwork"),
+    "timm": ("optim",),
     "torch": ("optim",),
     "": ("decay",),
 }
@@ -292,7 +340,7 @@ def _spellings(convention: Convention) -> list[str]:
     """Every name under which a convention is found, without case and underscores."""
     library, _, rest = convention.name.partition(".")
     if library not in _LIBRARIES:
-        if convention.kind == "independent" and convention.parameter != "coefficient":  # papers and time scales
+        if convention.parameter not in ("coefficient", _L1_AND_L2):  # papers, programs and time scales
             return [_plain(convention.name)]
         library, rest = "", convention.name
     ends = [_plain(rest)]

@@ -63,6 +63,7 @@ def convert(
     batch_size: Any = None,
     num_examples: Any = None,
     num_steps: Any = None,
+    width: Any = None,
     momentum: float = 0.0,
     new_learning_rate: Any = None,
     new_batch_size: Any = None,
@@ -88,6 +89,7 @@ def convert(
       batch_size: Examples per step, >= 1.
       num_examples: Training examples, >= 1.
       num_steps: Steps of the run, >= 1.
+      width: Channels of the network, >= 1; for ``"nanochat"``, whose number is that of another width.
       momentum: Momentum of SGD, where ``"torch.SGD"`` is converted to decoupled decay: the two are equal under plain
         SGD only.
       new_learning_rate: Peak learning rate of the other run.
@@ -130,7 +132,8 @@ def convert(
     value = _coefficient(coefficient, start)
     run = {"learning_rate": learning_rate, "batch_size": batch_size, "num_examples": num_examples}
     new_run = {"learning_rate": new_learning_rate, "batch_size": new_batch_size, "num_examples": new_num_examples}
-    old = {name: _run_number(name, number) for name, number in (run | {"num_steps": num_steps}).items()}
+    run |= {"num_steps": num_steps, "width": width}
+    old = {name: _run_number(name, number) for name, number in run.items()}
     new = {
         name: _run_number(f"new_{name}", number) for name, number in (new_run | {"num_steps": new_num_steps}).items()
     }

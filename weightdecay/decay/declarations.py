@@ -6,6 +6,7 @@ schedule (`weightdecay.decay.base.Rule.needs`). An optimizer that lacks it refus
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,9 @@ from weightdecay.core.types import Mask, MaskFn, Params, PyTree, Scalar, Schedul
 from weightdecay.decay import masks, registry, schedules
 from weightdecay.decay.base import Rule, is_schedule, scheduled
 from weightdecay.decay.elementwise import PROXIMAL_TERMS, SCHEDULE_TERMS, Terms
+from weightdecay.decay.parametric import is_fraction
 from weightdecay.decay.placement import PerLayer, parts
+from weightdecay.decay.touched import Touched
 
 
 class UnsupportedRuleError(ArgumentError):
@@ -62,7 +65,12 @@ class Rate(NamedTuple):
         patterns = {pattern: pattern for pattern in self.learning_rate.coefficients}
         names = PerLayer(patterns, default=None if self.learning_rate.default is None else "")
         spread = names.spread(params, trains, argument="learning_rate", what="weight")
-        return [None if name is None else by_pattern[name] for name in spread]
+        if self.learning_rate.base_width is None:
+            return [None if name is None else by_pattern[name] for name in spread]
+        by_leaf = zip(spread, self.learning_rate.factors(params), strict=True)
+        # The default has the empty name. Its peak is multiplied too, so that s stays what it is.
+        rates = ((name, factor if name == "" else 1.0) for name, factor in by_leaf)
+        return [None if name is None else (by_pattern[name][0] * f, by_pattern[name][1]) for name, f in rates]
 
     def _by_pattern(self) -> dict[str, "Rate"]:
         """Learning rates by the pattern of names; the default has the empty pattern."""
@@ -188,6 +196,7 @@ def check_needs(rule: Rule, base: Base, rates: Sequence[Rate]) -> None:
     Raises:
       UnsupportedRuleError: The optimizer lacks something.
     """
+    rule = rule.rule if isinstance(rule, Touched) else rule
     needs, without = rule.needs, [rate for rate in rates if rate.lacks_peak]
     unknown = sorted(needs - {"preconditioner_diagonal", "second_moments", "peak_learning_rate"})
     if unknown:
@@ -196,6 +205,14 @@ def check_needs(rule: Rule, base: Base, rates: Sequence[Rate]) -> None:
             f"{rule.name}.needs has {unknown[0]!r}; an optimizer can have 'preconditioner_diagonal', 'second_moments' "
             "and 'peak_learning_rate'.",
         )
+    for one in fields(rule):  # pyright: ignore[reportArgumentType]
+        value = getattr(rule, one.name)
+        if "steps" in one.metadata and is_fraction(value):
+            raise ArgumentError(
+                "decay",
+                f"decay = {rule}: {one.name} is {value}, a fraction of the run; wd.fit_grid and wd.fit know how long a "
+                f"run is. Elsewhere give steps, or the rule with .over(num_steps), as in wd.{rule}.over(1000).",
+            )
     if "peak_learning_rate" in needs and without:
         raise UnsupportedRuleError(
             without[0].peak_argument,

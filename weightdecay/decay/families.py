@@ -11,6 +11,7 @@ from weightdecay.decay.base import Rule
 from weightdecay.decay.elementwise import NoDecay
 from weightdecay.decay.placement import Combined, Masked
 from weightdecay.decay.registry import check
+from weightdecay.decay.touched import Touched
 
 
 def coefficient(rule: Rule) -> float | None:
@@ -35,7 +36,7 @@ def coefficient_name(rule: Rule) -> str | None:
 
 
 def is_without_decay(rule: Rule) -> bool:
-    """Whether a rule changes nothing: `weightdecay.NoDecay`, or a rule whose coefficients are all 0, such as ``L2(0)``.
+    """Whether a rule changes nothing: `weightdecay.NoDecay`, or a rule with neutral coefficients, such as ``L2(0)``.
 
     The coefficients that count are those named ``coefficient``, ``l1_coefficient`` and so on. A rule without any of
     these, such as one with a bound, always decays; a bound of 0 even removes all weights.
@@ -48,13 +49,13 @@ def is_without_decay(rule: Rule) -> bool:
     """
     if isinstance(rule, NoDecay):
         return True
-    if isinstance(rule, Masked):
+    if isinstance(rule, Masked | Touched):
         return is_without_decay(rule.rule)
     if isinstance(rule, Combined):
         return all(is_without_decay(part) for part in rule.rules)
     strengths = [value for name, value in rule.coefficients().items() if name.endswith("coefficient")]
     leaves = [np.asarray(leaf) for value in strengths for _, leaf in tree.named_leaves(value)]
-    return bool(leaves) and all(leaf.dtype != object and not leaf.any() for leaf in leaves)
+    return bool(leaves) and all(leaf.dtype != object and not (leaf != rule.neutral).any() for leaf in leaves)
 
 
 def rule_family(rule: Rule) -> tuple[str, str]:
@@ -74,7 +75,7 @@ def with_coefficient(rule: Rule, value: float) -> Rule | None:
     Returns:
       The rule; None if it has no such coefficient, or does not allow this value.
     """
-    if isinstance(rule, Masked):
+    if isinstance(rule, Masked | Touched):
         inner = with_coefficient(rule.rule, value)
         return None if inner is None else replace(rule, rule=inner)
     name = coefficient_name(rule)

@@ -54,6 +54,10 @@ class LaidOut(Rule):
         return self._each(initial, self._split(weight), {name: self._split(value) for name, value in anchors.items()})
 
     @override
+    def check_initial(self, state: PyTree) -> None:
+        self.rule.check_initial(state)
+
+    @override
     def couple(self, weight: Array, state: PyTree) -> tuple[Array | None, PyTree]:
         return self._restored(self._each(self.rule.couple, self._split(weight), state=(state,)), weight)
 

@@ -25,6 +25,7 @@ from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.types import Mask, MaskFn, Params
 from weightdecay.decay import layer_order, layout
 from weightdecay.decay.base import Rule
+from weightdecay.decay.elementwise import NoDecay
 from weightdecay.decay.layout import Layout
 from weightdecay.decay.placement import Combined, Masked, PerLayer
 
@@ -453,7 +454,7 @@ def _coefficients(decay: Rule | Sequence[Rule], mask: Mask | MaskFn, params: Par
         if not isinstance(rule, Rule):
             raise TypeError(f"decay is {rule!r}, of type {type(rule).__name__}; give a rule, such as wd.L2(0.01).")
         rule, rule_mask = (rule.rule, rule.mask) if isinstance(rule, Masked) else (rule, mask)
-        if not rule.coefficients():
+        if isinstance(rule, NoDecay):
             continue  # the rule does nothing
         decays = resolve(rule_mask, params)
         texts = [
@@ -461,11 +462,13 @@ def _coefficients(decay: Rule | Sequence[Rule], mask: Mask | MaskFn, params: Par
             for name, value in rule.coefficients().items()
             if value is not None
         ]
-        title = f"{type(rule).__name__} " if len(rules) > 1 else ""
+        # A rule without coefficients is written by its name.
+        title = f"{type(rule).__name__} " if len(rules) > 1 or not texts else ""
+        written = zip(*texts, strict=True) if texts else [()] * len(decays)
         columns.append(
             [
-                title + ", ".join(row) if decayed else None
-                for decayed, row in zip(decays, zip(*texts, strict=True), strict=True)
+                (title + ", ".join(row)).rstrip() if decayed else None
+                for decayed, row in zip(decays, written, strict=True)
             ]
         )
     rows = zip(*columns, strict=True) if columns else [()] * len(jax.tree.leaves(params))

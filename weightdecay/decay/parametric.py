@@ -178,7 +178,7 @@ class Parametric:
 
 
 def over(values: Any, num_steps: Any) -> Any:
-    """Replace fractions of a run in all schedules of a tree.
+    """Replace fractions of a run in all schedules of a tree, and in rules that have them.
 
     Args:
       values: A schedule, a rule with schedules as coefficients, or any other pytree.
@@ -187,11 +187,16 @@ def over(values: Any, num_steps: Any) -> Any:
     Returns:
       The tree with numbers of steps; the same object if there are no fractions.
     """
-    schedules = [leaf for leaf in jax.tree.leaves(values, is_leaf=_is_parametric) if _is_parametric(leaf)]
-    if all(schedule.over(num_steps) is schedule for schedule in schedules):
+    in_runs = [leaf for leaf in jax.tree.leaves(values, is_leaf=_has_run) if _has_run(leaf)]
+    if all(in_run.over(num_steps) is in_run for in_run in in_runs):
         return values
-    in_steps = lambda leaf: leaf.over(num_steps) if _is_parametric(leaf) else leaf  # noqa: E731
-    return jax.tree.map(in_steps, values, is_leaf=_is_parametric)
+    in_steps = lambda leaf: leaf.over(num_steps) if _has_run(leaf) else leaf  # noqa: E731
+    return jax.tree.map(in_steps, values, is_leaf=_has_run)
+
+
+def number_of_steps(fraction: Any, num_steps: Any) -> int:
+    """Return the number of steps of a fraction of a run: the nearest integer, at least 1."""
+    return max(1, round(float(fraction) * int(num_steps)))
 
 
 def is_fraction(value: Any) -> bool:
@@ -238,6 +243,11 @@ def _is_parametric(value: Any) -> bool:
     return isinstance(value, Parametric)
 
 
+def _has_run(value: Any) -> bool:
+    """Whether a value may hold fractions of a run: a schedule, or a rule with a method ``over``."""
+    return _is_parametric(value) or hasattr(value, "over")
+
+
 def _is_relative(value: Any) -> bool:
     """Whether a field of steps holds a fraction of a run."""
     return any(map(_is_relative, value)) if isinstance(value, tuple) else value is None or is_fraction(value)
@@ -248,7 +258,7 @@ def _in_steps(value: Any, num_steps: Any) -> Any:
         return tuple(_in_steps(item, num_steps) for item in value)
     if value is None:
         return int(num_steps)
-    return max(1, round(float(value) * int(num_steps))) if is_fraction(value) else value
+    return number_of_steps(value, num_steps) if is_fraction(value) else value
 
 
 def _written(value: Any) -> str:

@@ -5,22 +5,25 @@ of its own (`Masked`), and several rules may act together. `parts` and `leafwise
 array, with one number per coefficient.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from typing_extensions import override
 
-from weightdecay.core import tree
+from weightdecay.core import checks, tree
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.text import short
 from weightdecay.core.types import Coefficient, Mask, MaskFn, Params
+from weightdecay.decay.array_kinds import KERNEL
 from weightdecay.decay.base import WEIGHTS, Rule
 from weightdecay.decay.elementwise import ElementwiseRule, Terms
 from weightdecay.decay.laid_out import laid_out
 from weightdecay.decay.layout import describe_arrays
+from weightdecay.decay.touched import Touched, TouchedRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +38,30 @@ class PerLayer:
         schedule.
       default: Of the arrays that no pattern matches. None = every array that decays (for a learning rate, every array)
         must match a pattern.
+      base_width: Fan-in for which ``default`` is meant, > 0, a Python number. A kernel of another fan-in that no
+        pattern matches gets ``default * (fan_in / base_width) ** power``, so that numbers carry over from a narrow
+        network to a wide one. Biases, scales and embeddings have no such fan-in and get ``default``, and a pattern's
+        number is used as it is written: give the first layer, whose fan-in is that of the data, a pattern. None = no
+        dependence.
+      power: Power of the fan-in; a Python number. -1 for the learning rates of Adam (Yang et al., Tensor Programs V,
+        2022, arXiv 2203.03466); for the coefficient of `Decoupled` then 1 holds the fraction that a step removes.
 
     Raises:
-      TypeError: ``coefficients`` is not a dictionary, or a pattern is not a string.
+      TypeError: ``coefficients`` is not a dictionary, a pattern is not a string, or a width is not a number.
+      ValueError: ``base_width`` without a ``default``, or a width that is not above 0.
 
     Examples:
       >>> by_layer = PerLayer({"Dense_0": 1e-3, "Dense_[1-9]": 1e-4})
       >>> slower_below = PerLayer({"backbone": 1e-5}, default=1e-3)  # learning rates
+      >>> by_width = PerLayer({"Dense_0": 1e-3}, default=1e-3, base_width=64, power=-1)
+      >>> print(by_width)
+      {Dense_0: 0.001, else: 0.001 (fan-in / 64)^-1}
     """
 
     coefficients: Mapping[str, Any]
     default: Any = None
+    base_width: float | int | None = None
+    power: float | int = -1
 
     def __post_init__(self) -> None:
         """Copy the dictionary, so that later changes to the user's own do not change the rule."""
@@ -57,6 +73,14 @@ class PerLayer:
                 "dictionary from patterns to numbers, as in wd.PerLayer({'Dense_0': 1e-3, 'Dense_[1-9]': 1e-4}).",
             )
         object.__setattr__(self, "coefficients", dict(self.coefficients))
+        if self.base_width is None:
+            return
+        checks.number(self.base_width, "base_width", above=0, allowed="a fan-in above 0, or None")
+        checks.number(self.power, "power", allowed="a finite number, such as -1")
+        if self.default is None:
+            raise ArgumentError(
+                "default", "default is None, and base_width scales the default; give the number for that fan-in."
+            )
 
     def __eq__(self, other: object) -> bool:
         """Return whether both have the same patterns in the same order, with the same coefficients."""
@@ -67,12 +91,36 @@ class PerLayer:
         return hash(self._key())
 
     def _key(self) -> tuple[Any, ...]:
-        return tuple(self.coefficients.items()), self.default
+        return tuple(self.coefficients.items()), self.default, self._width
 
     def __str__(self) -> str:
         """Return the patterns with their coefficients."""
         pairs = [f"{pattern}: {short(value)}" for pattern, value in self.coefficients.items()]
-        return "{" + ", ".join(pairs + ([] if self.default is None else [f"else: {short(self.default)}"])) + "}"
+        width = "" if self.base_width is None else f" (fan-in / {self.base_width:g})^{self.power:g}"
+        return "{" + ", ".join(pairs + ([] if self.default is None else [f"else: {short(self.default)}{width}"])) + "}"
+
+    @property
+    def _width(self) -> tuple[float | int, float | int] | None:
+        return None if self.base_width is None else (self.base_width, self.power)
+
+    def factors(self, params: Params) -> list[float]:
+        """Look up what the default is multiplied by for each array.
+
+        Args:
+          params: Weights, or their shapes.
+
+        Returns:
+          ``(fan_in / base_width) ** power`` for each kernel; 1 for each other array, and without a base width.
+        """
+        if self.base_width is None:
+            return [1.0] * len(jax.tree.leaves(params))
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
+        arrays = describe_arrays(params)
+        fan_ins = [
+            math.prod(shape[axis] for axis in array.inputs) if array.kind == KERNEL and array.is_matrix else None
+            for shape, array in zip(shapes, arrays, strict=True)
+        ]
+        return [1.0 if fan_in is None else (fan_in / self.base_width) ** self.power for fan_in in fan_ins]
 
     def spread(
         self, params: Params, decays: Sequence[bool], *, argument: str, what: str = "weight that decays"
@@ -100,8 +148,28 @@ class PerLayer:
                 f"{argument}: no pattern matches {', '.join(unmatched)}; add a pattern, or give default=0.0, so that "
                 f"they do not {'train' if argument == 'learning_rate' else 'decay'}.",
             )
-        values = iter([self.default if pattern is None else self.coefficients[pattern] for pattern in chosen])
+        factors = [factor for factor, decayed in zip(self.factors(params), decays, strict=True) if decayed]
+        values = iter(
+            [
+                _multiplied(self.default, factor) if pattern is None else self.coefficients[pattern]
+                for pattern, factor in zip(chosen, factors, strict=True)
+            ]
+        )
         return [next(values) if decayed else None for decayed in decays]
+
+
+def _multiplied(value: Any, factor: float) -> Any:
+    """A number times the factor of its width; a text says so."""
+    if factor == 1:
+        return value
+    return f"{value} · {factor:.4g}" if isinstance(value, str) else value * factor
+
+
+class _Patterns(NamedTuple):
+    """What is static in a `PerLayer` with a base width."""
+
+    patterns: tuple[str, ...]
+    width: tuple[float | int, float | int]
 
 
 jax.tree_util.register_pytree_with_keys(
@@ -109,10 +177,22 @@ jax.tree_util.register_pytree_with_keys(
     lambda by_layer: (
         [(jax.tree_util.DictKey(key), value) for key, value in by_layer.coefficients.items()]
         + [(jax.tree_util.GetAttrKey("default"), by_layer.default)],
-        tuple(by_layer.coefficients),
+        tuple(by_layer.coefficients)
+        if by_layer._width is None
+        else _Patterns(tuple(by_layer.coefficients), by_layer._width),
     ),
-    lambda patterns, values: PerLayer(dict(zip(patterns, values, strict=False)), list(values)[-1]),
+    lambda static, values: _per_layer(static, list(values)),
 )
+
+
+def _per_layer(static: tuple[str, ...] | _Patterns, values: list[Any]) -> PerLayer:
+    """Make a `PerLayer` of its parts, as JAX does."""
+    patterns, width = static if isinstance(static, _Patterns) else (static, (None, -1))
+    # JAX puts in placeholders as well, None among them, which are not to be validated.
+    made = PerLayer(dict(zip(patterns, values, strict=False)), values[-1])
+    object.__setattr__(made, "base_width", width[0])
+    object.__setattr__(made, "power", width[1])
+    return made
 
 
 @tree.dataclass
@@ -220,6 +300,8 @@ def changed(
     """
     if isinstance(decay, Combined):
         return Combined(tuple(changed(rule, mask=mask, anchor=anchor) for rule in decay.rules))
+    if isinstance(decay, Touched):
+        return Touched(changed(decay.rule, mask=mask, anchor=anchor))
     if isinstance(decay, Masked):
         return Masked(changed(decay.rule, mask=mask, anchor=anchor), mask(decay.mask))
     anchors = [one.name for one in fields(decay) if "anchor" in one.metadata]  # pyright: ignore[reportArgumentType]
@@ -243,6 +325,9 @@ def leafwise(rule: Rule, params: Params, decays: Sequence[bool]) -> list[Any]:
       TypeError: Weights that decay are not floats.
       ValueError: A coefficient or an anchor is a tree that does not fit the weights.
     """
+    if isinstance(rule, Touched):
+        by_leaf = zip(leafwise(rule.rule, params, decays), describe_arrays(params), strict=True)
+        return [None if leaf_rule is None else TouchedRows(leaf_rule, array) for leaf_rule, array in by_leaf]
     named = tree.named_leaves(params)
     tree.check_weights([leaf for (_, leaf), decayed in zip(named, decays, strict=True) if decayed])
     columns: dict[str, list[Any]] = {}

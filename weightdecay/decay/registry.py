@@ -24,6 +24,7 @@ from weightdecay.decay.base import Rule, at_step, is_schedule
 from weightdecay.decay.coupled import L1, L2, ElasticNet, Elimination, Huber, Orthogonal, Spectral, TowardAnchor
 from weightdecay.decay.decoupled import Adaptive, Cautious, Corrected, Decoupled, Independent, Stable
 from weightdecay.decay.elementwise import ElementwiseRule, NoDecay, Terms
+from weightdecay.decay.norms import Hyperball, RadialBrake, RelativeStep
 from weightdecay.decay.placement import Combined, Masked, PerLayer, leafwise, parts
 from weightdecay.decay.projected import (
     Constrained,
@@ -36,15 +37,18 @@ from weightdecay.decay.projected import (
     ProximalL2,
     SelectiveProjection,
 )
+from weightdecay.decay.sparing import ProximalHuber, ProximalMCP
+from weightdecay.decay.touched import Touched, TouchedRows
+from weightdecay.decay.toward import SODA, TowardAverage
 
 KINDS: dict[str, type[Rule]] = {
     rule.__name__: rule
     for rule in (
         NoDecay,
         *(L2, L1, ElasticNet, Huber, Elimination, Orthogonal, Spectral, TowardAnchor),
-        *(Decoupled, Independent, Corrected, Cautious, Stable, Adaptive),
-        *(ProximalL1, ProximalL2, ProximalElasticNet, ProximalGroupLasso, Lp),
-        *(MaxNorm, NormControl, Constrained, SelectiveProjection),
+        *(Decoupled, Independent, Corrected, Cautious, Stable, Adaptive, TowardAverage, SODA, RelativeStep),
+        *(ProximalL1, ProximalL2, ProximalElasticNet, ProximalGroupLasso, ProximalHuber, ProximalMCP, Lp),
+        *(MaxNorm, NormControl, Constrained, SelectiveProjection, Hyperball, RadialBrake),
     )
 }
 """Every rule of the library by its name."""
@@ -53,7 +57,7 @@ USER_KINDS: dict[str, type[Rule]] = {}
 """The rules that users have defined with `weightdecay.decay.rule`, by name."""
 
 OTHERS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Rule, ElementwiseRule, Terms, Combined, Masked, PerLayer)
+    kind.__name__: kind for kind in (Rule, ElementwiseRule, Terms, Combined, Masked, PerLayer, Touched)
 }
 """Classes of the library that are not kinds of decay by themselves, by name."""
 
@@ -91,13 +95,14 @@ def enter_facts(kind: type[Rule]) -> None:
     Args:
       kind: Class of the rule.
     """
-    names = tuple(kind.coefficient_names())
+    names = tuple(map(rule_facts.column, kind.coefficient_names()))
 
     def removed_fraction(learning_rate: Any) -> Any:
         return kind.from_one(1.0).removed_fraction(learning_rate, 1.0, None)
 
-    is_known = len(names) == 1 and kind.required() == [*names] and removed_fraction(1.0) is not None
-    facts = rule_facts.RuleFacts(kind.units(), names, removed_fraction if is_known else None)
+    is_known = len(names) == 1 and kind.required() == kind.coefficient_names() and removed_fraction(1.0) is not None
+    units = {rule_facts.column(name): unit for name, unit in kind.units().items()}
+    facts = rule_facts.RuleFacts(units, names, removed_fraction if is_known else None)
     rule_facts.enter(kind.__name__, facts)
 
 
@@ -193,14 +198,15 @@ def penalty(
     total = jnp.zeros(())
     for index, (rule, rule_mask) in enumerate(parts(at_step(decay, count))):
         chosen_mask = mask if rule_mask is None else rule_mask
-        decays = masks.resolve(chosen_mask, params) if rule.coefficients() else [False] * len(weights)
+        decays = [False] * len(weights) if isinstance(rule, NoDecay) else masks.resolve(chosen_mask, params)
         rule_state = None if state is None else state[index]
         states = [None] * len(weights) if rule_state is None else structure.flatten_up_to(rule_state)
         for leaf_rule, weight, leaf_state in zip(leafwise(rule, params, decays), weights, states, strict=True):
             if leaf_rule is None:
                 continue
-            if leaf_state is None and isinstance(leaf_rule, TowardAnchor):
-                leaf_state = jnp.full_like(weight, jnp.nan) if leaf_rule.anchor is None else leaf_rule.anchor
+            inner = leaf_rule.rule if isinstance(leaf_rule, TouchedRows) else leaf_rule
+            if leaf_state is None and isinstance(inner, TowardAnchor):
+                leaf_state = jnp.full_like(weight, jnp.nan) if inner.anchor is None else inner.anchor
             value = leaf_rule.penalty(weight, leaf_state)
             if jnp.shape(value) != ():
                 raise TypeError(
@@ -233,6 +239,14 @@ def check(decay: Any, *, argument: str) -> None:
             check(rule, argument=f"{argument}[{index}]")
     elif isinstance(decay, Masked):
         _check_masked(decay, argument)
+    elif isinstance(decay, Touched):
+        if isinstance(decay.rule, Combined | Masked | Touched | tuple | list):
+            raise ArgumentTypeError(
+                argument,
+                f"{argument}.rule is {decay.rule}; wd.Touched takes one rule without a mask, as in "
+                "wd.Masked(wd.Touched(wd.Decoupled(0.1)), wd.masks.everything).",
+            )
+        check(decay.rule, argument=f"{argument}.rule")
     else:
         _check_class(decay, argument)
         _check_coefficients(decay, argument)
@@ -337,13 +351,14 @@ def _check_coefficients(decay: Rule, argument: str) -> None:
             raise ArgumentTypeError(
                 argument, f"{where} is {value!r}, of type {type(value).__name__}; give a number >= 0."
             )
-        above_zero = by_name[name].metadata.get("positive", False)
+        above_zero, at_most = (by_name[name].metadata.get(bound) for bound in ("positive", "at_most"))
         for leaf_name, leaf in leaves:
-            _check_number(leaf, argument, where + (f"[{leaf_name}]" if leaf_name else ""), above_zero=above_zero)
+            at_leaf = where + (f"[{leaf_name}]" if leaf_name else "")
+            _check_number(leaf, argument, at_leaf, above_zero=bool(above_zero), at_most=at_most)
 
 
-def _check_number(value: Any, argument: str, where: str, *, above_zero: bool) -> None:
-    allowed = "> 0" if above_zero else ">= 0"
+def _check_number(value: Any, argument: str, where: str, *, above_zero: bool, at_most: float | None) -> None:
+    allowed = "> 0" if above_zero else ">= 0" if at_most is None else f"from 0 to {at_most:g}"
     if isinstance(value, Tracer) or is_schedule(value):
         return
     if not tree.is_real(value):
@@ -356,5 +371,6 @@ def _check_number(value: Any, argument: str, where: str, *, above_zero: bool) ->
             f"{where} is an array of shape {np.shape(value)}; give one number, or a tree with one number per layer. "
             "For many candidates give many rules, as wd.logspace makes them.",
         )
-    if not (tree.SMALLEST if above_zero else 0) <= tree.plain(value) <= tree.LARGEST:
+    largest = tree.LARGEST if at_most is None else at_most
+    if not (tree.SMALLEST if above_zero else 0) <= tree.plain(value) <= largest:
         raise ArgumentError(argument, f"{where} is {value}; a coefficient is a finite number {allowed}.")

@@ -19,6 +19,7 @@ from weightdecay.decay.base import Rule
 from weightdecay.decay.declarations import Declaration, Rate, declaration
 from weightdecay.decay.elementwise import ElementwiseRule, Terms
 from weightdecay.decay.schedules import Parametric
+from weightdecay.decay.touched import Touched
 
 Steps = Float[np.ndarray, " steps"]
 
@@ -48,7 +49,7 @@ def decayed(transformation: Any, steps: Sequence[int]) -> Decayed:
 
     Returns:
       Both numbers at the last of so many steps; nan where they are not known: for several rules together, a rule with a
-      mask of its own, coefficients or learning rates that are neither numbers nor schedules of
+      mask of its own or on touched rows, coefficients or learning rates that are neither numbers nor schedules of
       `weightdecay.schedules`, and an optimizer that does not declare what it is, such as an `optax.chain`.
 
     References:
@@ -64,6 +65,8 @@ def decayed(transformation: Any, steps: Sequence[int]) -> Decayed:
     unknown = np.full(len(steps), math.nan)
     declared = declaration(transformation)
     if declared is None or len(declared.rules) != 1 or declared.rules[0].has_own_mask:
+        return Decayed(unknown, unknown)
+    if isinstance(declared.rules[0].rule, Touched):
         return Decayed(unknown, unknown)
     counts = np.asarray(steps) - 1
     rule, rates = _at_steps(declared.rules[0].rule, counts), _rates(declared.rates[0], counts)

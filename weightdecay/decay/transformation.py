@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Int
 
 from weightdecay.core import tree
@@ -29,7 +30,9 @@ from weightdecay.decay.declarations import (
     check_second_moments,
     leaves_like,
 )
+from weightdecay.decay.elementwise import NoDecay
 from weightdecay.decay.placement import changed, leafwise
+from weightdecay.decay.touched import TouchedRows
 
 
 class DecayState(NamedTuple):
@@ -95,7 +98,7 @@ def join(
         """Evaluate the rules at a step: for each rule, one rule or None per array of the weights."""
         return [
             leafwise(at_step(one.rule, count), params, one.decays(params))
-            if one.rule.coefficients()
+            if not isinstance(one.rule, NoDecay)
             else [None] * len(jax.tree.leaves(params))
             for one in decay
         ]
@@ -113,6 +116,7 @@ def join(
                 None if rule is None else jax.tree.map(_copied, rule.initial(_array(w)))
                 for rule, w in zip(rules, weights, strict=True)
             ]
+            _check_initial(rules, states, params)
             decay_states.append(structure.unflatten(states) if any(state is not None for state in states) else None)
         return DecayState(jnp.zeros((), jnp.int32), base_state, tuple(decay_states))
 
@@ -136,7 +140,7 @@ def join(
             [None] * len(weights) if states is None else structure.flatten_up_to(states) for states in state.decay
         ]
         calls = [
-            (index, rule, states)
+            (index, rule.of_gradient(data_gradients[index]) if isinstance(rule, TouchedRows) else rule, states)
             for rules, states in zip(by_rule, decay_states, strict=True)
             for index, rule in enumerate(rules)
             if rule is not None
@@ -192,6 +196,17 @@ def join(
     transformation = DecayTransformation(init, update)  # pyright: ignore[reportArgumentType]
     transformation.declaration = Declaration(base, tuple(rates), tuple(decay))
     return transformation
+
+
+def _check_initial(rules: Sequence[Any], states: Sequence[PyTree], params: Params) -> None:
+    """Let each rule refuse initial weights with which it cannot work, where these are not traced."""
+    for rule, state, (name, _) in zip(rules, states, tree.named_leaves(params), strict=True):
+        if rule is None or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(state)):
+            continue
+        try:
+            rule.check_initial(state)
+        except ValueError as error:
+            raise ArgumentError("decay", f"decay = {rule.name}: {name or 'the array'} {error}") from error
 
 
 def _returned(rule: Rule, hook: str, returned: Any, weight: Array, before: PyTree) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ is a fixed number of members of one group that one device computes side by side.
 import abc
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,9 +16,10 @@ import numpy as np
 
 from weightdecay.core.types import Batch, Mask, MaskFn
 from weightdecay.data import Scaling
-from weightdecay.decay import NoDecay
+from weightdecay.decay import NoDecay, Rule, Touched
 from weightdecay.decay.declarations import UnsupportedRuleError, declaration
 from weightdecay.decay.elementwise import PROXIMAL_TERMS, SCHEDULE_TERMS, ElementwiseRule, Terms
+from weightdecay.decay.placement import parts
 from weightdecay.engine import given_weights, routing
 from weightdecay.engine.given_weights import GivenWeights
 from weightdecay.engine.initial_weights import Initial
@@ -251,6 +252,7 @@ def divide(
     groups = []
     for ((model_options, _), _), (member_task, members) in structures.items():
         start = given.start(member_task, model_options)
+        _check_start(member_task, [numbers for _, numbers in members], splits, start)
         members.sort(key=lambda member: _stream(member[1]))
         groups.append(
             TrainingGroup(
@@ -265,6 +267,21 @@ def divide(
             )
         )
     return groups
+
+
+def _check_start(task: Task, members: Sequence[Hyperparameters], splits: Mapping[str, Batch], start: Start) -> None:
+    """Let rules refuse the initial weights, in one member for each of the numbers that the network takes."""
+    rules = [rule for rule, _ in parts(members[0].decay)]
+    rules = [rule.rule if isinstance(rule, Touched) else rule for rule in rules]
+    if all(type(rule).check_initial is Rule.check_initial for rule in rules):
+        return
+    by_network = {str(sorted(numbers.network.items())): numbers for numbers in members}
+    example = jax.tree.map(lambda array: np.asarray(array[:1]), splits["train"].inputs)
+    initialize = jax.jit(functools.partial(step.initialize, task))
+    for numbers in by_network.values():
+        member = numbers._replace(frozen=start.frozen)
+        params = initialize(member, example, start._replace(frozen=None)).params
+        task.transformation(fine_tuning.anchored(task, member, start)).init(params)
 
 
 def _stream(hyperparameters: Hyperparameters) -> tuple[int, ...]:

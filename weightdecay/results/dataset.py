@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray
 
-from weightdecay.core import tree
+from weightdecay.core import rule_facts, tree
 from weightdecay.decay import PerLayer
 from weightdecay.decay.schedules import Parametric
 from weightdecay.search import member as member_json
@@ -119,7 +119,7 @@ def _labels(member: Mapping[str, Any]) -> dict[str, Any]:
     labels: dict[str, Any] = {"decay": decay.name}
     coefficients = decay.coefficients()
     for name, value in coefficients.items():
-        name = "coefficient" if len(coefficients) == 1 else name
+        name = "coefficient" if len(coefficients) == 1 else rule_facts.column(name)
         for leaf_name, leaf in tree.named_leaves(value):
             # netCDF allows no slash in a name, and no space in the name of a coordinate.
             column = (f"{name}[{leaf_name}]" if leaf_name else name).replace("/", ".").replace(" ", "_")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from weightdecay import decay
 from weightdecay.core import tree
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError, integer, is_number
-from weightdecay.decay import Masked, PerLayer, Rule, masks, registry, schedules
+from weightdecay.decay import Masked, PerLayer, Rule, Touched, masks, registry, schedules
 from weightdecay.search.distributions import Distribution
 from weightdecay.search.member import MASKS, value_identity
 
@@ -163,7 +164,8 @@ def checked_value(where: str, name: str, value: Any) -> Any:
         return _decay(where, value)
     if name == "learning_rate" and isinstance(value, PerLayer):
         by_pattern = {pattern: _rate(f"{where}[{pattern!r}]", rate) for pattern, rate in value.coefficients.items()}
-        return PerLayer(by_pattern, None if value.default is None else _rate(f"{where}.default", value.default))
+        default = None if value.default is None else _rate(f"{where}.default", value.default)
+        return replace(value, coefficients=by_pattern, default=default)
     if name == "learning_rate" and callable(value) and not isinstance(value, type):
         return _schedule(where, value)
     value = _plain(value)
@@ -247,6 +249,8 @@ def _check_storable(rule: Rule, where: str) -> None:
                 f"{where} = {rule} has a mask that is a function of your own; in a grid a mask is one of wd.masks: "
                 f"{', '.join(MASKS)} or matching(...)."
             )
+        rule = rule.rule
+    if isinstance(rule, Touched):
         rule = rule.rule
     registry.check_storable(rule, argument=where)
     if getattr(rule, "anchor", None) is not None:

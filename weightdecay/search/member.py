@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from weightdecay import decay
-from weightdecay.decay import Masked, PerLayer, Rule, masks, schedules
+from weightdecay.decay import Masked, PerLayer, Rule, Touched, masks, schedules
 from weightdecay.decay.registry import UnknownRuleError, named
 
 REPLICATES = ("seed", "fold")
@@ -98,10 +98,13 @@ def _encode(value: Any) -> Any:
 
     if isinstance(value, Masked):
         return {"masked": _encode(value.rule), "on": _encode(value.mask)}
+    if isinstance(value, Touched):
+        return {"touched": _encode(value.rule)}
     if isinstance(value, Rule):
         return {"rule": type(value).__name__, **of_fields(value)}
     if isinstance(value, PerLayer):
-        return {"per_layer": _encode(value.coefficients), "default": _encode(value.default)}
+        width = {} if value.base_width is None else {"base_width": value.base_width, "power": value.power}
+        return {"per_layer": _encode(value.coefficients), "default": _encode(value.default), **width}
     if isinstance(value, masks.Matching):
         return {"matching": list(value.patterns)}
     if isinstance(value, schedules.Parametric):
@@ -159,8 +162,11 @@ def _decode(value: Any) -> Any:
     if "rule" in items:
         name = items.pop("rule")
         return named(name, items)(**items)
+    if "touched" in items:
+        return Touched(items["touched"])
     if "per_layer" in items:
-        return PerLayer(items["per_layer"], items["default"])
+        width = {name: items[name] for name in ("base_width", "power") if name in items}
+        return PerLayer(items["per_layer"], items["default"], **width)
     if "matching" in items:
         return masks.matching(*items["matching"])
     if "fraction" in items:

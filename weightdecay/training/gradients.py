@@ -12,6 +12,7 @@ from weightdecay.core import jaxprs, tree
 from weightdecay.core.types import Batch, Params, PyTree
 from weightdecay.core.warn import warn
 from weightdecay.decay import masks
+from weightdecay.decay.elementwise import NoDecay
 from weightdecay.decay.placement import parts
 from weightdecay.training.step import train_step
 from weightdecay.training.task import Hyperparameters, State, Task
@@ -37,7 +38,7 @@ def without_gradient(task: Task, hyperparameters: Hyperparameters, state: State,
     traced = jax.make_jaxpr(gradients)(hyperparameters, state, batch)
     decays = [False] * len(traced.out_avals)
     for rule, mask in parts(hyperparameters.decay):
-        if rule.coefficients():
+        if not isinstance(rule, NoDecay):
             of_rule = masks.resolve(task.mask if mask is None else mask, state.params)
             decays = [decayed or by_rule for decayed, by_rule in zip(decays, of_rule, strict=True)]
     names = [name for name, _ in tree.named_leaves(state.params)]
