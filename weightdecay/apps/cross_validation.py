@@ -1,0 +1,266 @@
+"""Cross-validation of a grid by any splitter and any scorer of scikit-learn.
+
+`Examples` are the user's arrays, `train` trains the members of every split, and `choose` chooses by their scores.
+`weightdecay.apps.estimators` is what a user calls.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from weightdecay.core.checks import ArgumentError
+from weightdecay.data import Data, Scaling
+from weightdecay.engine import fit
+from weightdecay.results import extension, selection
+from weightdecay.results.candidates import gather
+from weightdecay.results.dataset import subset
+from weightdecay.results.grid_result import GridResult
+from weightdecay.results.selected import Selected
+from weightdecay.search.grid import Grid
+from weightdecay.search.member import REPLICATES
+
+Split = tuple[np.ndarray, np.ndarray]
+"""Indices of the training and of the validation examples."""
+
+LARGEST_BATCH = 200
+"""Examples a step of ``batch_size="auto"``, where there are as many; that of scikit-learn's networks."""
+
+_SCORE = "validation_score"  # name of the scores of a scorer
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All examples that are given to an estimator.
+
+    Attributes:
+      inputs: Float, shape ``(examples, ...)``.
+      targets: Classes, int32, shape ``(examples,)``; or real numbers, ``(examples,)`` or ``(examples, outputs)``.
+      weights: Of the losses, float64, shape ``(examples,)``; None = all equal.
+      num_classes: Number of classes; None = the targets are real numbers.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray | None
+    num_classes: int | None
+
+    def rows(self, rows: np.ndarray) -> "Examples":
+        """Return some of the examples."""
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(self, inputs=self.inputs[rows], targets=self.targets[rows], weights=weights)
+
+    def target_scaling(self) -> tuple[Any, Any]:
+        """Return the weighted mean and standard deviation of each real target, 1 if it is constant; of classes, None.
+
+        Returns:
+          Mean and scale in the unit of the targets, float64, each shape ``()`` or ``(outputs,)``.
+        """
+        if self.num_classes is not None:
+            return None, None
+        targets = self.targets.astype(np.float64)
+        mean = np.average(targets, axis=0, weights=self.weights)
+        scale = np.sqrt(np.average((targets - mean) ** 2, axis=0, weights=self.weights))
+        is_constant = scale <= 1e-12 * np.abs(mean)  # rounding of the mean
+        return mean, np.where(is_constant | (scale == 0), 1.0, scale)
+
+    def scaled(self, mean: Any, scale: Any) -> tuple[Any, ...]:
+        """Return inputs, standardized targets and, if there are any, weights, as `weightdecay.Data` takes them."""
+        targets = self.targets
+        if mean is not None:
+            targets = ((targets - mean) / scale).astype(self.inputs.dtype)
+        return (self.inputs, targets) if self.weights is None else (self.inputs, targets, self.weights)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How members are trained.
+
+    Attributes:
+      model: The network.
+      axes: Axes of the grid by name, without ``seed`` and ``fold``.
+      seeds: Seeds of the replicates.
+      n_iter: Number of random candidates; None = all combinations of the axes.
+      draw_seed: Seed of these draws.
+      batch_size: Examples a step, an integer or ``"auto"``.
+      num_steps: ``num_steps(examples, batch_size) -> int`` of a member.
+      settings: Further arguments of `weightdecay.fit_grid`.
+    """
+
+    model: Any
+    axes: Mapping[str, Any]
+    seeds: Sequence[int]
+    n_iter: int | None
+    draw_seed: int
+    batch_size: Any
+    num_steps: Callable[[int, int], int]
+    settings: Mapping[str, Any]
+
+    def batch(self, num_examples: int) -> int:
+        """Return the examples of a step, where a member takes so many examples in an epoch."""
+        return min(LARGEST_BATCH if self.batch_size == "auto" else int(self.batch_size), num_examples)
+
+    def grid(self, folds: Any = None) -> Grid:
+        """Return the grid of all candidates."""
+        if self.n_iter is not None:
+            return Grid.random(self.n_iter, self.draw_seed, seeds=self.seeds, folds=folds, **self.axes)
+        return Grid(**self.axes, seed=self.seeds, **({} if folds is None else {"fold": folds}))
+
+    def fit(self, data: Data, grid: Grid, num_examples: int, **settings: Any) -> GridResult:
+        """Train a grid on data in which a member takes ``num_examples`` in an epoch."""
+        batch = self.batch(num_examples)
+        takes_all = data.fold is None and batch == num_examples
+        return fit.fit_grid(
+            self.model,
+            data,
+            grid,
+            num_steps=self.num_steps(num_examples, batch),
+            batch_size=None if takes_all else batch,
+            **{**self.settings, **settings},
+        )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The members of a cross-validation.
+
+    Attributes:
+      result: All members; where the splits are several, ``fold`` is the number of the split.
+      splits: Training and validation examples of each split.
+      scalings: Mean and scale of the targets of each split; None, None = they are not standardized.
+    """
+
+    result: GridResult
+    splits: Sequence[Split]
+    scalings: Sequence[tuple[Any, Any]]
+
+    def split_of(self, member: int) -> int:
+        """Return the number of the split of a member."""
+        return int(self.result.members[member].get("fold") or 0)
+
+
+def train(training: Training, examples: Examples, splits: Sequence[Split]) -> Trained:
+    """Train all candidates on the training examples of every split.
+
+    Splits that divide all examples into folds train as one grid, and the examples are in memory once. Others, such as
+    those of `sklearn.model_selection.ShuffleSplit`, train one after the other.
+
+    Args:
+      training: How.
+      examples: All examples.
+      splits: Training and validation examples of each split.
+
+    Returns:
+      The trained members.
+    """
+    scalings = [examples.rows(rows).target_scaling() for rows, _ in splits]
+    fold = _folds(examples, splits)
+    if fold is not None:
+        scaling = None
+        if examples.num_classes is None:
+            scaling = Scaling(None, None, *(np.stack(part) for part in zip(*scalings, strict=True)))
+        data = Data(examples.scaled(None, None), fold=fold, scaling=scaling, num_classes=examples.num_classes)
+        num_train = min(len(rows) for rows, _ in splits)
+        return Trained(training.fit(data, training.grid(range(len(splits))), num_train), splits, scalings)
+    results = []
+    for number, (rows, held_out) in enumerate(splits):
+        parts = [examples.rows(part).scaled(*scalings[number]) for part in (rows, held_out)]
+        of_split = training.fit(Data(*parts, num_classes=examples.num_classes), training.grid(), len(rows))
+        results.append(of_split if len(splits) == 1 else _numbered(of_split, number, len(splits)))
+    together = results[0]
+    for result in results[1:]:
+        together = extension.join(together, result)
+    return Trained(together, splits, scalings)
+
+
+def refit(training: Training, examples: Examples, hyperparameters: Mapping[str, Any]) -> GridResult:
+    """Train one candidate on all examples.
+
+    Args:
+      training: How.
+      examples: All examples.
+      hyperparameters: Of the candidate, by name.
+
+    Returns:
+      One member for each seed. Its validation metrics mean nothing: they are of a training example.
+    """
+    scaling = examples.target_scaling()
+    counts = np.arange(1) if examples.weights is None else np.flatnonzero(examples.weights)[:1]
+    data = Data(examples.scaled(*scaling), examples.rows(counts).scaled(*scaling), num_classes=examples.num_classes)
+    grid = Grid(**{name: [value] for name, value in hyperparameters.items()}, seed=training.seeds)
+    steps = training.num_steps(len(examples.targets), training.batch(len(examples.targets)))
+    return training.fit(data, grid, len(examples.targets), eval_every=steps, budget=None)
+
+
+def choose(trained: Trained, scores: np.ndarray | None, criterion: str) -> tuple[Selected, dict[str, Any]]:
+    """Choose a candidate.
+
+    Args:
+      trained: The members.
+      scores: Score of each member on its validation examples, higher = better, nan = not to be chosen, shape
+        ``(members,)``; None = the validation loss decides.
+      criterion: As in ``result.best``.
+
+    Returns:
+      The chosen candidate; and the table of all candidates as `sklearn.model_selection.GridSearchCV` has it: ``params``
+      (a list), ``mean_test_score``, ``std_test_score`` (over splits and seeds) and ``rank_test_score``.
+    """
+    result, last = trained.result, trained.result.dataset.isel(step=-1)
+    metric, values = _SCORE, scores
+    if values is None:
+        metric, values = "validation_loss", last["validation_loss"].values.astype(np.float64)
+    higher_is_better = -values if scores is None else values
+    num_folds = None if len(trained.splits) == 1 else len(trained.splits)
+    candidates = gather(result.members, values, last["weight_norm"].values, num_folds=num_folds)
+    if not np.isfinite([candidate.mean for candidate in candidates]).any():
+        raise ArgumentError(
+            "learning_rate",
+            "no candidate has a finite score in every split, because training diverged or the scorer returned nan; give "
+            "lower learning rates, or standardize the inputs, as with sklearn.preprocessing.StandardScaler.",
+        )
+    selected = selection.choose(
+        candidates, metric=metric, criterion=criterion, num_folds=num_folds, lower_is_better={_SCORE: False}
+    )
+    of_candidate = [higher_is_better[list(candidate.members)] for candidate in candidates]
+    mean, deviation = np.array([(members.mean(), members.std()) for members in of_candidate]).T
+    ranks = np.where(np.isnan(mean), len(mean), [np.count_nonzero(mean > value) + 1 for value in mean])
+    table = {
+        "params": [dict(candidate.hyperparameters) for candidate in candidates],
+        "mean_test_score": mean,
+        "std_test_score": deviation,
+        "rank_test_score": ranks.astype(np.int32),
+    }
+    return selected, table
+
+
+def without_replicates(member: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters of a member without its seed and fold."""
+    return {name: value for name, value in member.items() if name not in REPLICATES}
+
+
+def _folds(examples: Examples, splits: Sequence[Split]) -> np.ndarray | None:
+    """Number of the split in which each example validates; None where the splits are not folds of all examples."""
+    fold = np.full(len(examples.targets), -1)
+    for number, (train_rows, held_out) in enumerate(splits):
+        together = np.concatenate([train_rows, held_out])
+        if (fold[held_out] != -1).any() or not np.array_equal(np.sort(together), np.arange(len(fold))):
+            return None
+        fold[held_out] = number
+    return None if len(splits) < 2 or (fold == -1).any() else fold
+
+
+def _numbered(result: GridResult, number: int, num_splits: int) -> GridResult:
+    """Return the result of one of several splits, with the number of the split as the fold of its members."""
+    members = [{**member, "fold": number} for member in result.members]
+    settings = {**result.settings, "folds": num_splits, "examples": {}}
+    for name in ("num_steps", "batch_size"):
+        settings.pop(name)  # splits may differ in them
+    return GridResult(
+        subset(result.dataset, range(len(result)), members),
+        members,
+        [(result.params(member), result.model_state(member)) for member in range(len(result))],
+        settings,
+        model=result.model,
+        versions=result.versions,
+    )
