@@ -4,6 +4,7 @@
 `weightdecay.apps.estimators` is what a user calls.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from weightdecay.core.checks import ArgumentError
 from weightdecay.data import Data, Scaling
 from weightdecay.engine import fit
+from weightdecay.models import zoo
 from weightdecay.results import extension, selection
 from weightdecay.results.candidates import gather
 from weightdecay.results.dataset import subset
@@ -27,6 +29,7 @@ Split = tuple[np.ndarray, np.ndarray]
 LARGEST_BATCH = 200
 """Examples a step of ``batch_size="auto"``, where there are as many; that of scikit-learn's networks."""
 
+_SMALLEST_SHAPE = 64  # rows of padded examples; larger numbers of rows are this times a power of 4
 _SCORE = "validation_score"  # name of the scores of a scorer
 
 
@@ -50,6 +53,28 @@ class Examples:
         """Return some of the examples."""
         weights = None if self.weights is None else self.weights[rows]
         return replace(self, inputs=self.inputs[rows], targets=self.targets[rows], weights=weights)
+
+    def padded(self, rows: np.ndarray, held_out: np.ndarray) -> tuple["Examples", "Examples"]:
+        """Return training and validation examples of one shape, which differ in their weights alone.
+
+        Rows are added, up to a number that many sizes of data share, so that these share a compiled program. Rows that
+        are added have the weight 0, as have those of the other part.
+
+        Args:
+          rows: Indices of the training examples.
+          held_out: Indices of the validation examples.
+        """
+        number = len(self.targets)
+        size = _SMALLEST_SHAPE * 4 ** max(0, math.ceil(math.log(number / _SMALLEST_SHAPE, 4)))
+        every = self.rows(np.arange(size).clip(max=number - 1))
+        weights = np.ones(number) if self.weights is None else self.weights
+
+        def counting(counted: np.ndarray) -> "Examples":
+            masked = np.zeros(size)
+            masked[counted] = weights[counted]
+            return replace(every, weights=masked)
+
+        return counting(rows), counting(held_out)
 
     def target_scaling(self) -> tuple[Any, Any]:
         """Return the weighted mean and standard deviation of each real target, 1 if it is constant; of classes, None.
@@ -101,6 +126,15 @@ class Training:
         """Return the examples of a step, where a member takes so many examples in an epoch."""
         return min(LARGEST_BATCH if self.batch_size == "auto" else int(self.batch_size), num_examples)
 
+    def pads(self, examples: Examples) -> bool:
+        """Whether every step takes all examples of a network that computes each row on its own.
+
+        Rows of weight 0 then change nothing but the rounding.
+        """
+        separates_rows = isinstance(self.model, zoo.OWN) and self.model.normalization != "batch"
+        takes_all = self.batch(len(examples.targets)) == len(examples.targets)
+        return separates_rows and takes_all and self.axes.keys() <= {"decay", "learning_rate"}
+
     def grid(self, folds: Any = None) -> Grid:
         """Return the grid of all candidates."""
         if self.n_iter is not None:
@@ -110,7 +144,7 @@ class Training:
     def fit(self, data: Data, grid: Grid, num_examples: int, **settings: Any) -> GridResult:
         """Train a grid on data in which a member takes ``num_examples`` in an epoch."""
         batch = self.batch(num_examples)
-        takes_all = data.fold is None and batch == num_examples
+        takes_all = data.fold is None and batch == num_examples  # padded or not
         return fit.fit_grid(
             self.model,
             data,
@@ -155,7 +189,8 @@ def train(training: Training, examples: Examples, splits: Sequence[Split]) -> Tr
       The trained members.
     """
     scalings = [examples.rows(rows).target_scaling() for rows, _ in splits]
-    fold = _folds(examples, splits)
+    pads = training.pads(examples)
+    fold = None if pads else _folds(examples, splits)
     if fold is not None:
         scaling = None
         if examples.num_classes is None:
@@ -165,9 +200,12 @@ def train(training: Training, examples: Examples, splits: Sequence[Split]) -> Tr
         return Trained(training.fit(data, training.grid(range(len(splits))), num_train), splits, scalings)
     results = []
     for number, (rows, held_out) in enumerate(splits):
-        parts = [examples.rows(part).scaled(*scalings[number]) for part in (rows, held_out)]
-        of_split = training.fit(Data(*parts, num_classes=examples.num_classes), training.grid(), len(rows))
-        results.append(of_split if len(splits) == 1 else _numbered(of_split, number, len(splits)))
+        parts = examples.padded(rows, held_out) if pads else (examples.rows(rows), examples.rows(held_out))
+        data = Data(*(part.scaled(*scalings[number]) for part in parts), num_classes=examples.num_classes)
+        results.append(training.fit(data, training.grid(), len(rows)))
+        results[-1].settings["examples"] = {"train": len(rows), "validation": len(held_out)}
+    if len(splits) > 1:
+        results = [_numbered(result, number, results[0].settings, len(splits)) for number, result in enumerate(results)]
     together = results[0]
     for result in results[1:]:
         together = extension.join(together, result)
@@ -183,14 +221,17 @@ def refit(training: Training, examples: Examples, hyperparameters: Mapping[str, 
       hyperparameters: Of the candidate, by name.
 
     Returns:
-      One member for each seed. Its validation metrics mean nothing: they are of a training example.
+      One member for each seed. Its validation metrics mean nothing: they are of training examples.
     """
-    scaling = examples.target_scaling()
-    counts = np.arange(1) if examples.weights is None else np.flatnonzero(examples.weights)[:1]
-    data = Data(examples.scaled(*scaling), examples.rows(counts).scaled(*scaling), num_classes=examples.num_classes)
+    number, scaling = len(examples.targets), examples.target_scaling()
+    if training.pads(examples):
+        parts = examples.padded(np.arange(number), np.arange(number))
+    else:
+        counted = np.arange(1) if examples.weights is None else np.flatnonzero(examples.weights)[:1]
+        parts = examples, examples.rows(counted)
+    data = Data(*(part.scaled(*scaling) for part in parts), num_classes=examples.num_classes)
     grid = Grid(**{name: [value] for name, value in hyperparameters.items()}, seed=training.seeds)
-    steps = training.num_steps(len(examples.targets), training.batch(len(examples.targets)))
-    return training.fit(data, grid, len(examples.targets), eval_every=steps, budget=None)
+    return training.fit(data, grid, number, budget=None, strategy=None)
 
 
 def choose(trained: Trained, scores: np.ndarray | None, criterion: str) -> tuple[Selected, dict[str, Any]]:
@@ -250,17 +291,15 @@ def _folds(examples: Examples, splits: Sequence[Split]) -> np.ndarray | None:
     return None if len(splits) < 2 or (fold == -1).any() else fold
 
 
-def _numbered(result: GridResult, number: int, num_splits: int) -> GridResult:
+def _numbered(result: GridResult, number: int, settings: Mapping[str, Any], num_splits: int) -> GridResult:
     """Return the result of one of several splits, with the number of the split as the fold of its members."""
     members = [{**member, "fold": number} for member in result.members]
-    settings = {**result.settings, "folds": num_splits, "examples": {}}
-    for name in ("num_steps", "batch_size"):
-        settings.pop(name)  # splits may differ in them
+    own = {name: result.settings[name] for name in ("seconds", "compiled_programs", "interrupted")}
     return GridResult(
         subset(result.dataset, range(len(result)), members),
         members,
         [(result.params(member), result.model_state(member)) for member in range(len(result))],
-        settings,
+        {**settings, **own, "folds": num_splits},
         model=result.model,
         versions=result.versions,
     )

@@ -149,7 +149,7 @@ class _DecayCV(BaseEstimator):
         num_seeds = checks.integer(self.num_seeds, "num_seeds", at_least=1)
         random = check_random_state(self.random_state)
         draw_seed, *seeds = random.randint(2**31 - 1, size=num_seeds + 1).tolist()
-        model = self.model
+        model = copy.deepcopy(self.model)  # a module of flax changes when it is used, and an argument must not
         if model is None:
             width = next(width for most, width in _WIDTHS if len(examples.targets) < most)
             model = zoo.MLP((width, width))
@@ -312,7 +312,8 @@ class DecayClassifierCV(ClassifierMixin, _DecayCV):
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the most probable class."""
-        return self.classes_[self._log_probabilities(X).argmax(axis=1)]
+        most_probable = self._log_probabilities(X).argmax(axis=1)
+        return self.classes_[most_probable]
 
     @override
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
