@@ -257,8 +257,8 @@ def choose(trained: Trained, scores: np.ndarray | None, criterion: str) -> tuple
     if not np.isfinite([candidate.mean for candidate in candidates]).any():
         raise ArgumentError(
             "learning_rate",
-            "no candidate has a finite score in every split, because training diverged or the scorer returned nan; give "
-            "lower learning rates, or standardize the inputs, as with sklearn.preprocessing.StandardScaler.",
+            "no candidate has a finite score in every split: training diverged, or the scorer returned nan; give lower "
+            "learning rates, or standardize the inputs, as with sklearn.preprocessing.StandardScaler.",
         )
     selected = selection.choose(
         candidates, metric=metric, criterion=criterion, num_folds=num_folds, lower_is_better={_SCORE: False}

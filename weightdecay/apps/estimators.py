@@ -3,230 +3,87 @@
 Their arguments are those of scikit-learn's cross-validated estimators, and all candidates train as one grid.
 """
 
-import contextlib
-import copy
-import inspect
-import math
-import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from sklearn import metrics
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.model_selection import check_cv
-from sklearn.utils import check_random_state, compute_sample_weight
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
 from typing_extensions import override
 
-from weightdecay.apps import cross_validation
-from weightdecay.apps.cross_validation import Examples, Trained, Training
-from weightdecay.apps.forward_pass import TrainedNetwork, log_probabilities
-from weightdecay.core import checks
-from weightdecay.core.checks import ArgumentError, ArgumentTypeError
-from weightdecay.core.warn import warn
-from weightdecay.decay import Decoupled, NoDecay, Rule, masks, optimizers, registry
-from weightdecay.models import zoo
-from weightdecay.search.grid import logspace
+from weightdecay.apps.cross_validation import Examples
+from weightdecay.apps.forward_pass import log_probabilities
+from weightdecay.core.checks import ArgumentError
+from weightdecay.decay import masks, optimizers
 from weightdecay.search.strategy import Strategy
 
-_AUTO_EPOCHS, _AUTO_STEPS = 200, (500, 10_000)
-_AUTO_RULES = 7
-_PRECISIONS = ("float32", "float64")
-_WIDTHS = ((300, 32), (3000, 64), (30_000, 128), (math.inf, 256))
 
+class DecayClassifierCV(ClassifierMixin, DecaySearch):
+    """Classifier whose weight decay and learning rate are chosen by cross-validation: a network of `fit_grid`.
 
-class _DecayCV(BaseEstimator):
-    """What both estimators share."""
+    The loss is the softmax cross-entropy of two or more classes. Inputs are not standardized, as in
+    `sklearn.neural_network.MLPClassifier`: put a `sklearn.preprocessing.StandardScaler` before it. Sparse inputs are
+    made dense. Where each step takes all examples of a model of `weightdecay.models`, splits and data of similar size
+    share a compiled program: they are filled up with rows of weight 0, which change the rounding alone.
 
-    def __init__(
-        self,
-        model: Any = None,
-        *,
-        decay: Any = "auto",
-        learning_rate: Any = (1e-3, 1e-2),
-        axes: Mapping[str, Any] | None = None,
-        optimizer: Any = optimizers.adam,
-        mask: Any = masks.kernels,
-        max_epochs: Any = "auto",
-        num_steps: Any = None,
-        batch_size: Any = "auto",
-        cv: Any = None,
-        scoring: Any = None,
-        criterion: str = "best_mean",
-        n_iter: Any = None,
-        budget: Any = None,
-        strategy: Strategy | None = None,
-        num_seeds: Any = 1,
-        refit: bool = True,
-        precision: str = "float32",
-        random_state: Any = None,
-        progress: bool = False,
-    ) -> None:
-        self.model = model
-        self.decay = decay
-        self.learning_rate = learning_rate
-        self.axes = axes
-        self.optimizer = optimizer
-        self.mask = mask
-        self.max_epochs = max_epochs
-        self.num_steps = num_steps
-        self.batch_size = batch_size
-        self.cv = cv
-        self.scoring = scoring
-        self.criterion = criterion
-        self.n_iter = n_iter
-        self.budget = budget
-        self.strategy = strategy
-        self.num_seeds = num_seeds
-        self.refit = refit
-        self.precision = precision
-        self.random_state = random_state
-        self.progress = progress
+    Args:
+      model: The network: anything that `weightdecay.fit_grid` takes, which receives floats; or the widths of the hidden
+        layers of a `weightdecay.models.MLP`, such as ``(64, 64)``. None: two hidden layers, whose width is 32, 64, 128
+        or 256, by the number of examples.
+      decay: Rules to choose among: a rule such as ``wd.L2(0.01)``; a class or name of rules, ``wd.L2`` or ``"L2"``, for
+        no decay and seven coefficients over its usual range; a number, the coefficient of `weightdecay.Decoupled` (0 =
+        no decay); or a list of these. ``"auto"`` is ``wd.Decoupled``. With ``n_iter`` a rule may hold a distribution.
+      learning_rate: One or several, > 0, or schedules.
+      axes: Values of further axes of the grid by name, such as ``{"dropout_rate": [0.0, 0.2]}``.
+      optimizer: As in `weightdecay.fit_grid`.
+      mask: Which weights decay; see `weightdecay.masks`.
+      max_epochs: How often a network takes each of its training examples. ``"auto"``: 200 times, but 500 steps at least
+        and 10,000 at most.
+      num_steps: Training steps of each network; None = by ``max_epochs``.
+      batch_size: Examples a step; all of them where they are fewer. ``"auto"`` is 200.
+      class_weight: Weights of the classes, by class, or ``"balanced"``; they multiply the weights of the examples.
+      cv: Number of folds, a splitter, or pairs of indices, as in `sklearn.model_selection.GridSearchCV`. None: 5 folds,
+        fewer where the rarest class has fewer examples. As in scikit-learn, a number of folds does not shuffle.
+      scoring: A scorer of scikit-learn: its name, or ``scorer(estimator, X, y)``. The candidate with the highest mean
+        over the splits is chosen. None: by the loss, the mean negative logarithm of the probability of the class.
+      criterion: ``"best_mean"`` or another criterion of ``result.best``, such as ``"one_standard_error"``.
+      n_iter: Number of candidates that are drawn at random from all combinations; None = all of them.
+      budget: Fraction of the training steps of the whole grid that may be taken, as in `weightdecay.fit_grid`.
+      strategy: Which network is trained next, as in `weightdecay.fit_grid`.
+      num_seeds: Seeds of each candidate: its score is the mean over them, and the networks that are trained on all
+        examples, one per seed, predict together.
+      refit: Whether the chosen candidate is trained on all examples. If not, its networks of all splits and seeds
+        predict together.
+      precision: ``"float32"``, or ``"float64"``, in which networks train as exactly as those of scikit-learn.
+      random_state: Decides initial weights, batches and draws; as in scikit-learn.
+      progress: Whether to show a bar with the time left.
 
-    def _fit(self, examples: Examples, y: np.ndarray, sample_weight: Any, groups: Any) -> None:
-        """Choose a candidate by cross-validation, and train it."""
-        training = self._training(examples)
-        splitter = self._splitter(examples)
-        splits = [(np.asarray(rows), np.asarray(held_out)) for rows, held_out in splitter.split(y, y, groups)]
-        for name, part in (("training", 0), ("validation", 1)):
-            if not all(len(split[part]) for split in splits):
-                raise ArgumentError("cv", f"cv has a split without {name} examples; give another splitter.")
-        num_outputs = examples.num_classes or (1 if y.ndim == 1 else y.shape[1])
-        with self._in_precision():
-            trained = cross_validation.train(training, examples, splits)
+    Attributes:
+      classes_: The classes, sorted.
+      decay_: The chosen rule.
+      learning_rate_: The chosen learning rate.
+      best_params_: All hyperparameters of the chosen candidate by name.
+      best_score_: Its mean score over the splits, higher = better: that of ``scoring``, or the negative mean loss.
+      cv_results_: All candidates, as `sklearn.model_selection.GridSearchCV` lists them: ``params``,
+        ``mean_test_score``, ``std_test_score``, ``rank_test_score``.
+      selected_: The chosen candidate with its standard error, and whether decay is worth it (``selected_.sentence``).
+      result_: The `weightdecay.GridResult` of the cross-validation, with tables, curves and plots.
+      n_splits_: Number of splits.
+      n_features_in_: Number of features.
+      feature_names_in_: Their names, where the inputs are a DataFrame whose columns have names.
 
-            def network(member: int) -> TrainedNetwork:
-                scaling = trained.scalings[trained.split_of(member)]
-                return TrainedNetwork.of_member(training.model, num_outputs, trained.result, member, scaling)
-
-            scores = None
-            if self.scoring is not None:
-                scores = self._scores(trained, network, examples.inputs, y, sample_weight)
-            selected, table = cross_validation.choose(trained, scores, self.criterion)
-            chosen = cross_validation.without_replicates(selected.hyperparameters)
-            self._networks = [network(member) for member in selected.members]
-            if self.refit:
-                self._networks = self._refitted(training, examples, chosen, num_outputs)
-        self.result_ = trained.result
-        self.cv_results_ = table
-        self.n_splits_ = len(splits)
-        self.selected_ = selected
-        self.best_params_ = chosen
-        self.best_score_ = float(selected.mean if scores is not None else -selected.mean)
-        self.decay_ = chosen["decay"]
-        self.learning_rate_ = chosen["learning_rate"]
-
-    def _refitted(
-        self, training: Training, examples: Examples, chosen: Mapping[str, Any], num_outputs: int
-    ) -> list[TrainedNetwork]:
-        result = cross_validation.refit(training, examples, chosen)
-        kept = np.flatnonzero(result.dataset["diverged_at"].values < 0)
-        if not len(kept):
-            warn(
-                "the chosen candidate diverged when it was trained on all examples, and predicts by its last finite "
-                "weights; give lower learning rates."
-            )
-            kept = np.arange(len(result))
-        scaling = examples.target_scaling()
-        return [
-            TrainedNetwork.of_member(training.model, num_outputs, result, int(member), scaling) for member in kept
-        ]
-
-    def _training(self, examples: Examples) -> Training:
-        """Check the arguments, and return how members are trained."""
-        checks.one_of(self.precision, "precision", _PRECISIONS)
-        if self.batch_size != "auto":
-            checks.integer(self.batch_size, "batch_size", at_least=1, allowed="an integer of at least 1, or 'auto'")
-        if self.num_steps is not None:
-            checks.integer(self.num_steps, "num_steps", at_least=1)
-        if self.max_epochs != "auto":
-            checks.number(self.max_epochs, "max_epochs", above=0, allowed="a number above 0, or 'auto'")
-        if self.n_iter is not None:
-            checks.integer(self.n_iter, "n_iter", at_least=1)
-        num_seeds = checks.integer(self.num_seeds, "num_seeds", at_least=1)
-        random = check_random_state(self.random_state)
-        draw_seed, *seeds = random.randint(2**31 - 1, size=num_seeds + 1).tolist()
-        model = copy.deepcopy(self.model)  # a module of flax changes when it is used, and an argument must not
-        if model is None:
-            width = next(width for most, width in _WIDTHS if len(examples.targets) < most)
-            model = zoo.MLP((width, width))
-        return Training(
-            model,
-            {"decay": _rules(self.decay), "learning_rate": _rates(self.learning_rate), **(self.axes or {})},
-            list(dict.fromkeys(seeds)),
-            None if self.n_iter is None else int(self.n_iter),
-            draw_seed,
-            self.batch_size,
-            self._steps,
-            {
-                "optimizer": self.optimizer,
-                "mask": self.mask,
-                "loss": "squared_error" if examples.num_classes is None else "softmax_cross_entropy",
-                "budget": self.budget,
-                "strategy": self.strategy,
-                "progress": self.progress,
-            },
-        )
-
-    def _steps(self, num_examples: int, batch_size: int) -> int:
-        """Number of training steps of a member."""
-        if self.num_steps is not None:
-            return int(self.num_steps)
-        epochs = _AUTO_EPOCHS if self.max_epochs == "auto" else self.max_epochs
-        steps = max(1, round(float(epochs) * num_examples / batch_size))
-        return steps if self.max_epochs != "auto" else min(max(steps, _AUTO_STEPS[0]), _AUTO_STEPS[1])
-
-    def _splitter(self, examples: Examples) -> Any:
-        """Return the splitter of the cross-validation."""
-        is_classifier = examples.num_classes is not None
-        cv = self.cv
-        if cv is None:
-            rarest = np.bincount(examples.targets).min() if is_classifier else len(examples.targets)
-            cv = int(min(5, max(2, rarest)))
-        return check_cv(cv, examples.targets, classifier=is_classifier)
-
-    def _scores(self, trained: Trained, network: Any, inputs: Any, y: Any, sample_weight: Any) -> np.ndarray:
-        """Score each member on the validation examples of its split; nan where it has not been trained to the end."""
-        scorer = metrics.check_scoring(self, scoring=self.scoring)
-        last = trained.result.dataset.isel(step=-1)
-        is_complete = np.isfinite(last["validation_loss"].values) & (last["diverged_at"].values < 0)
-        scores = np.full(len(trained.result), np.nan)
-        for member in np.flatnonzero(is_complete):
-            _, rows = trained.splits[trained.split_of(int(member))]
-            fitted = copy.copy(self)
-            fitted._networks = [network(int(member))]
-            weights = {}
-            if sample_weight is not None and _takes_weights(scorer):
-                weights = {"sample_weight": sample_weight[rows]}
-            scores[member] = scorer(fitted, inputs[rows], y[rows], **weights)
-        return scores
-
-    def _inputs(self, X: Any, **settings: Any) -> Any:
-        """Check inputs, or inputs and targets, and return them as dense arrays of the precision."""
-        checked = validate_data(
-            self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), allow_nd=True, **settings
-        )
-        inputs, *targets = checked if isinstance(checked, tuple) else (checked,)
-        inputs = inputs if isinstance(inputs, np.ndarray) else inputs.toarray()
-        if self.precision == "float64":
-            inputs = inputs.astype(np.float64, copy=False)
-        return (inputs, *targets) if targets else inputs
-
-    def _in_precision(self) -> Any:
-        return jax.enable_x64(True) if self.precision == "float64" else contextlib.nullcontext()
-
-    @override
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-
-class DecayClassifierCV(ClassifierMixin, _DecayCV):
-    """Classifier."""
+    Examples:
+      >>> from sklearn.datasets import load_iris
+      >>> from sklearn.pipeline import make_pipeline
+      >>> from sklearn.preprocessing import StandardScaler
+      >>> classifier = DecayClassifierCV(decay=[0.0, 1.0], learning_rate=0.01, num_steps=50, cv=3, random_state=0)
+      >>> pipeline = make_pipeline(StandardScaler(), classifier).fit(*load_iris(return_X_y=True))
+      >>> pipeline.predict([[5.1, 3.5, 1.4, 0.2]]), pipeline[-1].n_splits_
+      (array([0]), 3)
+    """
 
     def __init__(
         self,
@@ -279,7 +136,22 @@ class DecayClassifierCV(ClassifierMixin, _DecayCV):
         self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> "DecayClassifierCV":
-        """Choose the decay by cross-validation, and train with it on all examples."""
+        """Choose a candidate by cross-validation, and train it on all examples.
+
+        Args:
+          X: Inputs, an array, a sparse matrix or a DataFrame, shape ``(examples, features)``.
+          y: Classes: numbers, strings or truth values, shape ``(examples,)``.
+          sample_weight: Factors of the losses, >= 0, shape ``(examples,)``. They also count in the score of a split,
+            where ``scoring`` takes them. None = all equal.
+          groups: Groups of the examples for ``cv``, shape ``(examples,)``.
+
+        Returns:
+          The estimator.
+
+        Raises:
+          ValueError: An argument has a wrong value; or every candidate diverged.
+          TypeError: An argument has a wrong type.
+        """
         inputs, y = self._inputs(X, y=y)
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)
@@ -298,26 +170,63 @@ class DecayClassifierCV(ClassifierMixin, _DecayCV):
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Compute the log-odds of the second of two classes, or the logarithm of the probability of each class."""
+        """Compute the log-odds of the second of two classes, or the logarithm of the probability of each of more.
+
+        Args:
+          X: Inputs, shape ``(rows, features)``.
+
+        Returns:
+          float64, shape ``(rows,)`` for two classes, ``(rows, classes)`` for more.
+        """
         logs = self._log_probabilities(X)
         return logs[:, 1] - logs[:, 0] if len(self.classes_) == 2 else logs
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Compute the probability of each class."""
+        """Compute the probability of each class.
+
+        Args:
+          X: Inputs, shape ``(rows, features)``.
+
+        Returns:
+          float64, shape ``(rows, classes)``, in the order of ``classes_``.
+        """
         return np.exp(self._log_probabilities(X))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Compute the logarithm of the probability of each class."""
+        """Compute the logarithm of the probability of each class.
+
+        Args:
+          X: Inputs, shape ``(rows, features)``.
+
+        Returns:
+          float64, shape ``(rows, classes)``, in the order of ``classes_``.
+        """
         return self._log_probabilities(X)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict the most probable class."""
+        """Predict the most probable class.
+
+        Args:
+          X: Inputs, shape ``(rows, features)``.
+
+        Returns:
+          Classes, shape ``(rows,)``.
+        """
         most_probable = self._log_probabilities(X).argmax(axis=1)
         return self.classes_[most_probable]
 
     @override
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy, or the score of ``scoring`` if it was given."""
+        """Return the accuracy, or the score of ``scoring`` if it was given.
+
+        Args:
+          X: Inputs, shape ``(rows, features)``.
+          y: Classes, shape ``(rows,)``.
+          sample_weight: Weights of the rows, shape ``(rows,)``; None = all equal.
+
+        Returns:
+          The score, higher = better.
+        """
         return _score(self, X, y, sample_weight, super().score)
 
     def _log_probabilities(self, X: Any) -> np.ndarray:
@@ -327,11 +236,87 @@ class DecayClassifierCV(ClassifierMixin, _DecayCV):
             return log_probabilities(self._networks, inputs)
 
 
-class DecayRegressorCV(RegressorMixin, _DecayCV):
-    """Regressor."""
+class DecayRegressorCV(RegressorMixin, DecaySearch):
+    """Regressor whose weight decay and learning rate are chosen by cross-validation: a network of `fit_grid`.
+
+    The loss is the squared error, of one or several targets. Targets of any scale may be given: they are standardized
+    by the training examples of each split, and predictions are in their unit. Inputs are not standardized, as in
+    `sklearn.neural_network.MLPRegressor`: put a `sklearn.preprocessing.StandardScaler` before it. Sparse inputs are
+    made dense, and rows are filled up as in `DecayClassifierCV`.
+
+    Args:
+      model: The network: anything that `weightdecay.fit_grid` takes, which receives floats; or the widths of the hidden
+        layers of a `weightdecay.models.MLP`, such as ``(64, 64)``. None: two hidden layers, whose width is 32, 64, 128
+        or 256, by the number of examples.
+      decay: Rules to choose among: a rule such as ``wd.L2(0.01)``; a class or name of rules, ``wd.L2`` or ``"L2"``, for
+        no decay and seven coefficients over its usual range; a number, the coefficient of `weightdecay.Decoupled` (0 =
+        no decay); or a list of these. ``"auto"`` is ``wd.Decoupled``. With ``n_iter`` a rule may hold a distribution.
+      learning_rate: One or several, > 0, or schedules.
+      axes: Values of further axes of the grid by name, such as ``{"dropout_rate": [0.0, 0.2]}``.
+      optimizer: As in `weightdecay.fit_grid`.
+      mask: Which weights decay; see `weightdecay.masks`.
+      max_epochs: How often a network takes each of its training examples. ``"auto"``: 200 times, but 500 steps at least
+        and 10,000 at most.
+      num_steps: Training steps of each network; None = by ``max_epochs``.
+      batch_size: Examples a step; all of them where they are fewer. ``"auto"`` is 200.
+      cv: Number of folds, a splitter, or pairs of indices, as in `sklearn.model_selection.GridSearchCV`. None: 5 folds,
+        fewer where the rarest class has fewer examples. As in scikit-learn, a number of folds does not shuffle.
+      scoring: A scorer of scikit-learn: its name, or ``scorer(estimator, X, y)``. The candidate with the highest mean
+        over the splits is chosen. None: by the squared error in units of the variance of the training targets.
+      criterion: ``"best_mean"`` or another criterion of ``result.best``, such as ``"one_standard_error"``.
+      n_iter: Number of candidates that are drawn at random from all combinations; None = all of them.
+      budget: Fraction of the training steps of the whole grid that may be taken, as in `weightdecay.fit_grid`.
+      strategy: Which network is trained next, as in `weightdecay.fit_grid`.
+      num_seeds: Seeds of each candidate: its score is the mean over them, and the networks that are trained on all
+        examples, one per seed, predict together.
+      refit: Whether the chosen candidate is trained on all examples. If not, its networks of all splits and seeds
+        predict together.
+      precision: ``"float32"``, or ``"float64"``, in which networks train as exactly as those of scikit-learn.
+      random_state: Decides initial weights, batches and draws; as in scikit-learn.
+      progress: Whether to show a bar with the time left.
+
+    Attributes:
+      decay_: The chosen rule.
+      learning_rate_: The chosen learning rate.
+      best_params_: All hyperparameters of the chosen candidate by name.
+      best_score_: Its mean score over the splits, higher = better: that of ``scoring``, or the negative mean squared
+        error in units of that variance.
+      cv_results_: All candidates, as `sklearn.model_selection.GridSearchCV` lists them: ``params``,
+        ``mean_test_score``, ``std_test_score``, ``rank_test_score``.
+      selected_: The chosen candidate with its standard error, and whether decay is worth it (``selected_.sentence``).
+      result_: The `weightdecay.GridResult` of the cross-validation, with tables, curves and plots.
+      n_splits_: Number of splits.
+      n_features_in_: Number of features.
+      feature_names_in_: Their names, where the inputs are a DataFrame whose columns have names.
+
+    Examples:
+      >>> from sklearn.datasets import load_diabetes
+      >>> from sklearn.pipeline import make_pipeline
+      >>> from sklearn.preprocessing import StandardScaler
+      >>> regressor = DecayRegressorCV(decay=[0.0, 1.0], learning_rate=0.01, num_steps=50, cv=3, random_state=0)
+      >>> inputs, targets = load_diabetes(return_X_y=True)
+      >>> pipeline = make_pipeline(StandardScaler(), regressor).fit(inputs[:60], targets[:60])
+      >>> pipeline.predict(inputs[60:62]).shape
+      (2,)
+    """
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> "DecayRegressorCV":
-        """Choose the decay by cross-validation, and train with it on all examples."""
+        """Choose a candidate by cross-validation, and train it on all examples.
+
+        Args:
+          X: Inputs, an array, a sparse matrix or a DataFrame, shape ``(examples, features)``.
+          y: Real numbers, shape ``(examples,)`` or ``(examples, targets)``.
+          sample_weight: Factors of the losses, >= 0, shape ``(examples,)``. They also count in the score of a split,
+            where ``scoring`` takes them. None = all equal.
+          groups: Groups of the examples for ``cv``, shape ``(examples,)``.
+
+        Returns:
+          The estimator.
+
+        Raises:
+          ValueError: An argument has a wrong value; or every candidate diverged.
+          TypeError: An argument has a wrong type.
+        """
         inputs, y = self._inputs(X, y=y, multi_output=True, y_numeric=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -342,7 +327,14 @@ class DecayRegressorCV(RegressorMixin, _DecayCV):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict the targets."""
+        """Predict the targets.
+
+        Args:
+          X: Inputs, shape ``(rows, features)``.
+
+        Returns:
+          float64 in the unit of the targets, shape ``(rows,)`` or ``(rows, targets)``.
+        """
         check_is_fitted(self)
         inputs = self._inputs(X, reset=False)
         with self._in_precision():
@@ -350,7 +342,16 @@ class DecayRegressorCV(RegressorMixin, _DecayCV):
 
     @override
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return R², or the score of ``scoring`` if it was given."""
+        """Return R², or the score of ``scoring`` if it was given.
+
+        Args:
+          X: Inputs, shape ``(rows, features)``.
+          y: Targets, shape ``(rows,)`` or ``(rows, targets)``.
+          sample_weight: Weights of the rows, shape ``(rows,)``; None = all equal.
+
+        Returns:
+          The score, higher = better.
+        """
         return _score(self, X, y, sample_weight, super().score)
 
     @override
@@ -358,38 +359,6 @@ class DecayRegressorCV(RegressorMixin, _DecayCV):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
-
-
-def _rules(decay: Any) -> list[Any]:
-    """Values of the axis ``decay``."""
-    allowed = "'auto', a rule such as wd.L2(0.01), its class or name, a coefficient of wd.Decoupled, or a list of these"
-    if isinstance(decay, str) and decay == "auto":
-        return _rules(Decoupled)
-    kind = registry.KINDS.get(decay) if isinstance(decay, str) else decay
-    if isinstance(kind, type) and issubclass(kind, Rule):
-        if kind.search_range is None:
-            return [kind()]
-        return [NoDecay(), *logspace(kind, *kind.search_range, _AUTO_RULES)]
-    if isinstance(decay, Rule):
-        return [decay]
-    if isinstance(decay, numbers.Real):
-        return [Decoupled(decay) if decay else NoDecay()]
-    if isinstance(decay, str) or not isinstance(decay, Sequence | np.ndarray):
-        raise ArgumentTypeError("decay", f"decay is {decay!r}; give {allowed}.")
-    if not len(decay):
-        raise ArgumentError("decay", f"decay is empty; give {allowed}.")
-    return [rule for part in decay for rule in ([part] if isinstance(part, tuple) else _rules(part))]
-
-
-def _rates(learning_rate: Any) -> Any:
-    """Values of the axis ``learning_rate``."""
-    return list(learning_rate) if isinstance(learning_rate, tuple | np.ndarray) else learning_rate
-
-
-def _takes_weights(scorer: Any) -> bool:
-    """Whether a scorer takes the weights of examples."""
-    function = getattr(scorer, "_score_func", scorer)
-    return "sample_weight" in inspect.signature(function).parameters
 
 
 def _score(estimator: Any, X: Any, y: Any, sample_weight: Any, default: Any) -> float:
