@@ -86,7 +86,9 @@ class DecaySearch(BaseEstimator):
         """Choose a candidate by cross-validation, and train it."""
         training = self._training(examples)
         splitter = self._splitter(examples)
-        splits = [(np.asarray(rows), np.asarray(held_out)) for rows, held_out in splitter.split(examples.inputs, y, groups)]
+        splits = [
+            (np.asarray(rows), np.asarray(held_out)) for rows, held_out in splitter.split(examples.inputs, y, groups)
+        ]
         for name, part in (("training", 0), ("validation", 1)):
             if not all(len(split[part]) for split in splits):
                 raise ArgumentError("cv", f"cv has a split without {name} examples; give another splitter.")
@@ -186,7 +188,7 @@ class DecaySearch(BaseEstimator):
 
     def _scores(self, trained: Trained, network: Any, inputs: Any, y: Any, sample_weight: Any) -> np.ndarray:
         """Score each member on the validation examples of its split; nan where it has not been trained to the end."""
-        scorer = metrics.check_scoring(self, scoring=self.scoring)
+        scorer: Any = metrics.check_scoring(self, scoring=self.scoring)
         last = trained.result.dataset.isel(step=-1)
         is_complete = np.isfinite(last["validation_loss"].values) & (last["diverged_at"].values < 0)
         scores = np.full(len(trained.result), np.nan)

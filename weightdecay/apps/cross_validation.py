@@ -201,7 +201,8 @@ def train(training: Training, examples: Examples, splits: Sequence[Split]) -> Tr
     results = []
     for number, (rows, held_out) in enumerate(splits):
         parts = examples.padded(rows, held_out) if pads else (examples.rows(rows), examples.rows(held_out))
-        data = Data(*(part.scaled(*scalings[number]) for part in parts), num_classes=examples.num_classes)
+        on_train, on_validation = (part.scaled(*scalings[number]) for part in parts)
+        data = Data(on_train, on_validation, num_classes=examples.num_classes)
         results.append(training.fit(data, training.grid(), len(rows)))
         results[-1].settings["examples"] = {"train": len(rows), "validation": len(held_out)}
     if len(splits) > 1:
@@ -229,7 +230,8 @@ def refit(training: Training, examples: Examples, hyperparameters: Mapping[str, 
     else:
         counted = np.arange(1) if examples.weights is None else np.flatnonzero(examples.weights)[:1]
         parts = examples, examples.rows(counted)
-    data = Data(*(part.scaled(*scaling) for part in parts), num_classes=examples.num_classes)
+    on_train, on_validation = (part.scaled(*scaling) for part in parts)
+    data = Data(on_train, on_validation, num_classes=examples.num_classes)
     grid = Grid(**{name: [value] for name, value in hyperparameters.items()}, seed=training.seeds)
     return training.fit(data, grid, number, budget=None, strategy=None)
 

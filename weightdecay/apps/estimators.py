@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
 from typing_extensions import override
 
+from weightdecay.apps.base_estimator import DecaySearch
 from weightdecay.apps.cross_validation import Examples
 from weightdecay.apps.forward_pass import log_probabilities
 from weightdecay.core.checks import ArgumentError
@@ -365,4 +366,5 @@ def _score(estimator: Any, X: Any, y: Any, sample_weight: Any, default: Any) -> 
     weights = {} if sample_weight is None else {"sample_weight": sample_weight}
     if estimator.scoring is None:
         return float(default(X, y, **weights))
-    return float(metrics.check_scoring(estimator, scoring=estimator.scoring)(estimator, X, y, **weights))
+    scorer: Any = metrics.check_scoring(estimator, scoring=estimator.scoring)
+    return float(scorer(estimator, X, y, **weights))

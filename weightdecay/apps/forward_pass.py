@@ -51,8 +51,9 @@ class TrainedNetwork:
         options = {name: value for name, value in values.items() if name in networks.static_axes(model)}
         numbers = {name: float(value) for name, value in values.items() if name in networks.traced_axes(model)}
         complete = networks.complete(networks.with_options(model, options), num_outputs)
-        weights = jax.tree.map(np.array, (result.params(member), result.model_state(member)))
-        return cls(complete, *weights, numbers, *scaling)
+        params, model_state = jax.tree.map(np.array, (result.params(member), result.model_state(member)))
+        mean, scale = scaling
+        return cls(complete, params, model_state, numbers, mean, scale)
 
     def outputs(self, inputs: np.ndarray) -> np.ndarray:
         """Compute the outputs of some rows.
