@@ -59,11 +59,13 @@ def logistic(coefficient, num_examples, **settings):
 @pytest.mark.parametrize("targets", [Y, 1e9 + 1e6 * Y, np.stack([1e-6 * Y, 3 + X[:, 3]], axis=1)])
 def test_linear_regressor_is_ridge_at_any_scale_of_the_targets(targets):
     regressor = wd.DecayRegressorCV(decay=wd.L2(0.3), cv=2, **LINEAR).fit(X, targets)
-    expected = ridge(0.3, len(X)).fit(X, targets).predict(X)
+    # The loss is the mean over the targets, and the penalty the sum. A ridge of several targets standardizes none.
+    mean, scale, num = targets.mean(axis=0), targets.std(axis=0), targets[0].size
+    expected = ridge(0.3, num * len(X)).fit(X, (targets - mean) / scale)
     assert regressor.predict(X).shape == targets.shape
     # Float32: 1e-5 of the spread of the targets.
-    np.testing.assert_allclose((regressor.predict(X) - expected) / targets.std(axis=0), 0, atol=2e-5)
-    np.testing.assert_allclose(regressor.score(X, targets), ridge(0.3, len(X)).fit(X, targets).score(X, targets), 1e-4)
+    np.testing.assert_allclose((regressor.predict(X) - mean) / scale, expected.predict(X), atol=2e-5)
+    np.testing.assert_allclose(regressor.score(X, targets), expected.score(X, (targets - mean) / scale), rtol=1e-4)
 
 
 @pytest.mark.parametrize("classes", [CLASSES, THREE])

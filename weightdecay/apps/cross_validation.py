@@ -246,8 +246,9 @@ def choose(trained: Trained, scores: np.ndarray | None, criterion: str) -> tuple
       criterion: As in ``result.best``.
 
     Returns:
-      The chosen candidate; and the table of all candidates as `sklearn.model_selection.GridSearchCV` has it: ``params``
-      (a list), ``mean_test_score``, ``std_test_score`` (over splits and seeds) and ``rank_test_score``.
+      The chosen candidate; and the table of all candidates as `sklearn.model_selection.GridSearchCV` has it:
+      ``params`` (a list), ``split0_test_score`` and so on (means over the seeds), ``mean_test_score`` and
+      ``std_test_score`` of the splits, and ``rank_test_score``.
     """
     result, last = trained.result, trained.result.dataset.isel(step=-1)
     metric, values = _SCORE, scores
@@ -265,13 +266,18 @@ def choose(trained: Trained, scores: np.ndarray | None, criterion: str) -> tuple
     selected = selection.choose(
         candidates, metric=metric, criterion=criterion, num_folds=num_folds, lower_is_better={_SCORE: False}
     )
-    of_candidate = [higher_is_better[list(candidate.members)] for candidate in candidates]
-    mean, deviation = np.array([(members.mean(), members.std()) for members in of_candidate]).T
+    of_splits = np.full((len(trained.splits), len(candidates)), np.nan)
+    for number, candidate in enumerate(candidates):
+        numbers = np.array([trained.split_of(member) for member in candidate.members])
+        of_members = higher_is_better[list(candidate.members)]
+        of_splits[:, number] = [of_members[numbers == split].mean() for split in range(len(of_splits))]
+    mean = of_splits.mean(axis=0)
     ranks = np.where(np.isnan(mean), len(mean), [np.count_nonzero(mean > value) + 1 for value in mean])
     table = {
         "params": [dict(candidate.hyperparameters) for candidate in candidates],
+        **{f"split{number}_test_score": scores for number, scores in enumerate(of_splits)},
         "mean_test_score": mean,
-        "std_test_score": deviation,
+        "std_test_score": of_splits.std(axis=0),
         "rank_test_score": ranks.astype(np.int32),
     }
     return selected, table

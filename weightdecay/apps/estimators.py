@@ -69,7 +69,7 @@ class DecayClassifierCV(ClassifierMixin, DecaySearch):
       best_params_: All hyperparameters of the chosen candidate by name.
       best_score_: Its mean score over the splits, higher = better: that of ``scoring``, or the negative mean loss.
       cv_results_: All candidates, as `sklearn.model_selection.GridSearchCV` lists them: ``params``,
-        ``mean_test_score``, ``std_test_score``, ``rank_test_score``.
+        ``split0_test_score`` and so on, ``mean_test_score``, ``std_test_score``, ``rank_test_score``.
       selected_: The chosen candidate with its standard error, and whether decay is worth it (``selected_.sentence``).
       result_: The `weightdecay.GridResult` of the cross-validation, with tables, curves and plots.
       n_splits_: Number of splits.
@@ -283,7 +283,7 @@ class DecayRegressorCV(RegressorMixin, DecaySearch):
       best_score_: Its mean score over the splits, higher = better: that of ``scoring``, or the negative mean squared
         error in units of that variance.
       cv_results_: All candidates, as `sklearn.model_selection.GridSearchCV` lists them: ``params``,
-        ``mean_test_score``, ``std_test_score``, ``rank_test_score``.
+        ``split0_test_score`` and so on, ``mean_test_score``, ``std_test_score``, ``rank_test_score``.
       selected_: The chosen candidate with its standard error, and whether decay is worth it (``selected_.sentence``).
       result_: The `weightdecay.GridResult` of the cross-validation, with tables, curves and plots.
       n_splits_: Number of splits.
