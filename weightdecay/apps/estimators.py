@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.utils import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
 from typing_extensions import override
@@ -164,8 +164,10 @@ class DecayClassifierCV(ClassifierMixin, DecaySearch):
             sample_weight = _check_sample_weight(sample_weight, inputs, dtype=np.float64, ensure_non_negative=True)
             weights = sample_weight
         if self.class_weight is not None:
-            of_classes = compute_sample_weight(self.class_weight, y)
-            weights = of_classes if weights is None else weights * of_classes
+            of_classes = compute_class_weight(
+                self.class_weight, classes=self.classes_, y=y, sample_weight=sample_weight
+            )
+            weights = of_classes[targets] if weights is None else weights * of_classes[targets]
         examples = Examples(inputs, targets.astype(np.int32), weights, len(self.classes_))
         self._fit(examples, y, sample_weight, groups)
         return self
