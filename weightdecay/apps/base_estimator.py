@@ -204,14 +204,14 @@ class DecaySearch(BaseEstimator):
 
     def _inputs(self, X: Any, **settings: Any) -> Any:
         """Check inputs, or inputs and targets, and return them as dense arrays of the precision."""
-        checked = validate_data(
+        checked: Any = validate_data(
             self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), allow_nd=True, **settings
         )
-        inputs, *targets = checked if isinstance(checked, tuple) else (checked,)
+        inputs: Any = checked[0] if isinstance(checked, tuple) else checked
         inputs = inputs if isinstance(inputs, np.ndarray) else inputs.toarray()
         if self.precision == "float64":
             inputs = inputs.astype(np.float64, copy=False)
-        return (inputs, *targets) if targets else inputs
+        return (inputs, *checked[1:]) if isinstance(checked, tuple) else inputs
 
     def _in_precision(self) -> Any:
         return jax.enable_x64(True) if self.precision == "float64" else contextlib.nullcontext()
