@@ -1,7 +1,7 @@
 """Estimators of scikit-learn: their solutions, scores and weights are those of scikit-learn's own estimators."""
 
+import io
 import pickle
-import pickletools
 
 import jax.numpy as jnp
 import joblib
@@ -155,10 +155,14 @@ def test_scores_of_splits_are_weighted():
 
 
 def test_double_precision_reaches_the_solution_more_exactly():
-    settings = {**LINEAR, "num_steps": 1500, "decay": wd.L2(0.3), "cv": 2}
-    expected = ridge(0.3, len(X)).fit(X, Y).predict(X)
-    double = wd.DecayRegressorCV(precision="float64", **settings).fit(X, Y)
-    np.testing.assert_allclose(double.predict(X), expected, rtol=1e-9)
+    settings = {**LINEAR, "decay": wd.L2(0.25), "cv": 2}
+    expected = ridge(0.25, len(X)).fit(X, Y).predict(X)
+    double, single = (
+        wd.DecayRegressorCV(precision=precision, **settings).fit(X, Y).predict(X) - expected
+        for precision in ("float64", "float32")
+    )
+    # What remains is the rounding of numbers that stay float32: the learning rate and the weights of examples.
+    assert abs(double).max() < min(5e-8, abs(single).max() / 3)
 
 
 def test_groups_reach_the_splitter():
@@ -237,8 +241,22 @@ def test_copies_predict_the_same_and_hold_no_code(tmp_path):
             pd.testing.assert_frame_equal(copied.result_.table(), fitted.result_.table())
             assert (copied.decay_, copied.best_score_) == (fitted.decay_, fitted.best_score_)
             assert list(copied.feature_names_in_) == list("abcde")
-        strings = {argument for _, argument, _ in pickletools.genops(content) if isinstance(argument, str)}
-        assert not [name for name in strings if name.startswith(("weightdecay.engine", "weightdecay.training", "jax"))]
+        rooms = {module.split(".")[1] for module in loaded_modules(content) if module.startswith("weightdecay.")}
+        assert rooms <= {"apps", "core", "decay", "models", "results"}
+
+
+def loaded_modules(content):
+    """Modules whose classes and functions a pickle loads."""
+    modules = set()
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module, name):
+            modules.add(module)
+            return super().find_class(module, name)
+
+    Unpickler(io.BytesIO(content)).load()
+    assert not [module for module in modules if module.startswith("jax")]
+    return modules
 
 
 @pytest.mark.slow
