@@ -313,6 +313,8 @@ def test_axes_draws_and_budget_reach_the_grid():
     assert len(candidates) == 6
     assert {candidate["dropout_rate"] for candidate in candidates} == {0.0, 0.3}
     assert classifier.best_params_["dropout_rate"] in (0.0, 0.3)
+    few = wd.DecayClassifierCV(**{**settings, "decay": DECAYS, "n_iter": 100}).fit(X, CLASSES)
+    assert [candidate["decay"] for candidate in few.cv_results_["params"]] == DECAYS
     searched = wd.DecayClassifierCV(budget=0.5, batch_size=16, **settings).fit(X, CLASSES)
     assert searched.result_.spent <= 0.5
     assert np.isfinite(searched.best_score_)

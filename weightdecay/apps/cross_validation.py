@@ -136,10 +136,17 @@ class Training:
         return separates_rows and takes_all and self.axes.keys() <= {"decay", "learning_rate"}
 
     def grid(self, folds: Any = None) -> Grid:
-        """Return the grid of all candidates."""
-        if self.n_iter is not None:
-            return Grid.random(self.n_iter, self.draw_seed, seeds=self.seeds, folds=folds, **self.axes)
-        return Grid(**self.axes, seed=self.seeds, **({} if folds is None else {"fold": folds}))
+        """Return the grid of all candidates; where they are fewer than ``n_iter``, all of them."""
+        if self.n_iter is None or self._has_at_most(self.n_iter):
+            return Grid(**self.axes, seed=self.seeds, **({} if folds is None else {"fold": folds}))
+        return Grid.random(self.n_iter, self.draw_seed, seeds=self.seeds, folds=folds, **self.axes)
+
+    def _has_at_most(self, num: int) -> bool:
+        """Whether the axes are lists with at most ``num`` combinations; False where one is a distribution."""
+        try:
+            return len(Grid(**self.axes)) <= num
+        except (TypeError, ValueError):  # a distribution is not a value of an axis
+            return False
 
     def fit(self, data: Data, grid: Grid, num_examples: int, **settings: Any) -> GridResult:
         """Train a grid on data in which a member takes ``num_examples`` in an epoch."""

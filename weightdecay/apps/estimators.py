@@ -51,7 +51,8 @@ class DecayClassifierCV(ClassifierMixin, DecaySearch):
       scoring: A scorer of scikit-learn: its name, or ``scorer(estimator, X, y)``. The candidate with the highest mean
         over the splits is chosen. None: by the loss, the mean negative logarithm of the probability of the class.
       criterion: ``"best_mean"`` or another criterion of ``result.best``, such as ``"one_standard_error"``.
-      n_iter: Number of candidates that are drawn at random from all combinations; None = all of them.
+      n_iter: Number of candidates that are drawn at random from all combinations; None, or more than there are = all of
+        them.
       budget: Fraction of the training steps of the whole grid that may be taken, as in `weightdecay.fit_grid`.
       strategy: Which network is trained next, as in `weightdecay.fit_grid`.
       num_seeds: Seeds of each candidate: its score is the mean over them, and the networks that are trained on all
@@ -267,7 +268,8 @@ class DecayRegressorCV(RegressorMixin, DecaySearch):
       scoring: A scorer of scikit-learn: its name, or ``scorer(estimator, X, y)``. The candidate with the highest mean
         over the splits is chosen. None: by the squared error in units of the variance of the training targets.
       criterion: ``"best_mean"`` or another criterion of ``result.best``, such as ``"one_standard_error"``.
-      n_iter: Number of candidates that are drawn at random from all combinations; None = all of them.
+      n_iter: Number of candidates that are drawn at random from all combinations; None, or more than there are = all of
+        them.
       budget: Fraction of the training steps of the whole grid that may be taken, as in `weightdecay.fit_grid`.
       strategy: Which network is trained next, as in `weightdecay.fit_grid`.
       num_seeds: Seeds of each candidate: its score is the mean over them, and the networks that are trained on all
