@@ -59,8 +59,8 @@ class DecayClassifierCV(ClassifierMixin, DecaySearch):
         examples, one per seed, predict together.
       refit: Whether the chosen candidate is trained on all examples. If not, its networks of all splits and seeds
         predict together.
-      precision: What inputs, losses and gradients are computed in: ``"float32"`` or ``"float64"``. Weights keep the dtype
-        in which the model makes them; layers of flax make float32.
+      precision: What inputs, losses and gradients are computed in: ``"float32"`` or ``"float64"``. Weights keep the
+        dtype in which the model makes them; layers of flax make float32.
       random_state: Decides initial weights, batches and draws; as in scikit-learn.
       progress: Whether to show a bar with the time left.
 
@@ -277,8 +277,8 @@ class DecayRegressorCV(RegressorMixin, DecaySearch):
         examples, one per seed, predict together.
       refit: Whether the chosen candidate is trained on all examples. If not, its networks of all splits and seeds
         predict together.
-      precision: What inputs, losses and gradients are computed in: ``"float32"`` or ``"float64"``. Weights keep the dtype
-        in which the model makes them; layers of flax make float32.
+      precision: What inputs, losses and gradients are computed in: ``"float32"`` or ``"float64"``. Weights keep the
+        dtype in which the model makes them; layers of flax make float32.
       random_state: Decides initial weights, batches and draws; as in scikit-learn.
       progress: Whether to show a bar with the time left.
 
