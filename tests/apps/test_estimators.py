@@ -68,6 +68,7 @@ def test_linear_regressor_is_ridge_at_any_scale_of_the_targets(targets):
     np.testing.assert_allclose(regressor.score(X, targets), expected.score(X, (targets - mean) / scale), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [CLASSES, THREE])
 def test_linear_classifier_is_logistic_regression(classes):
     classifier = wd.DecayClassifierCV(decay=wd.L2(0.1), cv=2, **{**LINEAR, "learning_rate": 0.5}).fit(X, classes)
@@ -110,6 +111,7 @@ def test_scores_are_those_of_cross_validated_ridge(model, cv):
     np.testing.assert_array_equal(regressor.cv_results_["rank_test_score"], [1, 2, 3])
 
 
+@pytest.mark.slow
 def test_default_score_is_the_negative_log_loss():
     by_loss = wd.DecayClassifierCV(decay=DECAYS, **QUICK).fit(X, THREE)
     by_scorer = wd.DecayClassifierCV(decay=DECAYS, scoring="neg_log_loss", **QUICK).fit(X, THREE)
@@ -121,6 +123,7 @@ def test_default_score_is_the_negative_log_loss():
     assert by_scorer.score(X, THREE) == pytest.approx(-log_loss(THREE, by_scorer.predict_proba(X)))
 
 
+@pytest.mark.slow
 def test_scorer_chooses_the_candidate():
     def prefers_small_outputs(estimator, inputs, targets):
         return -np.abs(estimator.predict(inputs)).mean()
@@ -131,6 +134,7 @@ def test_scorer_chooses_the_candidate():
     assert regressor.decay_ == wd.L2(10.0)
 
 
+@pytest.mark.slow
 def test_weights_of_examples_and_classes_are_those_of_scikit_learn():
     regressor = wd.DecayRegressorCV(decay=wd.L2(0.3), cv=2, **LINEAR).fit(X, Y, sample_weight=WEIGHTS)
     expected = ridge(0.3, WEIGHTS.sum()).fit(X, Y, sample_weight=WEIGHTS)
@@ -144,6 +148,7 @@ def test_weights_of_examples_and_classes_are_those_of_scikit_learn():
     np.testing.assert_allclose(classifier.predict_proba(X), expected.predict_proba(X), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_scores_of_splits_are_weighted():
     settings = {**LINEAR, "decay": wd.L2(0.1), "cv": KFold(3), "scoring": "neg_mean_squared_error"}
     regressor = wd.DecayRegressorCV(**settings).fit(X, Y, sample_weight=WEIGHTS)
@@ -163,6 +168,7 @@ def test_double_precision_reaches_the_solution_more_exactly():
     np.testing.assert_allclose(double, expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_groups_reach_the_splitter():
     groups = np.arange(60) % 4
     settings = {**QUICK, "cv": GroupKFold(4), "decay": DECAYS}
@@ -174,6 +180,7 @@ def test_groups_reach_the_splitter():
         wd.DecayClassifierCV(**settings).fit(X, CLASSES)
 
 
+@pytest.mark.slow
 def test_padded_examples_train_as_plain_ones():
     # 60 rows are filled up to 64, and every split has the shape of all rows.
     settings = {**QUICK, "decay": DECAYS, "scoring": "neg_log_loss"}
@@ -214,6 +221,7 @@ def test_folds_are_one_grid_with_the_bits_of_fit_grid():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", ["auto", 16])
 def test_without_refit_the_networks_of_all_splits_predict_together(batch_size):
     settings = {**QUICK, "decay": DECAYS, "num_seeds": 2, "refit": False, "batch_size": batch_size}
@@ -228,6 +236,7 @@ def test_without_refit_the_networks_of_all_splits_predict_together(batch_size):
     assert not np.array_equal(single[0].predict_proba(X), classifier.predict_proba(X))
 
 
+@pytest.mark.slow
 def test_copies_predict_the_same_and_hold_no_code(tmp_path):
     frame = pd.DataFrame(X, columns=list("abcde"))
     for estimator, targets in ((wd.DecayClassifierCV, CLASSES), (wd.DecayRegressorCV, Y)):
@@ -240,7 +249,7 @@ def test_copies_predict_the_same_and_hold_no_code(tmp_path):
             assert (copied.decay_, copied.best_score_) == (fitted.decay_, fitted.best_score_)
             assert list(copied.feature_names_in_) == list("abcde")
         rooms = {module.split(".")[1] for module in loaded_modules(content) if module.startswith("weightdecay.")}
-        assert rooms <= {"apps", "core", "decay", "models", "results"}
+        assert rooms <= {"apps", "core", "decay", "models", "results", "search"}
 
 
 def loaded_modules(content):
@@ -274,6 +283,7 @@ def test_works_in_pipelines_and_searches_of_scikit_learn():
     assert not hasattr(clone(fitted), "decay_")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csc_array])
 def test_sparse_inputs_train_as_dense_ones(container):
     dense = np.where(np.abs(X) < 0.5, 0, X)
@@ -282,12 +292,14 @@ def test_sparse_inputs_train_as_dense_ones(container):
     np.testing.assert_array_equal(of_sparse.predict(container(dense)), fitted.predict(dense))
 
 
+@pytest.mark.slow
 def test_same_random_state_gives_the_same_bits_and_another_does_not():
     fitted = [wd.DecayRegressorCV(**{**QUICK, "random_state": state}).fit(X, Y).predict(X) for state in (1, 1, 2)]
     np.testing.assert_array_equal(fitted[0], fitted[1])
     assert not np.array_equal(fitted[0], fitted[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("decay", "expected"),
     [
@@ -304,6 +316,7 @@ def test_decay_may_be_given_in_several_ways(decay, expected):
     assert [candidate["decay"] for candidate in regressor.cv_results_["params"]] == expected
 
 
+@pytest.mark.slow
 def test_axes_draws_and_budget_reach_the_grid():
     settings = {**QUICK, "decay": wd.Decoupled(wd.LogUniform(1e-2, 1.0)), "n_iter": 6}
     classifier = wd.DecayClassifierCV(axes={"dropout_rate": [0.0, 0.3]}, **settings).fit(X, CLASSES)
@@ -319,6 +332,7 @@ def test_axes_draws_and_budget_reach_the_grid():
     assert np.isnan(searched.cv_results_["mean_test_score"]).any()
 
 
+@pytest.mark.slow
 def test_candidates_that_diverge_are_never_chosen():
     settings = {**QUICK, "optimizer": wd.sgd, "learning_rate": [0.01, 1e20], "decay": [wd.NoDecay()]}
     for scoring in (None, "r2"):
