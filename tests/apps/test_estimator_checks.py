@@ -29,7 +29,7 @@ def checks():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("estimator", "check"), checks())
+@pytest.mark.parametrize(("estimator", "check"), list(checks()))
 def test_estimator_passes_check_of_scikit_learn(estimator, check):
     estimator.set_params(**SETTINGS.get(check.func.__name__, {}))
     with warnings.catch_warnings():
