@@ -5,6 +5,7 @@
 - Training: `fit_grid`, `fit` and `plan`, with `Initial` weights; `map_grid` for a training function of your own;
   `compare` for regularizers with the same number of trials; `GridResult`, `load`, `load_params`; `suggest` for
   coefficients from a run without decay.
+- In scikit-learn: `DecayClassifierCV`, `DecayRegressorCV`.
 - Data and networks: `weightdecay.data`, `weightdecay.models`, `Data`, `Model`.
 - Rules of weight decay: `NoDecay`, `L2`, `Decoupled`, `ProximalL1` and others, `PerLayer`, `Masked`;
   `weightdecay.masks`, `weightdecay.schedules`.
@@ -30,6 +31,7 @@ All names are listed in ``__init__.pyi`` and loaded when they are first used, so
 | [How a grid runs](weightdecay/engine.html#how-a-grid-runs) | `weightdecay.engine` |
 | [When something fails](weightdecay/engine.html#what-happens-when-something-fails) | `weightdecay.engine` |
 | [Speed](weightdecay/engine.html#speed) | `weightdecay.engine` |
+| [In scikit-learn](weightdecay/apps.html#in-scikit-learn) | `weightdecay.apps` |
 | [On real data](weightdecay/apps.html#on-real-data) | `weightdecay.apps` |
 
 ## Rooms
@@ -48,7 +50,7 @@ The package has eleven rooms. A room imports only rooms above it.
 | `weightdecay.storage` | run directories, checkpoints, result folders, fingerprints |
 | `weightdecay.results` | results, tables, the choice, the report |
 | `weightdecay.engine` | groups, plans, lanes, devices: `fit_grid` and `map_grid` |
-| `weightdecay.apps` | command line, comparison, article |
+| `weightdecay.apps` | command line, estimators of scikit-learn, comparison, article |
 
 .. include:: core/glossary.md
 """

@@ -1,6 +1,7 @@
 # The public names, said once: read by the lazy loader in __init__.py and by type checkers.
 from . import data, decay, models
 from .apps.comparison import compare
+from .apps.estimators import DecayClassifierCV, DecayRegressorCV
 from .data import Data
 from .decay import (
     L1,
@@ -69,6 +70,8 @@ __all__ = [
     "Constrained",
     "Corrected",
     "Data",
+    "DecayClassifierCV",
+    "DecayRegressorCV",
     "Decoupled",
     "ElasticNet",
     "Elimination",

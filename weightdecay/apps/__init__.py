@@ -1,4 +1,4 @@
-"""Programs on top of the library: the command line, the comparison of regularizers, and the tables of an article.
+"""Programs on top of the library: command line, estimators of scikit-learn, comparison of regularizers, an article.
 
 - No other room imports this one.
 - `cli` holds the commands and nothing else: `cli_arguments` turns strings into models, data and grids, and `cli_output`
@@ -9,6 +9,9 @@
   `article_tables` and `article` test what a popular article claims; `claims` holds the rules of the verdicts, and
   `step_times` measures the parts of a training step. A new table is one function in `article_tables` and one entry in
   its ``TABLES``. `reference` builds these pages.
+- `estimators` are what users of scikit-learn call; `base_estimator` is what they share, `cross_validation` trains the
+  members of all splits and chooses, and `forward_pass` is what a fitted estimator keeps.
 
+.. include:: estimators.md
 .. include:: real_data.md
 """
