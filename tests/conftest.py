@@ -1,6 +1,7 @@
 """Eight CPU devices, shapes checked by beartype, the switch to float64, and what keeps the tests fast and small."""
 
 import ctypes
+import functools
 import gc
 import os
 import signal
@@ -11,17 +12,55 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from jaxtyping import config, install_import_hook
 
-install_import_hook("weightdecay", "beartype.beartype")
+install_import_hook("weightdecay", "type_checks.checked")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jax._src import compiler  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a process that a script has put into the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OPTIMIZED = {"test_fit.py", "test_map_grid.py", "test_promise.py"}  # programs are optimized as users' programs are
-_limit = 1200  # MiB
+QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}  # a third of the compile time
+XLA_FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items())
+
+
+def _memory_limit():
+    """MiB that a process may fill before programs are dropped: with all its neighbours a quarter of the machine."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except (OSError, ValueError):
+        memory = 0
+    return max(1200, min(4000, memory / 4 / processes))
+
+
+_limit = _memory_limit()
+gc.set_threshold(20_000, 10, 10)  # in place of 700: tracing makes many objects, and few of them are in a cycle
+
+
+def _with_quick_options(get_compile_options):
+    """Add `QUICK` to the options of every program where JAX compiles with few optimizations."""
+
+    @functools.wraps(get_compile_options)
+    def options(*args, **kwargs):
+        result = get_compile_options(*args, **kwargs)
+        if jax.config.read("jax_disable_most_optimizations"):
+            result.env_option_overrides = list((QUICK | dict(result.env_option_overrides)).items())
+        return result
+
+    return options
+
+
+compiler.get_compile_options = _with_quick_options(compiler.get_compile_options)  # jax.jit asks for them by this name
+
+
+def pytest_collection_finish():
+    """Leave out of each garbage collection what the imports and the collection made."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -44,10 +83,12 @@ def _compile_quickly(request):
     """Compile with few optimizations, but in the files that hold promises of bits; this halves the time of a fit."""
     optimized = request.path.name in OPTIMIZED
     jax.config.update("jax_disable_most_optimizations", not optimized)
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not optimized))  # for processes that a test starts
-    yield
+    with pytest.MonkeyPatch.context() as environment:  # for processes that a test starts
+        if not optimized:
+            environment.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+            environment.setenv("XLA_FLAGS", XLA_FLAGS)
+        yield
     jax.config.update("jax_disable_most_optimizations", False)
-    del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
 
 
 @pytest.fixture(autouse=True)
