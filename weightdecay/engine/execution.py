@@ -64,7 +64,7 @@ def execute(
                 ) from error
             warn(f"a device ran out of memory with {layout}; trying once more with {smaller.plan}")
             if run is not None and not holds_members:
-                run.description = {}  # Lanes may have another width now.
+                run.forget_description()  # Lanes may have another width now.
             attempt = smaller
     raise AssertionError("unreachable")
 
