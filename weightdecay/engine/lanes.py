@@ -17,6 +17,7 @@ import numpy as np
 
 from weightdecay.core.warn import warn
 from weightdecay.engine import devices, workers
+from weightdecay.engine.executors import Helpers
 from weightdecay.engine.groups import Lane
 from weightdecay.engine.race import Race, with_targets
 from weightdecay.engine.sharing import Shared, Unit
@@ -26,7 +27,13 @@ from weightdecay.storage.run_directory import RunDirectory
 Advanced = Callable[[int], Any]
 
 
-def run(workload: Workload, advanced: Advanced, saved: RunDirectory | None = None, race: Race | None = None) -> None:
+def run(
+    workload: Workload,
+    advanced: Advanced,
+    saved: RunDirectory | None = None,
+    race: Race | None = None,
+    helpers: Helpers | None = None,
+) -> None:
     """Compute every member that is not finished, lane by lane.
 
     Args:
@@ -34,6 +41,7 @@ def run(workload: Workload, advanced: Advanced, saved: RunDirectory | None = Non
       advanced: Called with the number of member-steps done, after each segment of a lane.
       saved: Run directory in which members are saved, and from which those that have started are read; None = nowhere.
       race: Decides which members are computed; None = all.
+      helpers: Compute the members in place of this process; None = this process does.
     """
     stop, lock, rounds = threading.Event(), threading.Lock(), Rounds()
 
@@ -42,7 +50,13 @@ def run(workload: Workload, advanced: Advanced, saved: RunDirectory | None = Non
             advanced(member_steps)
 
     if race is None and saved is not None:
-        _run_shared(workload, report, saved, stop, rounds)
+        shared = Shared(workload, saved, report)
+        if helpers is None:
+            _run_shared(workload, shared, saved, stop, rounds)
+        else:
+            helpers.start(saved)
+            shared.watch(helpers.check)
+        shared.collect()
         return
 
     def begin(index: int, stack: contextlib.ExitStack) -> Callable[[tuple[Lane, Sequence[Future[Any]]]], None]:
@@ -63,10 +77,9 @@ def run(workload: Workload, advanced: Advanced, saved: RunDirectory | None = Non
 
 
 def _run_shared(
-    workload: Workload, report: Advanced, saved: RunDirectory, stop: threading.Event, rounds: "Rounds"
+    workload: Workload, shared: Shared, saved: RunDirectory, stop: threading.Event, rounds: "Rounds"
 ) -> None:
     """Compute members together with other processes that make the same call, until all members are computed."""
-    shared = Shared(workload, saved, report)
 
     def begin(index: int, stack: contextlib.ExitStack) -> Callable[[tuple[Unit, Sequence[Future[Any]]]], None]:
         with rounds.failing():
@@ -87,7 +100,6 @@ def _run_shared(
     items = schedule_shared(workload, shared, stop, rounds)
     with contextlib.closing(items):
         workers.distribute(items, workload.plan.num_devices, begin, stop)
-    shared.collect()
 
 
 def schedule_shared(

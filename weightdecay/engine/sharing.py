@@ -90,6 +90,20 @@ class Shared:
         if not stop.is_set():
             yield [Unit(-1, group, members) for group, members in self._unassigned()]
 
+    def watch(self, check: Callable[[], None]) -> None:
+        """Wait until other processes have trained every member.
+
+        Args:
+          check: Called now and then; raises where nobody is left to train them.
+        """
+        while True:
+            self._run.index.refresh()
+            if all(map(self._is_done, self.units)) and not list(self._unassigned()):
+                return
+            check()
+            self._show_others()
+            time.sleep(self._run.processes.patience() / 4)
+
     def take(self, unit: Unit) -> list[Lane]:
         """Take a unit for this process.
 
@@ -181,9 +195,8 @@ class Shared:
         for content in others.values():
             for number, steps in content.get("units", {}).items():
                 reached[int(number)] = max(reached.get(int(number), 0), steps)
-        together = sum(
-            self._run.saved_steps(key, self._workload.num_steps) for group in self._workload.groups for key in group.keys
-        )
+        last = self._workload.num_steps
+        together = sum(self._run.saved_steps(key, last) for group in self._workload.groups for key in group.keys)
         for number, steps in reached.items():
             together += max(0, steps - self._saved_steps(self.units[number])) if number < len(self.units) else 0
         with self._lock:

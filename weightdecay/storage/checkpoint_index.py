@@ -10,7 +10,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,6 +101,25 @@ class CheckpointIndex:
         unfinished = self._folder / f".{self._writer}-{next(self._written)}"
         require_present()
         contents = checkpoints.write(unfinished, blocks)
+        self._publish(unfinished, contents)
+
+    def adopt(self, folder: Path) -> None:
+        """Take the checkpoints of another folder of the same file system.
+
+        Args:
+          folder: Has checkpoints with the names of their numbers; they are moved.
+
+        Raises:
+          OSError: They cannot be moved.
+          ValueError: A checkpoint is damaged.
+        """
+        for number in sorted(checkpoints.numbers(folder)):
+            contents = checkpoints.read_contents(folder / f"{number:08d}")
+            unfinished = self._folder / f".{self._writer}-{next(self._written)}"
+            os.rename(folder / f"{number:08d}", unfinished)
+            self._publish(unfinished, contents)
+
+    def _publish(self, unfinished: Path, contents: Mapping[str, Any]) -> None:
         try:
             number = max([*checkpoints.numbers(self._folder), *self._keys], default=0) + 1
             while not files.publish(unfinished, self._folder / f"{number:08d}"):

@@ -16,7 +16,6 @@ there, and another process, or the same call, resumes from what is.
 import contextlib
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,17 +26,13 @@ from typing import Any
 from weightdecay.core import files
 from weightdecay.core.checks import ArgumentError, is_number
 from weightdecay.core.warn import warn
-from weightdecay.storage import checkpoints, fingerprints, processes, result_folder
+from weightdecay.storage import checkpoints, entrance, fingerprints, result_folder
 from weightdecay.storage.checkpoint_index import CheckpointIndex
 from weightdecay.storage.checkpoints import Snapshot
 from weightdecay.storage.leases import Leases
 from weightdecay.storage.processes import Processes
 
 _FORMAT, _VERSION = "weightdecay run", 1
-_RUN, _CHECKPOINTS, _RESULT = "run.json", "checkpoints", "result"
-_PROCESSES, _TURN, _LEASES = "processes", "turn", "leases"
-_EARLIER = {"lock", "owner.json"}  # earlier versions let one process in
-_ENTRIES = {_RUN, _CHECKPOINTS, _RESULT, _PROCESSES, _TURN, _LEASES, *_EARLIER}
 _WAITING_BYTES = 256 * 2**20  # of members that are done and not saved yet
 
 
@@ -54,15 +49,13 @@ class RunDirectory:
       is_complete: Whether every member of the call is trained; set by who trains them.
     """
 
-    def __init__(
-        self, path: Path, description: dict[str, Any], save_every: float | int, processes: Processes
-    ) -> None:
+    def __init__(self, path: Path, description: dict[str, Any], save_every: float | int, processes: Processes) -> None:
         """Take the directory, which exists, and in which the process is registered."""
         self.path = path
         self.description = description
         self.save_every = save_every
         self.processes = processes
-        self.index = CheckpointIndex(path / _CHECKPOINTS, processes.name)
+        self.index = CheckpointIndex(path / entrance.CHECKPOINTS, processes.name)
         self.leases: Leases | None = None
         self.is_complete = False
         self._identity = _identity(path)
@@ -92,34 +85,33 @@ class RunDirectory:
           RuntimeError: Another process trains other members or steps there now.
           OSError: The directory cannot be written.
         """
-        with _turn_without_others(
+        description: dict[str, Any] = {}
+
+        def compare() -> None:
+            self.description = {} if self._forgets else read_description(self.path)
+            merged = depends_on
+            if self.description:
+                merged = self._merged_with_earlier(depends_on, num_steps, patient=patient)
+            description.update(
+                format=_FORMAT, version=_VERSION, num_steps=num_steps, depends_on=json.loads(json.dumps(merged))
+            )
+
+        with entrance.turn_without_others(
             self.processes,
             lambda other: other.get("call") not in (None, call),
             f"directory {self.path} is in use by {{owner}}, which trains other members, or for other steps: wait until "
             "it ends, or give another directory.",
-            before=lambda: self._record(depends_on, num_steps, patient=patient),
+            before=compare,
         ):
+            if description != self.description:
+                try:
+                    files.write_json(self.path / entrance.RUN, description, parents=False)
+                except OSError as error:
+                    raise entrance.not_writable(self.path, error) from error
+            self.description, self._forgets = description, False
             self.processes.content["call"] = call
             with contextlib.suppress(OSError):  # a full disk: it trains alone
                 self.processes.write()
-
-    def _record(self, depends_on: Mapping[str, Any], num_steps: int, *, patient: bool) -> None:
-        self.description = {} if self._forgets else read_description(self.path)
-        if self.description:
-            depends_on = self._merged_with_earlier(depends_on, num_steps, patient=patient)
-        description = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "num_steps": num_steps,
-            "depends_on": json.loads(json.dumps(depends_on)),
-        }
-        if description == self.description:
-            return
-        try:
-            files.write_json(self.path / _RUN, description, parents=False)
-        except OSError as error:
-            raise _not_writable(self.path, error) from error
-        self.description, self._forgets = description, False
 
     def forget_description(self) -> None:
         """Let the next `record_dependencies` replace what is recorded; only for a run that holds no members."""
@@ -203,7 +195,7 @@ class RunDirectory:
         try:
             self._require_present()
             if self.leases is None or self.leases.take_result():
-                write(self.path / _RESULT)
+                write(self.path / entrance.RESULT)
                 if self.leases is not None:
                     self.leases.result_is_written()
         except Exception as error:  # whatever fails, the caller still returns the result
@@ -215,7 +207,7 @@ class RunDirectory:
             self.flush()
             self._writer.shutdown()
         finally:
-            _leave(self.path, self.processes, is_complete=self.is_complete and self._failure is None)
+            entrance.leave(self.path, self.processes, is_complete=self.is_complete and self._failure is None)
         if self._failure is not None:
             warn(
                 f"directory {self.path}: the last members could not be saved ({self._failure}); the returned result "
@@ -294,7 +286,7 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       ValueError: It is damaged, or of a later version.
     """
-    file = Path(path) / _RUN
+    file = Path(path) / entrance.RUN
     if not file.exists():
         return {}
     try:
@@ -332,14 +324,14 @@ def open_run(path: str | os.PathLike[str], *, save_every: float | int, alone: bo
       ValueError: ``run.json`` is damaged, or of a later version; or the path is not valid UTF-8.
     """
     directory = files.check_path(path, "directory")
-    _create(directory)
+    entrance.create(directory)
     present = Processes(directory)
-    _enter(directory, present, alone=alone)
+    entrance.enter(directory, present, alone=alone)
     try:
         run = RunDirectory(directory, read_description(directory), save_every, present)
         run.index.refresh(verify=True)
     except BaseException:
-        _leave(directory, present, is_complete=False)
+        entrance.leave(directory, present, is_complete=False)
         raise
     try:
         yield run
@@ -373,10 +365,10 @@ def finished_result(path: str | os.PathLike[str]) -> Path | None:
       FileNotFoundError: The run is not finished.
     """
     directory = Path(path)
-    if not (directory / _RUN).exists():
+    if not (directory / entrance.RUN).exists():
         return None
-    files.recover(directory / _RESULT)
-    if not result_folder.is_result(directory / _RESULT):
+    files.recover(directory / entrance.RESULT)
+    if not result_folder.is_result(directory / entrance.RESULT):
         if read_description(directory)["depends_on"].get("kind") == "map_grid":
             raise FileNotFoundError(
                 f"directory {directory} holds members of wd.map_grid, and no result to load; make the same call again "
@@ -386,125 +378,7 @@ def finished_result(path: str | os.PathLike[str]) -> Path | None:
             f"directory {directory} holds a run that is not finished; resume it by the same call of wd.fit_grid with "
             f"directory={str(directory)!r}."
         )
-    return directory / _RESULT
-
-
-def _create(path: Path) -> None:
-    """Create a directory, or check that it is one of a run."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        others = sorted(entry.name for entry in path.iterdir() if not _is_ours(entry.name))
-        if others and not (path / _RUN).exists():
-            raise FileExistsError(
-                f"directory {path} holds other files ({', '.join(others[:3])}); nothing was changed. Give a new or an "
-                "empty directory, or the directory of an earlier run."
-            )
-    except FileExistsError as error:
-        if path.is_dir():
-            raise
-        raise NotADirectoryError(f"directory {path} is a file; give a new or an empty directory.") from error
-    except NotADirectoryError as error:
-        raise NotADirectoryError(f"directory {path} is below a file; give another directory.") from error
-    except OSError as error:
-        raise PermissionError(f"directory {path} cannot be written ({error}); give another directory.") from error
-
-
-def _enter(path: Path, present: Processes, *, alone: bool) -> None:
-    """Register this process in a directory, and remove what killed processes left where nobody else is there."""
-    refusal = f"directory {path} is in use by {{owner}}: wait until it ends, or give another directory. " + (
-        "A run with a budget or a strategy cannot be shared by several processes."
-    )
-    with _turn_without_others(present, lambda other: alone or other.get("alone"), refusal):
-        living = False
-        for name, content in present.others().items():
-            if present.is_dead(name):
-                warn(f"directory {path}: {processes.described(content)} was killed or crashed; resuming from what it "
-                     "saved.")
-                present.remove(name)
-            else:
-                living = True
-        try:
-            (path / _CHECKPOINTS).mkdir(exist_ok=True)
-        except OSError as error:
-            raise _not_writable(path, error) from error
-        checkpoints.read.cache_clear()
-        if not living:
-            _remove_unfinished(path)
-        present.content |= {"since": time.ctime(), "alone": alone, "call": None}
-        with contextlib.suppress(OSError):  # A run can be resumed on a full disk; others do not see it there.
-            present.enter()
-
-
-def _leave(path: Path, present: Processes, *, is_complete: bool) -> None:
-    """Take this process out of a directory; the last one of a complete run removes what they shared."""
-    try:
-        with present.turn():
-            present.leave()
-            for name in present.others():
-                if present.is_dead(name):
-                    present.remove(name)
-            if not present.others():
-                if is_complete:
-                    files.remove_folder(path / _LEASES)
-                shutil.rmtree(path / _PROCESSES, ignore_errors=True)
-    except OSError:  # the directory is gone, or cannot be written
-        present.leave()
-
-
-@contextlib.contextmanager
-def _turn_without_others(
-    present: Processes,
-    is_in_the_way: Callable[[Mapping[str, Any]], Any],
-    refusal: str,
-    before: Callable[[], None] = lambda: None,
-) -> Iterator[None]:
-    """Take the turn to change a run; refuse where a living process is in the way.
-
-    Args:
-      present: The processes of the directory.
-      is_in_the_way: Function of what the file of another process holds.
-      refusal: Message, with ``{owner}`` for the process.
-      before: Called in the turn, before others are looked for.
-
-    Raises:
-      RuntimeError: A process is in the way. One of another machine is watched until it beats, or expires.
-    """
-    watched: dict[str, Any] = {}
-    while True:
-        try:
-            turn = contextlib.ExitStack()
-            turn.enter_context(present.turn())
-        except OSError as error:
-            raise PermissionError(
-                f"directory {present.directory} cannot be written ({error}); give another directory."
-            ) from error
-        with turn:
-            before()
-            found = {name: content for name, content in present.others().items() if is_in_the_way(content)}
-            found = {name: content for name, content in found.items() if not present.is_dead(name)}
-            for name, content in found.items():
-                if present.is_here(name) or watched.setdefault(name, content["beat"]) != content["beat"]:
-                    raise RuntimeError(refusal.format(owner=processes.described(content)))
-            if not found:
-                yield
-                return
-        time.sleep(processes.HEARTBEAT / 4)
-
-
-def _remove_unfinished(path: Path) -> None:
-    """Remove what processes that were killed did not finish; no other process is there."""
-    unfinished = [entry for entry in path.iterdir() if entry.name not in _ENTRIES and _is_ours(entry.name)]
-    files.recover(path / _RESULT)
-    for entry in (*unfinished, *(path / _CHECKPOINTS).glob(".*"), path / _LEASES, path / _PROCESSES):
-        shutil.rmtree(entry, ignore_errors=True)
-    for name in _EARLIER:
-        with contextlib.suppress(OSError):
-            (path / name).unlink()
-
-
-def _is_ours(name: str) -> bool:
-    """Whether a name in a directory is that of an entry of a run, or of an unfinished write of one."""
-    return name in _ENTRIES or name.startswith(tuple(f".{entry}-" for entry in _ENTRIES))
+    return directory / entrance.RESULT
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -513,7 +387,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _not_writable(path: Path, error: OSError) -> OSError:
-    return OSError(f"directory {path} cannot be written ({error}); make room there, or give another directory.")
