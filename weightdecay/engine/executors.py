@@ -8,6 +8,7 @@ directory, its task trains a fixed part of the members, and returns its checkpoi
 
 import contextlib
 import functools
+import importlib
 import io
 import pickle
 import tarfile
@@ -261,8 +262,7 @@ def ray(num_workers: int | None = None, **options: Any) -> "RayExecutor":
     Raises:
       ArgumentError: ``num_workers`` is not a number of at least 1.
     """
-    import ray as cluster
-
+    cluster: Any = importlib.import_module("ray")
     if not cluster.is_initialized():
         cluster.init(log_to_driver=False)
     if num_workers is None:
@@ -281,8 +281,7 @@ class RayExecutor:
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> "RayFuture":
         """Submit a call; bytes are put into the object store once."""
-        import ray as cluster
-
+        cluster: Any = importlib.import_module("ray")
         references = [self._reference(cluster, value) if isinstance(value, bytes) else value for value in arguments]
         return RayFuture(cluster.remote(function).options(**self._options).remote(*references))
 
@@ -301,8 +300,7 @@ class RayFuture:
 
     def result(self) -> Any:
         """Wait for the task, and return what it returned."""
-        import ray as cluster
-
+        cluster: Any = importlib.import_module("ray")
         try:
             return cluster.get(self._reference)
         except cluster.exceptions.RayTaskError as error:
@@ -320,7 +318,7 @@ def _workers(executor: Any) -> list[str | None]:
             executor.wait_for_workers(1)
         return list(executor.nthreads())
     for attribute in ("num_workers", "_max_workers"):
-        number = getattr(executor, attribute, None)
+        number: Any = getattr(executor, attribute, None)
         if checks.is_integer(number) and number >= 1:
             return [None] * int(number)
     return [None]

@@ -147,10 +147,7 @@ class Processes:
         content = _read(self._file(name))
         if identity is not None and content is None:
             return True
-        beat, now = (content or {}).get("beat"), time.monotonic()
-        if name not in self._seen or self._seen[name][0] != beat:
-            self._seen[name] = beat, now
-        return now - self._seen[name][1] >= EXPIRY
+        return self._is_silent(name, (content or {}).get("beat"))
 
     def remove(self, name: str) -> None:
         """Remove the file of a process that is dead."""
@@ -196,11 +193,25 @@ class Processes:
                     raise
             with contextlib.suppress(OSError):
                 for name in os.listdir(turn):
-                    if self.is_dead(name):
+                    if self._has_lost_turn(name):
                         os.rename(turn / name, turn / self.name)  # the first one who looks gets it
                         shutil.rmtree(mine, ignore_errors=True)
                         return
             time.sleep(0.02)
+
+    def _has_lost_turn(self, name: str) -> bool:
+        identity = Identity.of(name)
+        if identity is not None and identity.is_gone():
+            return True
+        # A process takes its first turn before it has a file.
+        return self.is_dead(name) if self._file(name).exists() else self._is_silent(f"turn of {name}", None)
+
+    def _is_silent(self, name: str, beat: Any) -> bool:
+        """Return whether this process has seen the same beat for long, by its own clock."""
+        now = time.monotonic()
+        if name not in self._seen or self._seen[name][0] != beat:
+            self._seen[name] = beat, now
+        return now - self._seen[name][1] >= EXPIRY
 
     def _keep_beating(self) -> None:
         while not self._left.wait(HEARTBEAT):
