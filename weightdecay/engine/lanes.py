@@ -51,12 +51,15 @@ def run(
 
     if race is None and saved is not None:
         shared = Shared(workload, saved, report)
-        if helpers is None:
-            _run_shared(workload, shared, saved, stop, rounds)
-        else:
-            helpers.start(saved)
-            shared.watch(helpers.check)
-        shared.collect()
+        try:
+            if helpers is None:
+                _run_shared(workload, shared, saved, stop, rounds)
+            else:
+                helpers.start(saved)
+                shared.watch(helpers.check)
+            shared.collect()
+        finally:
+            shared.close()
         return
 
     def begin(index: int, stack: contextlib.ExitStack) -> Callable[[tuple[Lane, Sequence[Future[Any]]]], None]:

@@ -150,6 +150,10 @@ class Shared:
         self._show_others(always=True)
         self._run.is_complete = True
 
+    def close(self) -> None:
+        """Count the steps of others no longer."""
+        self._run.processes.on_beat = lambda: None
+
     def _unassigned(self) -> Iterator[tuple[Any, np.ndarray]]:
         for group, trained in zip(self._workload.groups, self._trained, strict=True):
             saved = np.array([self._run.saved_steps(key, self._workload.num_steps) for key in group.keys])
