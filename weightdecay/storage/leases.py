@@ -43,15 +43,14 @@ class Leases:
           call: Digest of the call.
           processes: The processes of the run directory; this one is among them.
           content: What ``units.json`` holds if this process is the first one: ``units``, ``keys`` and whatever
-            `weightdecay.storage.run_status` shows.
-
-        Raises:
-          OSError: The folder cannot be written.
+            `weightdecay.storage.run_status` shows. Where the folder cannot be written, this process trains all units.
         """
         self._processes, self._folder = processes, directory / "leases" / call
-        if not (self._folder / _UNITS).exists():
-            self._publish(content)
-        published = files.read_json(self._folder / _UNITS)
+        published = content
+        with contextlib.suppress(OSError, ValueError):  # a full disk, or a directory that was removed: it trains alone
+            if not (self._folder / _UNITS).exists():
+                self._publish(content)
+            published = files.read_json(self._folder / _UNITS)
         self.units: list[tuple[int, list[int]]] = [(group, members) for group, members in published["units"]]
         self.keys: list[list[str]] = published["keys"]
         self._listed: set[str] = set()

@@ -125,11 +125,7 @@ class RunDirectory:
 
         Returns:
           The leases of the units.
-
-        Raises:
-          OSError: They cannot be written.
         """
-        self._require_present()
         self.leases = Leases(self.path, self.processes.content["call"], self.processes, content)
         return self.leases
 
