@@ -30,6 +30,7 @@ from weightdecay.storage import fingerprints, run_directory
 from weightdecay.storage.run_directory import RunDirectory
 
 _ATTEMPTS = 5  # submissions of a task whose worker dies
+_IDLE_LOOKS = 2  # without a task before it is an error: what the last one saved is seen at the next look
 _LAST_WAIT = 60.0  # seconds for the tasks to return after the last member is saved
 _REFUSALS = (ValueError, TypeError, MemoryError)  # of a task itself; most other errors are of a worker that died
 
@@ -95,6 +96,7 @@ class Helpers:
         self._payload = _pickled((call, grid, jax_settings.setting("enable_x64")))
         self._tasks: list[_Task] = []
         self._warned: set[str] = set()
+        self._idle = 0  # looks at which no task was left
 
     def start(self, run: RunDirectory) -> None:
         """Submit a task for each worker.
@@ -121,21 +123,22 @@ class Helpers:
             task.is_settled = True
             if task.error is None:
                 if task.returned is not None:
-                    self._take(task.returned)
-                continue
+                    task.error = self._take(task.returned)
+                if task.error is None:
+                    continue
             self._report(task.error)
             is_refusal = isinstance(task.error, _REFUSALS) or type(task.error) is RuntimeError
             if not is_refusal and task.attempts < _ATTEMPTS:
                 task.submit(self._payload)
-        if all(task.is_settled and not task.is_running for task in self._tasks):
-            self._run.index.refresh()
+        is_idle = all(task.is_settled and not task.is_running for task in self._tasks)
+        self._idle = self._idle + 1 if is_idle else 0
+        if self._idle > _IDLE_LOOKS:
             errors = [task.error for task in self._tasks if task.error is not None]
-            if errors:
-                raise RuntimeError(
-                    f"no task of the executor is left, of {len(self._tasks)}; the last one ended by "
-                    f"{type(errors[-1]).__name__}: {errors[-1]}. What was trained is saved: make the same call again "
-                    f"with a new executor and directory={str(self._run.path)!r}."
-                ) from errors[-1]
+            last = f"; the last one ended by {type(errors[-1]).__name__}: {errors[-1]}" if errors else ""
+            raise RuntimeError(
+                f"no task of the executor is left, of {len(self._tasks)}{last}. What was trained is saved: make the "
+                f"same call again with a new executor and directory={str(self._run.path)!r}."
+            ) from (errors[-1] if errors else None)
 
     def wait(self) -> None:
         """Wait for the tasks to return, after the last member was saved."""
@@ -149,19 +152,21 @@ class Helpers:
             self._warned.add(message)
             warn(f"{message}; the others go on.")
 
-    def _take(self, archive: bytes) -> None:
-        """Take the checkpoints of a worker that does not see the directory."""
+    def _take(self, archive: bytes) -> Exception | None:
+        """Take the checkpoints of a worker that does not see the directory; return what is wrong with them."""
         with tempfile.TemporaryDirectory(
             prefix=f".{self._run.processes.name}-", dir=self._run.path / "checkpoints"
         ) as folder:
             with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
                 opened.extractall(folder, filter="data")
-            theirs = run_directory.read_description(folder)["depends_on"]
+            theirs = run_directory.read_description(folder).get("depends_on")
+            if theirs is None:  # there were more tasks than members
+                return None
             different = fingerprints.differences(self._run.description["depends_on"], theirs)
             if different:
-                self._report(ValueError(f"it trained a different run: {'; '.join(different)}"))
-                return
+                return ValueError(f"it trained a different run: {'; '.join(different)}")
             self._run.index.adopt(Path(folder) / "checkpoints")
+        return None
 
 
 class _Task:
