@@ -124,7 +124,7 @@ def turn_without_others(
             found = {name: content for name, content in present.others().items() if is_in_the_way(content)}
             found = {name: content for name, content in found.items() if not present.is_dead(name)}
             for name, content in found.items():
-                if present.is_here(name) or watched.setdefault(name, content["beat"]) != content["beat"]:
+                if present.is_here(name) or watched.setdefault(name, content.get("beat")) != content.get("beat"):
                     raise RuntimeError(refusal.format(owner=processes.described(content)))
             if not found:
                 yield

@@ -53,6 +53,7 @@ class Leases:
             published = files.read_json(self._folder / _UNITS)
         self.units: list[tuple[int, list[int]]] = [(group, members) for group, members in published["units"]]
         self.keys: list[list[str]] = published["keys"]
+        self._inode = self._current_inode()
         self._listed: set[str] = set()
         self._listed_at = -float("inf")
 
@@ -73,7 +74,7 @@ class Leases:
         Returns:
           Whether this process holds it now. Where leases cannot be written, it is to go on without one.
         """
-        if self._create(f"{unit}"):
+        if self._is_gone() or self._create(f"{unit}"):
             return True
         generation, holder = self.holder(unit)
         if holder == self._processes.name:
@@ -82,6 +83,8 @@ class Leases:
 
     def is_lost(self, unit: int | str) -> bool:
         """Return whether a unit has no living holder."""
+        if self._is_gone():
+            return True
         generation, holder = self.holder(unit)
         return holder != self._processes.name and self._is_dead(generation, holder)
 
@@ -103,7 +106,7 @@ class Leases:
           Whether this process is to write it.
         """
         while not (self._folder / _WRITTEN).exists():
-            if self.take(_RESULT) or not self._folder.exists():
+            if self.take(_RESULT):
                 return True
             time.sleep(self._processes.patience() / 4)
         return False
@@ -111,6 +114,16 @@ class Leases:
     def result_is_written(self) -> None:
         """Record that the result is written."""
         self._create(_WRITTEN)
+
+    def _current_inode(self) -> int:
+        try:
+            return self._folder.stat().st_ino
+        except OSError:
+            return 0
+
+    def _is_gone(self) -> bool:
+        """Return whether there are no leases of these units, since the folder could not be written, or was replaced."""
+        return self._inode == 0 or self._current_inode() != self._inode
 
     def _is_dead(self, lease: str, holder: str) -> bool:
         # A process that died between creating a lease and writing its name has no name: the lease expires.

@@ -144,10 +144,9 @@ class Processes:
         identity = Identity.of(name)
         if identity is not None and identity.is_gone():
             return True
-        content = _read(self._file(name))
-        if identity is not None and content is None:
+        if identity is not None and not self._file(name).exists():
             return True
-        return self._is_silent(name, (content or {}).get("beat"))
+        return self._is_silent(name, _read(self._file(name)).get("beat"))
 
     def remove(self, name: str) -> None:
         """Remove the file of a process that is dead."""
@@ -230,14 +229,13 @@ def read(directory: Path) -> dict[str, dict[str, Any]]:
       directory: The run directory.
 
     Returns:
-      Their contents by name; those that cannot be read are left out.
+      Their contents by name; empty where a file cannot be read now.
     """
     try:
         names = sorted(os.listdir(directory / "processes"))
     except OSError:
         return {}
-    contents = {name.removesuffix(".json"): _read(directory / "processes" / name) for name in names if name[0] != "."}
-    return {name: content for name, content in contents.items() if content is not None}
+    return {name.removesuffix(".json"): _read(directory / "processes" / name) for name in names if name[0] != "."}
 
 
 def described(content: Mapping[str, Any]) -> str:
@@ -245,12 +243,12 @@ def described(content: Mapping[str, Any]) -> str:
     return f"process {content.get('process')} on {content.get('host')} (since {content.get('since')})"
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _host() -> str:
