@@ -103,7 +103,10 @@ def test_what_is_no_executor_is_refused(without_beartype):
     with pytest.raises(ArgumentError, match="executor cannot train within a budget"):
         fit(executor=executor, budget=1.0)
     with pytest.raises(ArgumentTypeError, match="executor needs a call that can be pickled"):
-        fit(executor=executor, metrics={"rmse": functools.partial(lambda lock, a, b: 0.0, threading.Lock())})
+        fit(
+            executor=executor,
+            metrics={"rmse": functools.partial(lambda lock, outputs, targets: outputs[:, 0], threading.Lock())},
+        )
     with pytest.raises(ArgumentError, match="num_workers is 0"):
         executors.sized(executor, 0)
 

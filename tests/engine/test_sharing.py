@@ -16,7 +16,7 @@ from shared_run import MEMBERS, digest, fit
 
 import weightdecay as wd
 from weightdecay.apps import status as status_text
-from weightdecay.storage import run_directory, run_status
+from weightdecay.storage import processes, run_directory, run_status
 
 SCRIPT = Path(__file__).with_name("shared_run.py")
 LEFT = {"run.json", "checkpoints", "result"}
@@ -119,29 +119,30 @@ def test_the_lanes_of_a_process_that_hangs_are_taken_over(tmp_path, alone):
 
 
 @pytest.mark.slow
-def test_a_call_for_other_members_or_with_other_settings_is_refused_meanwhile(tmp_path, alone):
+def test_a_call_for_other_members_or_with_other_settings_is_refused_meanwhile(tmp_path, alone, monkeypatch):
+    monkeypatch.setattr(processes, "EXPIRY", 1e9)
     directory = tmp_path / "run"
-    process = start(directory, pause=1.0)
+    process = start(directory)
     wait_for(lambda: leases(directory), process)
-    for changed in ({"seeds": 5}, {"num_steps": 8}):
-        with pytest.raises(
-            RuntimeError, match=rf"in use by process {process.pid} on .* \(since .*\), which trains other"
-        ):
-            fit(directory, **changed)
-    with pytest.raises(ValueError, match="a different run: batch_size was 20 and is 10"):
-        fit(directory, batch_size=10)
-    with pytest.raises(
-        RuntimeError, match=rf"in use by process {process.pid} .*: wait .* A run with a budget or a str"
-    ):
-        fit(directory, budget=1.0)
-    text = status_text.described(directory, run_status.read(directory))
-    assert f"of {MEMBERS} members are done" in text
-    assert f"{process.pid}" in text
-    assert max(map(len, text.splitlines()[1:])) <= 80
+    os.kill(process.pid, signal.SIGSTOP)  # it is there as long as this test takes
+    try:
+        in_use = rf"in use by process {process.pid} on .* \(since .*\)"
+        for changed in ({"seeds": 5}, {"num_steps": 8}):
+            with pytest.raises(RuntimeError, match=f"{in_use}, which trains other members"):
+                fit(directory, **changed)
+        with pytest.raises(ValueError, match="a different run: batch_size was 20 and is 10"):
+            fit(directory, batch_size=10)
+        with pytest.raises(RuntimeError, match=f"{in_use}: wait .* A run with a budget or a strategy cannot be shared"):
+            fit(directory, budget=1.0)
+        text = status_text.described(directory, run_status.read(directory))
+        assert f"of {MEMBERS} members are done" in text
+        assert f"{process.pid}" in text
+        assert max(map(len, text.splitlines()[1:])) <= 80
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
     assert ended(process)["digest"] == alone
     assert json.loads((directory / "run.json").read_text())["num_steps"] == 6
-    longer = digest(fit(seeds=5))
-    assert digest(fit(directory, seeds=5)) == longer
+    assert digest(fit(directory, seeds=5)) == digest(fit(seeds=5))
 
 
 def test_a_race_is_not_shared(tmp_path):
