@@ -46,6 +46,7 @@ from .decay import (
 from .decay.convert import convert
 from .decay.optimizers import adam, lamb, lion, muon, optimizer, rmsprop, sgd
 from .decay.penalties import penalized
+from .engine import executors
 from .engine.fit import fit, fit_grid
 from .engine.forecast import plan
 from .engine.initial_weights import Initial
@@ -112,6 +113,7 @@ __all__ = [
     "convert",
     "data",
     "decay",
+    "executors",
     "fit",
     "fit_grid",
     "lamb",

@@ -10,7 +10,7 @@ from weightdecay.engine import preparation
 SETTINGS = {
     name: parameter.default
     for name, parameter in inspect.signature(wd.fit_grid).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY and name not in ("budget", "strategy")  # of a grid alone
+    if parameter.kind is parameter.KEYWORD_ONLY and name not in ("budget", "strategy", "executor")  # of a grid
 }
 
 

@@ -54,7 +54,7 @@ def check_resumes(directory, result):
         warnings.filterwarnings("ignore", message=".*was killed or crashed")
         save_run(directory, result)
     assert wd.load(directory).dataset.identical(result.dataset)
-    assert {entry.name for entry in directory.iterdir()} == {"run.json", "lock", "checkpoints", "result"}
+    assert {entry.name for entry in directory.iterdir()} == {"run.json", "checkpoints", "result"}
     assert all(entry.name.isdecimal() for entry in (directory / "checkpoints").iterdir())
 
 

@@ -228,14 +228,14 @@ def check_killed_at(tmp_path, whole, number):
         same_result(fit(directory), whole)
     same_result(wd.load(directory), whole)
     entries = {entry.name for entry in directory.iterdir()}
-    assert entries == {"run.json", "lock", "checkpoints", "result"}
+    assert entries == {"run.json", "checkpoints", "result"}
     assert all(entry.name.isdecimal() for entry in (directory / "checkpoints").iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 5, 9, 14])
 def test_a_run_killed_at_its_first_file_operations_goes_on(tmp_path, whole, number):
-    """The operations that make the directory, the lock, ``owner.json`` and ``run.json``."""
+    """The operations that take the turn, register the process, and make the directory and ``run.json``."""
     check_killed_at(tmp_path, whole, number)
 
 

@@ -117,7 +117,8 @@ def sweep(
     directory: Annotated[
         Path | None,
         typer.Option(
-            help="Save the run to this directory while it trains; the same command resumes a run that was interrupted.",
+            help="Save the run to this directory while it trains. The same command resumes a run that was interrupted, "
+            "and helps one that is in progress, also from other machines.",
             show_default="do not save",
         ),
     ] = None,
@@ -172,7 +173,8 @@ def sweep(
         result.test(metric=metric)
     finally:  # All members may have diverged, so that there is no choice: the result is saved nevertheless.
         with cli_arguments.concerning("output"):
-            result.save(folder, overwrite=overwrite)
+            # Processes that share a directory write the same output.
+            result.save(folder, overwrite=overwrite or directory is not None)
             page = result.report(folder / "report.html", metric=metric)
     cli_output.save_plots(folder, validation_path=lambda: result.plot_path(metric), sparsity=result.plot_sparsity)
     cli_output.show(result, metric)
@@ -274,6 +276,18 @@ def article(
         f"\n{made.tables_and_summary()}\n\n"
         f"article.md, tables and results written to {folder}; {made.seconds:.0f} seconds."
     )
+
+
+@app.command()
+@_command
+def status(
+    directory: Annotated[Path, typer.Argument(help="Directory of a run, which may be in progress.")],
+) -> None:
+    """Show who trains what in the directory of a run, what is done, what is left, and an estimate of the time."""
+    from weightdecay.apps import status as status_text
+    from weightdecay.storage import run_status
+
+    cli_output.echo(status_text.described(directory, run_status.read(directory)))
 
 
 @app.command()

@@ -88,13 +88,37 @@ def recover(path: Path) -> None:
             return
 
 
-def remove_folder(folder: Path) -> None:
+def publish(folder: Path, name: Path) -> bool:
+    """Give a complete folder a name in one step, unless a folder has the name.
+
+    Args:
+      folder: The folder, which is not empty.
+      name: The new name, in the same parent folder.
+
+    Returns:
+      Whether the folder has the name now; several processes may try at the same time, and one succeeds.
+
+    Raises:
+      OSError: It cannot be renamed.
+    """
+    try:
+        os.rename(folder, name)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    _flush_folder(name.parent)
+    return True
+
+
+def remove_folder(folder: Path, by: str = "") -> None:
     """Remove a folder so that it is complete under its name, or not there at all; what cannot be removed stays.
 
     Args:
       folder: The folder. A process that is killed meanwhile leaves ``.<name>-removed`` next to it.
+      by: Name of the process, where several processes may remove the same folder.
     """
-    removed = folder.with_name(f".{folder.name}-removed")
+    removed = folder.with_name(f".{folder.name}-removed{by and '-'}{by}")
     with contextlib.suppress(OSError):
         os.rename(folder, removed)
         shutil.rmtree(removed, ignore_errors=True)

@@ -11,3 +11,7 @@ Everything is checked on shapes before anything is compiled. Members are batched
 .. include:: fine_tuning.md
 .. include:: speed.md
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,6 +9,7 @@ import numpy as np
 
 from weightdecay.core.warn import warn
 from weightdecay.engine import lanes, plans, progress_bar
+from weightdecay.engine.executors import Helpers
 from weightdecay.engine.race import Race
 from weightdecay.engine.resume import resume
 from weightdecay.search.grid import Grid
@@ -24,6 +25,7 @@ def execute(
     width_is_free: bool,
     has_patience: bool = False,
     race: Callable[[Any], Race] | None = None,
+    helpers: Helpers | None = None,
     progress: bool = True,
 ) -> tuple[Any, bool]:
     """Compute every member that is not computed yet.
@@ -36,6 +38,7 @@ def execute(
       width_is_free: Whether lanes may become narrower when memory runs out.
       has_patience: Whether any member may stop early.
       race: ``race(workload)`` decides which members are computed; None = every member.
+      helpers: Compute the members on an executor; None = this process does.
       progress: Whether to show the bar.
 
     Returns:
@@ -49,7 +52,9 @@ def execute(
     attempt = workload
     for may_retry in (True, False):
         try:
-            return _execute_once(attempt, grid, run, unit=unit, has_patience=has_patience, race=race, progress=progress)
+            return _execute_once(
+                attempt, grid, run, unit=unit, has_patience=has_patience, race=race, helpers=helpers, progress=progress
+            )
         except jax.errors.JaxRuntimeError as error:
             if not plans.out_of_memory(error):
                 raise
@@ -64,7 +69,7 @@ def execute(
                 ) from error
             warn(f"a device ran out of memory with {layout}; trying once more with {smaller.plan}")
             if run is not None and not holds_members:
-                run.description = {}  # Lanes may have another width now.
+                run.forget_description()  # Lanes may have another width now.
             attempt = smaller
     raise AssertionError("unreachable")
 
@@ -77,6 +82,7 @@ def _execute_once(
     unit: str,
     has_patience: bool,
     race: Callable[[Any], Race] | None,
+    helpers: Helpers | None,
     progress: bool,
 ) -> tuple[Any, bool]:
     done = 0
@@ -91,7 +97,7 @@ def _execute_once(
     total = len(grid) * workload.num_steps if races is None else max(races.budget, done)
     with progress_bar.progress_bar(total, unit, shown=progress, done=done) as bar:
         try:
-            lanes.run(workload, bar.update, run, races)
+            lanes.run(workload, bar.update, run, races, helpers)
         except KeyboardInterrupt:
             return workload, True
     return workload, False

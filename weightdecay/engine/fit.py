@@ -16,7 +16,7 @@ from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar, Schedu
 from weightdecay.core.warn import warn
 from weightdecay.data import Data
 from weightdecay.decay import PerLayer, Rule, masks, optimizers
-from weightdecay.engine import devices, interrupts, outcome, plans, preparation
+from weightdecay.engine import devices, executors, interrupts, outcome, plans, preparation
 from weightdecay.engine import race as races
 from weightdecay.engine.evaluation_callback import EvaluationCallback
 from weightdecay.engine.execution import execute
@@ -60,6 +60,7 @@ def fit_grid(
     on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
     budget: float | int | None = None,
     strategy: Strategy | None = None,
+    executor: Any = None,
     progress: bool = True,
 ) -> GridResult:
     """Train every member of a grid, and return their curves, weights and scores.
@@ -110,7 +111,8 @@ def fit_grid(
         no norm, penalty or fraction; statistics of normalization layers still follow the data. None: all.
       directory: Where the run is saved as it goes. The same call goes on where an earlier one was cut off, bit for bit;
         with more members or steps it trains what is new; with anything else changed it is refused. Ctrl-C saves and
-        returns what there is. None: nothing is saved.
+        returns what there is. Several processes that make the same call at the same time train it together, each some
+        lanes, and return the same result; with a budget or a strategy only one may. None: nothing is saved.
       save_every: Seconds between two saves, > 0; so much is trained again at the most, and the steps of a call.
       plan: Lanes and devices; None has them chosen for the model and the backend; see `plan`.
       memory_budget: Bytes of training examples that may lie on a device; more are streamed from the host. None: a
@@ -131,6 +133,10 @@ def fit_grid(
         it, or as the strategy decides.
       strategy: Which member is trained next, and how far; decides by ``stopping_metric``. See
         `weightdecay.search.strategies`. None: `weightdecay.search.surface.Surface`, where there is a budget.
+      executor: Trains the members on workers: anything with ``submit(function, *arguments)`` that returns something
+        with ``result()``, such as ``concurrent.futures.ProcessPoolExecutor(2)``, a ``distributed.Client`` of Dask,
+        `wd.executors.ray`, or ``wd.executors.sized(submitit_executor, 8)``. Each worker gets one task, which is this
+        call in ``directory`` (or a temporary one); ``on_evaluation`` is called there. None: this process trains.
       progress: Whether to show a bar with the time left.
 
     Returns:
@@ -140,7 +146,7 @@ def fit_grid(
       TypeError: An argument has a wrong type.
       ValueError: An argument has a wrong value; raised before anything is compiled.
       MemoryError: One member does not fit into the memory under any plan; raised before training.
-      RuntimeError: Another process trains in ``directory``.
+      RuntimeError: Another process trains other members, or within a budget, in ``directory``.
       OSError: ``directory`` cannot be written, or holds something else.
 
     Examples:
@@ -151,6 +157,7 @@ def fit_grid(
       (4, 20)
     """
     run_directory.check_save_every(save_every)
+    given_directory = directory
     before = {} if directory is None else run_directory.read_description(directory)
     settings: dict[str, Any] = {
         "optimizer": optimizer,
@@ -199,12 +206,22 @@ def fit_grid(
         averages_bytes=sum(len(group.indices) * plans.bytes_of(group.state.average) for group in prepared.groups),
     )
     chosen_strategy, allowed = races.settled(strategy, budget, grid, prepared.steps[-1])
+    executors.check(executor, strategy=chosen_strategy)
+    helpers = None
+    if executor is not None:
+        of_worker = {**settings, "save_every": save_every, "on_evaluation": on_evaluation}
+        helpers = executors.Helpers(executor, executors.partial(fit_grid, model, data, **of_worker), grid)
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(executors.directory_of(executor, directory))
         callback = None if on_evaluation is None else stack.enter_context(EvaluationCallback(on_evaluation, list(grid)))
         stack.enter_context(interrupts.first_only())
         run = (
-            None if directory is None else stack.enter_context(run_directory.open_run(directory, save_every=save_every))
+            None
+            if directory is None
+            else stack.enter_context(
+                run_directory.open_run(directory, save_every=save_every, alone=chosen_strategy is not None)
+            )
         )
         started_races: list[races.Race] = []
 
@@ -222,6 +239,7 @@ def fit_grid(
             width_is_free=plan is None,
             has_patience=any(group.state.best is not None for group in prepared.groups),
             race=None if chosen_strategy is None else race,
+            helpers=helpers,
             progress=progress,
         )
         if interrupted:
@@ -265,7 +283,8 @@ def fit_grid(
                     "budget": budget,
                     "strategy": strategy,
                     "eval_every": trained.steps[0],
-                    "directory": directory,
+                    "directory": given_directory,
+                    "executor": executor,
                     "save_every": save_every,
                     "on_evaluation": on_evaluation,
                     "progress": progress,
@@ -273,6 +292,8 @@ def fit_grid(
                 grid,
             ),
         )
+        if helpers is not None and not interrupted:
+            helpers.wait()
         if run is not None and not interrupted:
             run.write_result(lambda path: result.save(path, overwrite=True))
     return result

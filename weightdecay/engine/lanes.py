@@ -5,6 +5,7 @@ the same program, so neither the number of devices nor the order of lanes change
 """
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -16,15 +17,23 @@ import numpy as np
 
 from weightdecay.core.warn import warn
 from weightdecay.engine import devices, workers
+from weightdecay.engine.executors import Helpers
 from weightdecay.engine.groups import Lane
 from weightdecay.engine.race import Race, with_targets
+from weightdecay.engine.sharing import Shared, Unit
 from weightdecay.engine.workload import OnDevice, Workload
 from weightdecay.storage.run_directory import RunDirectory
 
 Advanced = Callable[[int], Any]
 
 
-def run(workload: Workload, advanced: Advanced, saved: RunDirectory | None = None, race: Race | None = None) -> None:
+def run(
+    workload: Workload,
+    advanced: Advanced,
+    saved: RunDirectory | None = None,
+    race: Race | None = None,
+    helpers: Helpers | None = None,
+) -> None:
     """Compute every member that is not finished, lane by lane.
 
     Args:
@@ -32,6 +41,7 @@ def run(workload: Workload, advanced: Advanced, saved: RunDirectory | None = Non
       advanced: Called with the number of member-steps done, after each segment of a lane.
       saved: Run directory in which members are saved, and from which those that have started are read; None = nowhere.
       race: Decides which members are computed; None = all.
+      helpers: Compute the members in place of this process; None = this process does.
     """
     stop, lock, rounds = threading.Event(), threading.Lock(), Rounds()
 
@@ -39,8 +49,23 @@ def run(workload: Workload, advanced: Advanced, saved: RunDirectory | None = Non
         with lock:
             advanced(member_steps)
 
+    if race is None and saved is not None:
+        shared = Shared(workload, saved, report)
+        try:
+            if helpers is None:
+                _run_shared(workload, shared, saved, stop, rounds)
+            else:
+                helpers.start(saved)
+                shared.watch(helpers.check)
+            shared.collect()
+        finally:
+            shared.close()
+        return
+
     def begin(index: int, stack: contextlib.ExitStack) -> Callable[[tuple[Lane, Sequence[Future[Any]]]], None]:
-        worker = DeviceWorker(workload, stack.enter_context(workload.on_device(index)), report, stop, saved, rounds)
+        with rounds.failing():
+            on_device = stack.enter_context(workload.on_device(index))
+        worker = DeviceWorker(workload, on_device, report, stop, saved, rounds)
 
         def compute(item: tuple[Lane, Sequence[Future[Any]]]) -> None:
             lane, programs = item
@@ -52,6 +77,63 @@ def run(workload: Workload, advanced: Advanced, saved: RunDirectory | None = Non
     items = schedule(workload) if race is None else schedule_rounds(workload, race, rounds)
     with contextlib.closing(items):
         workers.distribute(items, workload.plan.num_devices, begin, stop)
+
+
+def _run_shared(
+    workload: Workload, shared: Shared, saved: RunDirectory, stop: threading.Event, rounds: "Rounds"
+) -> None:
+    """Compute members together with other processes that make the same call, until all members are computed."""
+
+    def begin(index: int, stack: contextlib.ExitStack) -> Callable[[tuple[Unit, Sequence[Future[Any]]]], None]:
+        with rounds.failing():
+            on_device = stack.enter_context(workload.on_device(index))
+
+        def compute(item: tuple[Unit, Sequence[Future[Any]]]) -> None:
+            unit, programs = item
+            with rounds.lane():
+                compiled = programs[index].result()  # before the unit is taken: others may be ready earlier
+                lanes = shared.take(unit)
+                advanced = functools.partial(shared.advance, unit)
+                worker = DeviceWorker(workload, on_device, advanced, stop, saved, rounds)
+                if lanes and all([worker.compute(lane, compiled) for lane in lanes]):
+                    shared.finish(unit, lanes)
+
+        return compute
+
+    items = schedule_shared(workload, shared, stop, rounds)
+    with contextlib.closing(items):
+        workers.distribute(items, workload.plan.num_devices, begin, stop)
+
+
+def schedule_shared(
+    workload: Workload, shared: Shared, stop: threading.Event, rounds: "Rounds"
+) -> Generator[tuple[Unit, Sequence[Future[Any]]], None, None]:
+    """Iterate over the units of work that other processes may train as well.
+
+    Args:
+      workload: What the members compute.
+      shared: Knows who trains what.
+      stop: Ends the iteration early.
+      rounds: Knows which units have ended.
+
+    Yields:
+      As `schedule`, with units in place of lanes.
+    """
+    with devices.kept_programs():
+        compiling: list[Future[Any]] = []
+        try:
+            for units in shared.rounds(stop):
+                programs: dict[int, Sequence[Future[Any]]] = {}
+                for unit in units:
+                    if id(unit.group) not in programs:
+                        programs = {id(unit.group): workload.compile(unit.group)}
+                        compiling += programs[id(unit.group)]
+                    rounds.begin_lane()
+                    yield unit, programs[id(unit.group)]
+                if not rounds.wait():
+                    return
+        finally:
+            wait(compiling)
 
 
 def schedule(workload: Workload) -> Generator[tuple[Lane, Sequence[Future[Any]]], None, None]:
@@ -132,14 +214,23 @@ class Rounds:
     def lane(self) -> Iterator[None]:
         """Compute a lane, and count its end."""
         try:
-            yield
-        except BaseException:
-            self._failed = True
-            raise
+            with self.failing():
+                yield
         finally:
             with self._condition:
                 self._open -= 1
                 self._condition.notify_all()
+
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """Let nobody wait for lanes any longer if the block raises."""
+        try:
+            yield
+        except BaseException:
+            with self._condition:
+                self._failed = True
+                self._condition.notify_all()
+            raise
 
     def wait(self) -> bool:
         """Wait for the end of all lanes; return whether none has failed."""
@@ -164,12 +255,15 @@ class DeviceWorker:
         self._workload, self._on_device, self._rounds = workload, on_device, rounds
         self._advanced, self._stop, self._saved = advanced, stop, saved
 
-    def compute(self, lane: Lane, programs: Any) -> None:
+    def compute(self, lane: Lane, programs: Any) -> bool:
         """Compute a lane up to the step that it is to reach, and save it now and then; end early where ``stop`` is set.
 
         Args:
           lane: The lane.
           programs: The compiled programs of its group on this device.
+
+        Returns:
+          Whether its members have reached that step.
         """
         saved, last = self._saved, lane.stop
         leaves = None
@@ -178,10 +272,17 @@ class DeviceWorker:
             leaves = [np.stack(rows) for rows in zip(*waiting, strict=True)]
         elif lane.start > 0 and saved is not None:
             try:
-                leaves = saved.read(lane.keys).leaves
+                snapshot = saved.read(lane.keys)
+                leaves = snapshot.leaves
+                if (lane.group.started[lane.members] < snapshot.step).any():  # another process has trained them since
+                    self._workload.restore(lane.group, lane.members.tolist(), snapshot)
+                    self._advanced((snapshot.step - lane.start) * len(lane.members))
+                    lane = lane._replace(start=snapshot.step)
             except (OSError, ValueError) as error:
                 warn(f"directory {saved.path}: saved members cannot be read ({error}); they start again at step 0.")
                 lane = lane._replace(start=0)
+        if lane.start >= last:
+            return True
         lane_run = self._on_device.begin(programs, lane, leaves)
         reached, saved_at = lane.start, time.monotonic()
         while reached < last and not self._stop.is_set():
@@ -195,6 +296,7 @@ class DeviceWorker:
             reached = step
         if lane.start < reached < last:
             self._keep(lane, reached, lane_run.states())
+        return reached == last
 
     def _keep(self, lane: Lane, step: int, states: Any) -> None:
         """Save the members of a lane that ends here, and take them into the result."""

@@ -3,11 +3,12 @@
 import contextlib
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.names import suggest_keywords
 from weightdecay.core.warn import warn
-from weightdecay.engine import devices, interrupts, plans
+from weightdecay.engine import devices, executors, interrupts, plans
 from weightdecay.engine.execution import execute
 from weightdecay.engine.function_workload import TrainFn, prepare_function
 from weightdecay.engine.map_result import MapResult
@@ -26,6 +27,7 @@ def map_grid(
     directory: str | os.PathLike[str] | None = None,
     save_every: float | int = 30.0,
     plan: Plan | None = None,
+    executor: Any = None,
     progress: bool = True,
 ) -> MapResult:
     """Run a pure training function of your own for every member of a grid.
@@ -46,6 +48,7 @@ def map_grid(
       save_every: Seconds between two saves, > 0.
       plan: Lanes and devices. None: chosen by the size of the function's arrays, for each program by itself, so that
         the lane of a member is equally wide in every grid.
+      executor: Runs the members on workers, as in `fit_grid`. None: this process does.
       progress: Whether to show a progress bar.
 
     Returns:
@@ -96,10 +99,16 @@ def map_grid(
             f"static names {unknown[0]!r}, which is not an axis of the grid; its axes are {', '.join(grid.axes)}.",
         )
     run_directory.check_save_every(save_every)
+    executors.check(executor)
     devices.prepare()
     if plan is not None:
         plans.check(plan, batch_size=None)
+    helpers = None
+    if executor is not None:
+        of_worker = {"static": tuple(static), "save_every": save_every, "plan": plan}
+        helpers = executors.Helpers(executor, executors.partial(map_grid, train_fn, **of_worker), grid)
     with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(executors.directory_of(executor, directory))
         stack.enter_context(interrupts.first_only())
         run = (
             None if directory is None else stack.enter_context(run_directory.open_run(directory, save_every=save_every))
@@ -107,7 +116,7 @@ def map_grid(
         before = {} if run is None else run.description.get("depends_on", {})
         workload = prepare_function(train_fn, grid, frozenset(static), plan, before)
         workload, interrupted = execute(
-            workload, grid, run, unit="members", width_is_free=plan is None, progress=progress
+            workload, grid, run, unit="members", width_is_free=plan is None, helpers=helpers, progress=progress
         )
         if interrupted:
             if run is not None:
@@ -116,4 +125,6 @@ def map_grid(
                     f"directory={str(run.path)!r}."
                 )
             raise KeyboardInterrupt
+        if helpers is not None:
+            helpers.wait()
     return MapResult(list(grid), workload.outputs, workload.plan)

@@ -135,11 +135,12 @@ def write(folder: Path, blocks: Sequence[Snapshot]) -> dict[str, Any]:
     return contents
 
 
-def read_contents(folder: Path) -> dict[str, Any]:
+def read_contents(folder: Path, *, verify: bool = True) -> dict[str, Any]:
     """Verify the files of a checkpoint.
 
     Args:
       folder: The checkpoint.
+      verify: Whether the files are compared with their checksums; else only ``contents.json`` is.
 
     Returns:
       The content of its ``contents.json``.
@@ -149,7 +150,7 @@ def read_contents(folder: Path) -> dict[str, Any]:
       OSError: A file cannot be read.
     """
     contents = files.read_json(folder / _CONTENTS)
-    for name, digest in contents["sha256"].items():
+    for name, digest in contents["sha256"].items() if verify else ():
         if files.file_sum(folder / name) != digest:
             raise ValueError(f"{name} was altered")
     return contents
