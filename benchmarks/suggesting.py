@@ -1,7 +1,7 @@
 """How often does the interval that `wd.suggest` gives hold the best coefficient? Replayed on recorded grids.
 
 `record` trains full grids once: no decay, and log-spaced coefficients of four rules, at three learning rates and with
-four seeds. `calibrate` reads them (and those of `searching.py record`), and, for each task and learning rate, the turn
+four seeds. `calibrate` reads them (and those of `search_tasks.py`), and, for each task and learning rate, the turn
 of the curve without decay and the best coefficient of each rule. It fits the numbers of
 `weightdecay/decay/calibration.py`, prints them, and prints how often the interval held the best coefficient of a task
 that the numbers were not fitted to.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import searching
+import search_tasks
 from peers import processor
 from scipy import stats
 
@@ -46,13 +46,13 @@ def tasks() -> dict[str, tuple[Callable[[], wd.Data], dict[str, Any]]]:
     return {
         "diabetes": (wd.data.diabetes, adam),
         "wine": (wd.data.wine, adam),
-        "digits-100": (lambda: searching.digits(examples=100), adam),
+        "digits-100": (lambda: search_tasks.digits(examples=100), adam),
         "breast-cancer": (wd.data.breast_cancer, adam),
-        "digits-300-sgd": (lambda: searching.digits(examples=300, noise=0.2), {**adam, "optimizer": wd.sgd}),
-        "digits-100-sgd": (lambda: searching.digits(examples=100), {**adam, "optimizer": wd.sgd}),
+        "digits-300-sgd": (lambda: search_tasks.digits(examples=300, noise=0.2), {**adam, "optimizer": wd.sgd}),
+        "digits-100-sgd": (lambda: search_tasks.digits(examples=100), {**adam, "optimizer": wd.sgd}),
         "diabetes-sgd": (wd.data.diabetes, {**adam, "optimizer": wd.sgd}),
         "wine-noisy": (lambda: wd.data.wine(label_noise=0.3), adam),
-        "digits-noisy": (lambda: searching.digits(noise=0.2), adam),
+        "digits-noisy": (lambda: search_tasks.digits(noise=0.2), adam),
         "clusters": (lambda: wd.data.clusters(label_noise=0.3), adam),
     }
 
@@ -138,10 +138,10 @@ def cases(folders: list[Path]) -> list[Case]:
 
 
 def _recording(file: Path) -> dict[str, Any]:
-    """Read a recording of this program, or of `searching.py`."""
+    """Read a recording of this program, or of `search_tasks.py`."""
     recorded = dict(np.load(file))
     if "rules" not in recorded:
-        members = list(searching.grid())
+        members = list(search_tasks.Task(lambda path: search_tasks.digits(), True).grid())
         recorded |= {
             "rules": np.array([member["decay"].name for member in members]),
             "coefficients": np.array([getattr(member["decay"], "coefficient", np.nan) for member in members]),

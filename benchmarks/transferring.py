@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import searching
+import search_tasks
 from peers import processor
 
 import weightdecay as wd
@@ -35,8 +35,8 @@ def grid() -> wd.Grid:
 def tasks() -> dict[str, Callable[[], wd.Data]]:
     """Data of each task by name."""
     return {
-        "digits-150": lambda: searching.digits(examples=150),
-        "digits-300-noisy": lambda: searching.digits(examples=300, noise=0.4),
+        "digits-150": lambda: search_tasks.digits(examples=150),
+        "digits-300-noisy": lambda: search_tasks.digits(examples=300, noise=0.4),
         "diabetes": wd.data.diabetes,
         "breast-cancer": wd.data.breast_cancer,
     }
