@@ -469,8 +469,19 @@ EXAMPLES = {
     "Huber": (0.1, 0.5),
     "Elimination": (0.1, 0.5),
     "Lp": (0.1, 1.5),
+    "Hyperball": (),
+    "ProximalHuber": (0.1, 0.5),
+    "ProximalMCP": (0.1, 30.0),
+    "TowardAverage": (0.1, 0.9),
 }
-PROXIMAL = {"ProximalL1", "ProximalL2", "ProximalElasticNet", "ProximalGroupLasso"}
+PROXIMAL = {
+    "ProximalL1",
+    "ProximalL2",
+    "ProximalElasticNet",
+    "ProximalGroupLasso",
+    "ProximalHuber",
+    "ProximalMCP",
+}
 REFUSED = {
     "sgd": {"Stable": r"Stable\(0\.1\) does not work here: SGD does not keep second moments.*wd\.Decoupled"},
     "adam": {},
