@@ -208,9 +208,7 @@ def test_check_covers_a_rule_of_ones_own():
         wd.sgd(0.1, pull(-1))
     with pytest.raises(TypeError, match=r"decay is the class Pull without a coefficient; write Pull\(0\.01\)\."):
         wd.sgd(0.1, pull)
-    with pytest.raises(
-        TypeError, match=r"is not a decay rule; give one of: NoDecay, .*, RadialBrake, Pull, for"
-    ):
+    with pytest.raises(TypeError, match=r"is not a decay rule; give one of: NoDecay, .*, RadialBrake, Pull, for"):
         wd.sgd(0.1, "Pull")
 
     @decay.rule

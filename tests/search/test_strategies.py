@@ -9,7 +9,7 @@ import pytest
 import weightdecay as wd
 from weightdecay.engine.race import Race
 from weightdecay.search.response import Response, in_model_units, layout
-from weightdecay.search.strategies import Full, Halving, Surface
+from weightdecay.search.strategies import Full, Halving, Optuna, Surface
 from weightdecay.search.surface import spread_out
 
 STEPS = np.arange(10, 101, 10)
@@ -107,8 +107,8 @@ def test_first_trainings_are_each_kind_at_every_learning_rate():
 
 
 def test_many_candidates_are_searched_too():
-    decay = wd.Decoupled(wd.distributions.LogUniform(1e-3, 1e1))
-    grid = wd.Grid.sobol(1500, decay=decay, learning_rate=wd.distributions.LogUniform(1e-3, 1e-2))
+    decay = wd.Decoupled(wd.LogUniform(1e-3, 1e1))
+    grid = wd.Grid.sobol(1500, decay=decay, learning_rate=wd.LogUniform(1e-3, 1e-2))
     losses = np.array(
         [abs(math.log10(m["decay"].coefficient)) + abs(math.log10(m["learning_rate"] / 3e-3)) for m in grid]
     )
@@ -148,3 +148,41 @@ def test_response_is_the_regression_of_scikit_learn():
     np.testing.assert_allclose(response.mean, weights @ np.array(means), atol=1e-6)
     total = weights @ np.array(variances) + weights @ np.square(np.array(means) - response.mean)
     np.testing.assert_allclose(response.error, np.sqrt(total), atol=1e-5)
+
+
+def test_optuna_asks_its_sampler_and_goes_through_the_same_rounds_again():
+    optuna = pytest.importorskip("optuna")
+    for sampler in (optuna.samplers.TPESampler(seed=1), optuna.samplers.RandomSampler(seed=1)):
+        running, rounds, chosen, ends = race(Optuna(sampler), 0.25, (wd.L2, 1e-3))
+        again = race(Optuna(sampler), 0.25, (wd.L2, 1e-3))[1]
+        assert rounds == again
+        assert running.spent <= 0.25
+        without = [index for index, member in enumerate(GRID) if isinstance(member["decay"], wd.NoDecay)]
+        assert (running.reached[without] == 100).reshape(3, 3).all(axis=1).any()
+    means = ends.reshape(-1, 3).mean(axis=1)
+    assert means[list(GRID).index(chosen) // 3] < np.median(means)
+
+
+def test_optuna_trains_what_the_sampler_suggests():
+    """A sampler of our own that always suggests the same point is led to the nearest candidates of the grid."""
+    optuna = pytest.importorskip("optuna")
+
+    class Same(optuna.samplers.BaseSampler):
+        def infer_relative_search_space(self, study, trial):
+            return {}
+
+        def sample_relative(self, study, trial, search_space):
+            return {}
+
+        def sample_independent(self, study, trial, name, distribution):
+            return "L2 0" if name == "decay" else {"strength of L2 0": 0.6, "learning_rate": 0.0}[name]
+
+    _, rounds, _, _ = race(Optuna(Same()), 0.1, (wd.L2, 1e-3))
+    first = [GRID[index] for index in rounds[0]]
+    assert isinstance(first[0]["decay"], wd.NoDecay)
+    assert [(m["decay"], m["learning_rate"], m["seed"]) for m in first[1:3]] == [
+        (wd.L2(pytest.approx(1e-3)), 1e-3, 0),
+        (wd.L2(pytest.approx(1e-3)), 1e-3, 1),
+    ]
+    with pytest.raises(TypeError, match="sampler is 3"):
+        Optuna(3)

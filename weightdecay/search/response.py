@@ -58,8 +58,22 @@ def layout(members: Sequence[Mapping[str, Any]]) -> Layout:
       than a factor of 3; each value of any other axis has one, which is 1 where a candidate has it. Seeds and folds
       have none.
     """
-    kind, strength = _decays([member["decay"] for member in members])
-    columns: list[np.ndarray] = []
+    kind, strength = decays([member["decay"] for member in members])
+    columns = [np.zeros((len(members), 0)), *axes(members).values()]
+    return Layout(kind, strength, np.concatenate(columns, axis=1))
+
+
+def axes(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Return the coordinates of candidates on each axis other than the decay.
+
+    Args:
+      members: Hyperparameters of each candidate by name.
+
+    Returns:
+      By the name of the axis, shape ``(candidates, 1)`` for numbers and ``(candidates, choices)`` for anything else, as
+      `layout` describes them; axes with one value are left out.
+    """
+    found: dict[str, np.ndarray] = {}
     for name in dict.fromkeys(name for member in members for name in member):
         if name in ("decay", "seed", "fold"):
             continue
@@ -69,16 +83,17 @@ def layout(members: Sequence[Mapping[str, Any]]) -> Layout:
             if (numbers > 0).all() and numbers.max() > 3 * numbers.min():
                 numbers = np.log(numbers)
             if np.ptp(numbers) > 0:
-                columns.append((numbers - numbers.min()) / np.ptp(numbers))
+                found[name] = ((numbers - numbers.min()) / np.ptp(numbers))[:, None]
         else:
             written = list(map(repr, values))
-            kinds = list(dict.fromkeys(written))
-            if len(kinds) > 1:
-                columns += [np.array([value == other for value in written], np.float64) for other in kinds]
-    return Layout(kind, strength, np.stack(columns, axis=1) if columns else np.zeros((len(members), 0)))
+            choices = list(dict.fromkeys(written))
+            if len(choices) > 1:
+                found[name] = np.array([[value == choice for choice in choices] for value in written], np.float64)
+    return found
 
 
-def _decays(rules: Sequence[Rule]) -> tuple[np.ndarray, np.ndarray]:
+def decays(rules: Sequence[Rule]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the kind and the strength of rules, as in `Layout`."""
     kind, strength = np.full(len(rules), -1), np.full(len(rules), _MIDDLE)
     families: dict[Any, list[int]] = {}
     for number, rule in enumerate(rules):

@@ -1,4 +1,4 @@
-"""Strategies of ``fit_grid(..., budget=..., strategy=...)``: `Surface` (the default), `Halving` and `Full`.
+"""Strategies of ``fit_grid(..., budget=..., strategy=...)``: `Surface` (the default), `Halving`, `Optuna` and `Full`.
 
 A strategy of your own is any object with a method ``next(known)``; see `weightdecay.search.strategy.Strategy`. It
 decides by ``stopping_metric``, at any level of detail: whole trainings, or members that go on from rung to rung.
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightdecay.core.checks import ArgumentError
+from weightdecay.search.optuna_sampler import Optuna
 from weightdecay.search.strategy import Known, Strategy, completed
 from weightdecay.search.surface import Surface
 
-__all__ = ["Full", "Halving", "Known", "Strategy", "Surface"]
+__all__ = ["Full", "Halving", "Known", "Optuna", "Strategy", "Surface"]
 
 
 @dataclass(frozen=True)

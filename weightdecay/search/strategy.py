@@ -4,12 +4,16 @@ A strategy knows nothing of lanes and devices. It is asked again when everything
 its answer depends on what is known alone, so that a run that was cut off makes the same decisions again.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from weightdecay.decay.families import is_without_decay
+
+_ROUNDS = 6  # of exploring; more are hardly better, and fewer keep more devices busy
+_FOR_FINALISTS = 0.3  # of the trainings
 
 
 class Known(NamedTuple):
@@ -91,6 +95,28 @@ class Strategy(Protocol):
           does not allow is left out; nothing = the search has ended.
         """
         ...
+
+
+class Shares(NamedTuple):
+    """What a search that trains members to their end does with its budget.
+
+    Attributes:
+      exploring: Trainings that find out which candidates are good, one replicate at a time.
+      finalists: Candidates that then get all their replicates, no decay among them.
+      per_round: Trainings between two decisions.
+    """
+
+    exploring: int
+    finalists: int
+    per_round: int
+
+
+def shares(known: Known) -> Shares:
+    """Divide a budget between exploring and completing."""
+    total, replicates = known.budget // known.num_steps, max(map(len, known.candidates()))
+    finalists = max(2, round(_FOR_FINALISTS * total / replicates))
+    exploring = max(min(total - finalists * (replicates - 1), total), 0)
+    return Shares(exploring, finalists, max(1, min(known.at_once, math.ceil(exploring / _ROUNDS))))
 
 
 def completed(known: Known, candidates: list[list[int]], ordered: Sequence[int]) -> dict[int, int]:

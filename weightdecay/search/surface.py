@@ -5,16 +5,13 @@ early is itself a decay, and strong decay slows the fall of the loss, so that cu
 end do not mislead: `weightdecay.search.response` predicts from the finished ones how the others would end.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from weightdecay.search.response import Layout, Response, layout
-from weightdecay.search.strategy import Known, completed
+from weightdecay.search.strategy import Known, completed, shares
 
-_ROUNDS = 6  # in which the trainings are spread out; more are hardly better, and fewer keep more devices busy
-_FOR_FINALISTS = 0.3  # of the trainings
 _STRENGTHS = (0.6, 0.45, 0.75, 0.3, 0.9)  # of the first trainings, in their order
 
 
@@ -41,27 +38,22 @@ class Surface:
         """See `weightdecay.search.strategy.Strategy.next`."""
         candidates = known.candidates()
         places = layout([known.members[members[0]] for members in candidates])
-        without = known.without_decay()
-        total, done = known.budget // known.num_steps, int(known.finished.sum())
-        replicates = max(map(len, candidates))
-        finalists = max(2, round(_FOR_FINALISTS * total / replicates))
-        exploring = max(min(total - finalists * (replicates - 1), total), 0)
-        per_round = max(1, min(known.at_once, math.ceil(exploring / _ROUNDS)))
+        without, done, parts = known.without_decay(), int(known.finished.sum()), shares(known)
         if done == 0:
-            first = min(max(per_round, 3), exploring, len(candidates))
+            first = min(max(parts.per_round, 3), parts.exploring, len(candidates))
             return known.affordable(
                 {candidates[number][0]: known.num_steps for number in spread_out(places, first)},
             )
         response = _response(known, candidates, places)
-        if done < exploring:
-            count = min(per_round, exploring - done)
+        if done < parts.exploring:
+            count = min(parts.per_round, parts.exploring - done)
             wanted = _drawn(known, candidates, response.draw(count, 1000 * self.seed + done))
             if wanted:
                 return known.affordable(dict.fromkeys(wanted, known.num_steps))
         order = [int(number) for number in np.argsort(response.mean, kind="stable")]
         leaders = order[:1] + [number for number in order if number in without][:1] + order[1:]
         # Candidates that were completed before count, so that a run ends with as many as it can complete.
-        return completed(known, candidates, leaders[: max(finalists, 2)]) or completed(known, candidates, leaders)
+        return completed(known, candidates, leaders[: parts.finalists]) or completed(known, candidates, leaders)
 
 
 def _response(known: Known, candidates: list[list[int]], places: Layout) -> Response:
