@@ -29,6 +29,7 @@ def checks():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_beartype")  # some checks pass arguments of wrong types, as users may
 @pytest.mark.parametrize(("estimator", "check"), list(checks()))
 def test_estimator_passes_check_of_scikit_learn(estimator, check):
     estimator.set_params(**SETTINGS.get(check.func.__name__, {}))

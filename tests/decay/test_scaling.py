@@ -54,6 +54,7 @@ def test_basis_of_every_rule():
     time_scale = {"Decoupled", "Independent", "Corrected", "Cautious"}
     nothing = {
         *("Stable", "Adaptive", "Lp", "MaxNorm", "NormControl", "Constrained", "SelectiveProjection"),
+        *("Hyperball", "RadialBrake", "RelativeStep", "SODA", "TowardAverage"),
     }
     assert {name for name, basis in bases.items() if basis == scaling.TIME_SCALE} == time_scale
     assert {name for name, basis in bases.items() if basis is None} == nothing
