@@ -19,6 +19,9 @@ import numpy as np
 from jax.core import eval_jaxpr
 from jax.extend.core import subjaxprs
 
+from weightdecay.core import tree
+from weightdecay.core.checks import ArgumentError
+from weightdecay.core.text import suggestion
 from weightdecay.engine import devices, hoisting, lane_programs, plans, routing
 from weightdecay.engine.groups import Group, Lane
 from weightdecay.engine.plans import Plan
@@ -70,17 +73,54 @@ class FunctionWorkload:
       groups: Members of equal structure.
       plan: Lanes and devices; of several groups whose lanes were chosen, the widest lane.
       outputs: Takes the outputs of every member, by its position in the grid.
+      metric: Name of the output that a strategy decides by; empty = there is no strategy.
+      sign: -1 where higher values of the metric are better.
     """
 
     groups: Sequence[FunctionGroup]
     plan: Plan
     outputs: list[Any] = field(repr=False)
+    metric: str = ""
+    sign: int = 1
     num_steps: ClassVar[int] = 1
     programs_key: ClassVar[str] = "functions"
 
     def with_groups(self, groups: Sequence[FunctionGroup]) -> "FunctionWorkload":
         """Return the same workload with other completed steps and keys."""
         return replace(self, groups=list(groups))
+
+    def measured_by(self, metric: str, sign: int) -> "FunctionWorkload":
+        """Return the same workload for a strategy that decides by an output.
+
+        Raises:
+          ArgumentError: The function does not return it, or it is neither a scalar nor a curve.
+        """
+        for group in self.groups:
+            found = _named(group.state)
+            if metric not in found or len(found[metric].shape) > 1:
+                known = [name for name, leaf in found.items() if len(leaf.shape) < 2]
+                raise ArgumentError(
+                    "metric",
+                    f"metric is {metric!r}; give the name of an output that is a scalar or a curve: "
+                    f"{', '.join(known) or 'there is none'}.{suggestion(metric, known)}",
+                )
+        return replace(self, metric=metric, sign=sign)
+
+    def measured(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a strategy decides by, as `weightdecay.engine.training_workload.TrainingWorkload.measured`."""
+        values = np.full((len(self.outputs), 1), np.nan)
+        for index, outputs in enumerate(self.outputs):
+            if outputs is not None:
+                values[index, 0] = self.sign * float(np.ravel(_named(outputs)[self.metric])[-1])
+        return values, np.full(len(self.outputs), -1)
+
+    def outputs_where(self, trained: np.ndarray) -> list[Any]:
+        """Return the outputs of the members; those of the others are nan, and 0 where they are not real numbers."""
+        outputs = list(self.outputs)
+        for group in self.groups:
+            for index in group.indices[~trained[group.indices]]:
+                outputs[int(index)] = jax.tree.map(_missing, group.state)
+        return outputs
 
     def lane_width(self, group: FunctionGroup) -> int:
         """Return the number of members that a program computes at once."""
@@ -131,6 +171,15 @@ class FunctionWorkload:
         structure = jax.tree.structure(group.state)
         for row, index in enumerate(indices):
             self.outputs[int(index)] = jax.tree.unflatten(structure, [leaf[row] for leaf in leaves])
+
+
+def _named(outputs: Any) -> dict[str, Any]:
+    """Outputs by their names in the dataset of a result."""
+    return {name.replace("/", ".") or "output": leaf for name, leaf in tree.named_leaves(outputs)}
+
+
+def _missing(shape: Any) -> np.ndarray:
+    return np.full(shape.shape, np.nan if jnp.issubdtype(shape.dtype, jnp.inexact) else 0, shape.dtype)
 
 
 class FunctionDevice:

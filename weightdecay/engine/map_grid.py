@@ -5,15 +5,18 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from weightdecay.core import metrics
 from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.core.names import suggest_keywords
 from weightdecay.core.warn import warn
 from weightdecay.engine import devices, executors, interrupts, plans
+from weightdecay.engine import race as races
 from weightdecay.engine.execution import execute
-from weightdecay.engine.function_workload import TrainFn, prepare_function
+from weightdecay.engine.function_workload import FunctionWorkload, TrainFn, prepare_function
 from weightdecay.engine.map_result import MapResult
 from weightdecay.engine.plans import Plan
 from weightdecay.search.grid import Grid
+from weightdecay.search.strategy import Strategy
 from weightdecay.storage import run_directory
 
 
@@ -28,6 +31,10 @@ def map_grid(
     save_every: float | int = 30.0,
     plan: Plan | None = None,
     executor: Any = None,
+    budget: float | int | None = None,
+    strategy: Strategy | None = None,
+    metric: str | None = None,
+    lower_is_better: bool | None = None,
     progress: bool = True,
 ) -> MapResult:
     """Run a pure training function of your own for every member of a grid.
@@ -49,6 +56,12 @@ def map_grid(
       plan: Lanes and devices. None: chosen by the size of the function's arrays, for each program by itself, so that
         the lane of a member is equally wide in every grid.
       executor: Runs the members on workers, as in `fit_grid`. None: this process does.
+      budget: The fraction of the members that may be run, in (0, 1]; ``strategy`` decides which, by ``metric``. None:
+        every member is run.
+      strategy: As in `fit_grid`. None: `weightdecay.search.surface.Surface`, where there is a budget.
+      metric: With a budget or a strategy, the name of the output that decides, as in ``result.dataset``: a scalar, or a
+        curve, of which the last value counts; let it be of validation data.
+      lower_is_better: Whether lower values of ``metric`` are better; None = by its name, as in ``MapResult.best``.
       progress: Whether to show a progress bar.
 
     Returns:
@@ -57,7 +70,8 @@ def map_grid(
     Raises:
       TypeError: ``train_fn`` is not a function, ``grid`` is not a grid, outputs are not arrays, or the function needs
         the value of a traced number.
-      ValueError: A name in ``static`` is not an axis; ``directory`` holds a run of something else.
+      ValueError: A name in ``static`` is not an axis; ``directory`` holds a run of something else; a budget out of
+        range, or a metric that is missing, is not an output, or whose direction is not known.
       MemoryError: A device ran out of memory under every plan that gives the same numbers.
 
     Examples:
@@ -99,7 +113,9 @@ def map_grid(
             f"static names {unknown[0]!r}, which is not an axis of the grid; its axes are {', '.join(grid.axes)}.",
         )
     run_directory.check_save_every(save_every)
-    executors.check(executor)
+    chosen, allowed = races.settled(strategy, budget, grid, 1)
+    sign = _sign(metric, lower_is_better) if chosen is not None else 1
+    executors.check(executor, strategy=chosen)
     devices.prepare()
     if plan is not None:
         plans.check(plan, batch_size=None)
@@ -111,12 +127,31 @@ def map_grid(
         directory = stack.enter_context(executors.directory_of(executor, directory))
         stack.enter_context(interrupts.first_only())
         run = (
-            None if directory is None else stack.enter_context(run_directory.open_run(directory, save_every=save_every))
+            None
+            if directory is None
+            else stack.enter_context(run_directory.open_run(directory, save_every=save_every, alone=chosen is not None))
         )
         before = {} if run is None else run.description.get("depends_on", {})
         workload = prepare_function(train_fn, grid, frozenset(static), plan, before)
+        if chosen is not None:
+            workload = workload.measured_by(str(metric), sign)
+        started: list[races.Race] = []
+
+        def race(workload: FunctionWorkload) -> races.Race:
+            at_once = workload.plan.lane_width * workload.plan.num_devices
+            assert chosen is not None
+            started.append(races.Race(chosen, grid, [1], allowed, at_once))
+            return started[-1]
+
         workload, interrupted = execute(
-            workload, grid, run, unit="members", width_is_free=plan is None, helpers=helpers, progress=progress
+            workload,
+            grid,
+            run,
+            unit="members",
+            width_is_free=plan is None,
+            race=None if chosen is None else race,
+            helpers=helpers,
+            progress=progress,
         )
         if interrupted:
             if run is not None:
@@ -127,4 +162,21 @@ def map_grid(
             raise KeyboardInterrupt
         if helpers is not None:
             helpers.wait()
-    return MapResult(list(grid), workload.outputs, workload.plan)
+    if not started:
+        return MapResult(list(grid), workload.outputs, workload.plan)
+    trained = started[-1].reached > 0
+    return MapResult(list(grid), workload.outputs_where(trained), workload.plan, trained=trained)
+
+
+def _sign(metric: str | None, lower_is_better: bool | None) -> int:
+    """1 where lower values of a metric are better, and -1 where higher ones are."""
+    if metric is None:
+        raise ArgumentError(
+            "metric", "a search needs metric, the name of the output that decides, such as 'validation_loss'."
+        )
+    known = metrics.direction(metric)
+    if lower_is_better is None and known is None:
+        raise ArgumentError(
+            "lower_is_better", f"it is not known whether lower values of {metric!r} are better; give lower_is_better."
+        )
+    return 1 if (known == "lower" if lower_is_better is None else lower_is_better) else -1

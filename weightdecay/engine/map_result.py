@@ -31,15 +31,25 @@ class MapResult:
     Attributes:
       members: Hyperparameters of each member by name.
       finite: Whether every number of a member's outputs is finite, bool, shape ``(members,)``.
+      trained: Whether each member was run, bool, shape ``(members,)``. With a budget some were not: their outputs are
+        nan, or 0 where they are not real numbers, and only candidates with all their replicates are chosen from.
       plan: Lanes and devices; of several programs whose lanes were chosen, the widest lane.
     """
 
-    def __init__(self, members: Sequence[dict[str, Any]], outputs: Sequence[Any], plan: Plan) -> None:
+    def __init__(
+        self, members: Sequence[dict[str, Any]], outputs: Sequence[Any], plan: Plan, *, trained: Any = None
+    ) -> None:
         """Take the outputs of the members; `map_grid` calls this."""
         self.members = list(members)
+        self.trained = np.ones(len(self.members), bool) if trained is None else np.asarray(trained)
         self.plan = plan
         self._outputs = list(outputs)
         self.finite = np.array([bool(diagnostics.all_finite(jax.tree.map(jnp.asarray, one))) for one in outputs])
+
+    @property
+    def spent(self) -> float:
+        """Fraction of the members that were run."""
+        return float(self.trained.mean())
 
     @property
     def outputs(self) -> Any:
@@ -77,17 +87,22 @@ class MapResult:
         variables = {}
         for name, leaf in tree.named_leaves(self.outputs):
             variable = name.replace("/", ".") or "output"
-            if variable in _RESERVED or variable in along:
+            if variable in (*_RESERVED, *self._marks) or variable in along:
                 raise ValueError(
                     f"train_fn returns an output {variable!r}, a name that the dataset uses for something else; "
                     "give the output another name, or take the arrays from result.outputs."
                 )
             dims = (f"{variable}_{axis}" for axis in range(leaf.ndim - 1))
             variables[variable] = (("member", *dims), leaf)
+        marks = {name: ("member", values) for name, values in self._marks.items()}
         return xarray.Dataset(
-            {**variables, "finite": ("member", self.finite)},
+            {**variables, **marks},
             coords={"member": np.arange(len(self), dtype=np.int32), **along},
         )
+
+    @property
+    def _marks(self) -> dict[str, np.ndarray]:
+        return {"finite": self.finite} if self.trained.all() else {"finite": self.finite, "trained": self.trained}
 
     def table(self) -> pd.DataFrame:
         """One row a candidate: its hyperparameters, and each scalar output, averaged over seeds and folds.
@@ -97,7 +112,9 @@ class MapResult:
           ``seeds``, how many there are.
         """
         dataset, folds = self.dataset, [member.get("fold") for member in self.members]
-        scalars = [str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name != "finite"]
+        scalars = [
+            str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name not in self._marks
+        ]
         along = [name for name in dataset.coords if name not in ("member", "candidate", *REPLICATES)]
         rows = []
         for number in np.unique(dataset["candidate"].values):
@@ -106,7 +123,8 @@ class MapResult:
             row: dict[Any, Any] = {name: candidate[name].values[0] for name in along}
             for name in scalars:
                 row[name], row[f"{name}_standard_error"] = mean_and_error(
-                    candidate[name].values, [folds[member] for member in members]
+                    np.where(self.trained[members], candidate[name].values, np.nan),
+                    [folds[member] for member in members],
                 )
             rows.append({**row, "seeds": len(candidate["member"])})
         return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="candidate"))
@@ -136,17 +154,21 @@ class MapResult:
         """
         dataset = self.dataset
         if metric not in dataset or dataset[metric].ndim != 1:
-            known = [str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name != "finite"]
+            known = [
+                str(name) for name, values in dataset.data_vars.items() if values.ndim == 1 and name not in self._marks
+            ]
             raise ArgumentError(
                 "metric",
                 f"metric is {metric!r}; give the name of a scalar output: {', '.join(known) or 'none'}."
                 f"{suggestion(str(metric), known)}",
             )
-        candidates = gather(self.members, dataset[metric].values, np.full(len(self), np.nan))
+        values = np.where(self.trained, dataset[metric].values, np.nan)
+        candidates = gather(self.members, values, np.full(len(self), np.nan))
         stated = None if lower_is_better is None else {metric: lower_is_better}
         return selection.choose(candidates, metric=metric, criterion=criterion, margin=margin, lower_is_better=stated)
 
     def __repr__(self) -> str:
         """Return how many members there are, and how many gave numbers that are not finite."""
-        bad = int((~self.finite).sum())
-        return f"MapResult of {len(self)} members" + (f", {bad} of them not finite" if bad else "")
+        bad = int((~self.finite & self.trained).sum())
+        run = "" if self.trained.all() else f", {int(self.trained.sum())} of them run"
+        return f"MapResult of {len(self)} members{run}" + (f", {bad} of them not finite" if bad else "")
