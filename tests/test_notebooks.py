@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 # The content of the cell tagged "parameters" while a test runs the notebook: each of its names, with a smaller value.
 SMALL = {
+    "a_tenth_of_the_grid": {"NUM_STEPS": 20, "NUM_COEFFICIENTS": 5, "SEEDS": 2, "BUDGET": 0.3},
     "a_grid_of_thousands": {"NUM_CANDIDATES": 32, "SEEDS": 2, "NUM_STEPS": 20, "NUM_TRAIN": 100},
     "coupled_and_decoupled": {"NUM_STEPS": 20, "SEEDS": 2, "NUM_COEFFICIENTS": 4, "NUM_LEARNING_RATES": 3},
     "dropout_and_normalization": {

@@ -144,6 +144,14 @@ def test_transfer_marks_a_best_coefficient_at_the_edge_of_its_grid():
     assert "may lie beyond the grid" in str(transfer)
     assert result_of(wd.Decoupled).transfer(num_steps=100)["Decoupled"].edge is None
 
+    def searched(one, step, seed):
+        value = getattr(one["decay"], "coefficient", 0.0)
+        return math.nan if value > 0.1 else valley(0.1)(one, step, seed)
+
+    # A search leaves candidates untrained; the best of the others is not at the end of the grid.
+    partial = constructed(wd.logspace(wd.Decoupled, *LADDER), searched)
+    assert partial.transfer(num_steps=100)["Decoupled"].edge is None
+
 
 def test_transfer_of_masked_rules_and_schedules():
     schedule = wd.schedules.WarmupCosine(0.01, 0.1)

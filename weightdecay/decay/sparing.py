@@ -99,7 +99,8 @@ class ProximalMCP(Rule):
         shrinkage = 1 - jnp.where(is_soft, t, 0) / self.gamma
         soft = jnp.sign(stepped) * jnp.maximum(size - t * self.coefficient, 0) / shrinkage
         beyond = jnp.where(is_soft, self.gamma, jnp.sqrt(jnp.where(is_soft, 1, t)) * jnp.sqrt(self.gamma))
-        moved = jnp.where(size > beyond * self.coefficient, stepped, jnp.where(is_soft, soft, 0))
+        # A weight that is nan is not below the threshold, and stays nan.
+        moved = jnp.where(size <= beyond * self.coefficient, jnp.where(is_soft, soft, 0), stepped)
         return moved, state
 
     @override

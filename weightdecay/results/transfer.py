@@ -284,11 +284,21 @@ def _best(result: Any, candidates: Sequence[Candidate], lower_is_better: bool) -
     while highest < len(path) - 1 and sign * path[highest + 1].mean <= limit:
         highest += 1
     spacing = math.log(values[-1] / values[0]) / (len(values) - 1) if len(values) > 1 else math.nan
-    edge = None if 0 < position < len(path) - 1 or len(path) == 1 else ("lowest" if position == 0 else "highest")
+    edge = _edge(result, chosen)
     # The best of a grid is known to half of its spacing at most.
     error = (math.log(values[highest] / values[lowest]) + spacing) / 2
     run = {**_size(result), "learning_rate": _peak(chosen.hyperparameters.get("learning_rate"), result)}
     return _Best(chosen, values[position], values[lowest], values[highest], error, edge, _turn(result, chosen), run)
+
+
+def _edge(result: Any, chosen: Candidate) -> str | None:
+    """Return the end of the grid at which a candidate's coefficient is; candidates that were not trained count."""
+    family, value = rule_family(chosen.decay), coefficient(chosen.decay)
+    rules = [one.decay for one in result.candidates() if rule_family(one.decay) == family]
+    values = [other for other in map(coefficient, rules) if other is not None]
+    if value is None or min(values) < value < max(values) or min(values) == max(values):
+        return None
+    return "lowest" if value == min(values) else "highest"
 
 
 def _turn(result: Any, chosen: Candidate) -> float:
