@@ -1,6 +1,7 @@
 """Executors: whoever trains a grid, and whatever happens to workers, the bits are those of this process alone."""
 
 import concurrent.futures
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -176,18 +177,22 @@ def workers_of(directory):
 def test_workers_killed_at_random_moments_lose_nothing(make, request, tmp_path, alone):
     """Six kills, each of a worker that trains."""
     executor, directory, generator, kills = make(request), tmp_path / "run", random.Random(1), []
+    ended = threading.Event()
 
     def kill():
-        while len(kills) < 6 and not (directory / "result").exists():
-            time.sleep(generator.uniform(0.2, 1.0))
+        while len(kills) < 6 and not ended.wait(generator.uniform(0.2, 1.0)):
             for pid in sorted(workers_of(directory) - set(kills))[:1]:
                 kills.append(pid)
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    result = fit(directory, executor=executor, on_evaluation=lambda table: time.sleep(0.3))
-    killer.join()
+    try:
+        result = fit(directory, executor=executor, on_evaluation=lambda table: time.sleep(0.3))
+    finally:
+        ended.set()
+        killer.join()
     assert digest(result) == alone
     assert kills
 
