@@ -105,11 +105,9 @@ class Helpers:
           run: The run directory, in which this process has recorded what the numbers depend on.
         """
         self._run = run
-        workers = _workers(self._executor)
-        arguments = str(run.path.absolute()), run.processes.name, len(workers)
-        self._tasks = [
-            _Task(self._executor, self._payload, (*arguments, part), worker) for part, worker in enumerate(workers)
-        ]
+        number = _num_workers(self._executor)
+        arguments = str(run.path.absolute()), run.processes.name, number
+        self._tasks = [_Task(self._executor, self._payload, (*arguments, part)) for part in range(number)]
 
     def check(self) -> None:
         """Take what tasks returned, and submit those again whose worker died.
@@ -172,8 +170,8 @@ class Helpers:
 class _Task:
     """One task, which is submitted again where its worker dies."""
 
-    def __init__(self, executor: Any, payload: bytes, arguments: tuple[Any, ...], worker: str | None) -> None:
-        self._executor, self._arguments, self._worker = executor, arguments, worker
+    def __init__(self, executor: Any, payload: bytes, arguments: tuple[Any, ...]) -> None:
+        self._executor, self._arguments = executor, arguments
         self.attempts = 0
         self.submit(payload)
 
@@ -191,7 +189,7 @@ class _Task:
 
     def _wait(self, payload: bytes) -> None:
         try:
-            self.returned = _submitted(self._executor, payload, self._arguments, self._worker).result()
+            self.returned = _submitted(self._executor, payload, self._arguments).result()
         except BaseException as error:  # whatever an executor raises for a worker that died
             self.error = error
 
@@ -313,26 +311,30 @@ class RayFuture:
 
 
 def _is_dask(executor: Any) -> bool:
-    return callable(getattr(executor, "scheduler_info", None)) and callable(getattr(executor, "scatter", None))
+    return callable(getattr(executor, "scheduler_info", None)) and callable(getattr(executor, "nthreads", None))
 
 
-def _workers(executor: Any) -> list[str | None]:
-    """Addresses of the workers, or None for each where the executor tells only their number."""
+def _num_workers(executor: Any) -> int:
+    """Number of the workers; 1 where the executor does not tell it."""
     if _is_dask(executor):
         if not executor.nthreads():
             executor.wait_for_workers(1)
-        return list(executor.nthreads())
+        return len(executor.nthreads())
     for attribute in ("num_workers", "_max_workers"):
         number: Any = getattr(executor, attribute, None)
         if checks.is_integer(number) and number >= 1:
-            return [None] * int(number)
-    return [None]
+            return int(number)
+    return 1
 
 
-def _submitted(executor: Any, payload: bytes, arguments: tuple[Any, ...], worker: str | None) -> Any:
+def _submitted(executor: Any, payload: bytes, arguments: tuple[Any, ...]) -> Any:
+    """Submit a task.
+
+    In Dask a task that is bound to a worker, or needs scattered data, waits forever if the worker dies; so it is bound
+    to none and has the data with it, which with one task a worker travel once to each.
+    """
     if _is_dask(executor):
-        data = executor.scatter(payload, hash=True)
-        return executor.submit(join, data, *arguments, workers=[worker], allow_other_workers=True, pure=False)
+        return executor.submit(join, payload, *arguments, pure=False)
     return executor.submit(join, payload, *arguments)
 
 
