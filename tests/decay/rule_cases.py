@@ -177,7 +177,7 @@ EXAMPLES = {
     "TowardAverage": Example((0.3, 0.8), (0.0, 0.8), shrink=_toward_average),
     "SODA": Example((0.7, 5), (0.0, 5), shrink=lambda at, c, fade: (at.k < fade) * c * (at.w - at.w0) / (at.k + 2)),
     "RelativeStep": Example(
-        (30.5,),
+        (4.5,),
         shrink=lambda at, c: at.eta * at.u * (max(1, c * np.linalg.norm(at.w) / np.linalg.norm(at.u)) - 1),
     ),
     "ProximalL1": Example(

@@ -123,7 +123,9 @@ def test_rule_leaves_biases_alone_by_default(base, name):
     for layer in cases.PARAMS:
         compare.same_bits(with_rule[layer]["bias"], without[layer]["bias"])
         # Lion's and Muon's first steps hardly know the size of a pull; a projection waits for a step away.
-        if base not in ("lion", "muon") and name not in ("NoDecay", "SelectiveProjection", *cases.LATER):
+        # The first steps of RMSprop are ten times those of Adam, longer than any floor that is sane.
+        acts = (base, name) != ("rmsprop", "RelativeStep")
+        if acts and base not in ("lion", "muon") and name not in ("NoDecay", "SelectiveProjection", *cases.LATER):
             assert cases.largest_difference(with_rule[layer]["kernel"], without[layer]["kernel"]) > 1e-4
 
 
@@ -220,7 +222,8 @@ def test_rule_is_finite_and_differentiable_where_everything_is_zero(base, name):
 @cases.every_rule
 def test_rule_is_finite_with_a_huge_coefficient(name):
     base = "adam"
-    largest = min(one.metadata.get("at_most", 1e30) for one in dataclasses.fields(cases.rule(name))[:1])
+    first = dataclasses.fields(cases.rule(name))[:1]
+    largest = min((one.metadata.get("at_most", 1e30) for one in first), default=1e30)
     scale = largest / cases.EXAMPLES[name].coefficients[0] if largest < 1e30 else 1e30
     transform = cases.optimizer(base, cases.weaker_rule(name, scale), mask=masks.everything)
     params = cases.params_of()
