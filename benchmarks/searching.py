@@ -129,6 +129,11 @@ def replay(folder: Path, task: str, name: str, replicates: int, budgets: Sequenc
 def report(results: dict[str, dict[str, np.ndarray]], tasks: dict[str, Recording]) -> str:
     """Tables in Markdown: mean regret of each way at each budget, in tuned and in other tasks, and each task's."""
     ours = next(iter(STRATEGIES))
+    draws = range(next(iter(next(iter(results.values())).values())).shape[1])
+    whole = {
+        task: float(np.mean([search(recording, Full(), 1.0, draw).validation for draw in draws]))
+        for task, recording in tasks.items()
+    }
     heads = [f"{100 * budget:g} %" for budget in BUDGETS]
     lines = []
     for title, tuned in (("tasks on which the default was tuned", True), ("other tasks", False)):
@@ -150,10 +155,20 @@ def report(results: dict[str, dict[str, np.ndarray]], tasks: dict[str, Recording
             errors = apart.std(axis=0, ddof=1) / math.sqrt(len(tasks)) if len(tasks) > 1 else apart[0] * np.nan
             cells = [f"{mean:+.2f} ± {error:.2f}" for mean, error in zip(apart.mean(axis=0), errors, strict=True)]
             lines.append(_row([name, *cells]))
-    lines += ["\neach task: noise, and the regret of the default\n", _row(["", "noise", *heads]), _row(["---"] * 6)]
+    lines += ["\neach task: noise, and the regret of the default and of the whole grid with its three seeds\n"]
+    lines += [_row(["", "noise", *heads, "whole grid"]), _row(["---"] * (3 + len(heads)))]
     for task, recording in tasks.items():
         regrets = results[ours][task].mean(axis=1)[:, 0] if ours in results else np.full(len(BUDGETS), np.nan)
-        lines.append(_row([task, f"{recording.noise / recording.unit:.2f}", *[f"{value:.2f}" for value in regrets]]))
+        lines.append(
+            _row(
+                [
+                    task,
+                    f"{recording.noise / recording.unit:.2f}",
+                    *[f"{value:.2f}" for value in regrets],
+                    f"{whole[task]:.2f}",
+                ]
+            )
+        )
     return "\n".join(lines)
 
 

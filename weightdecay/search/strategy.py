@@ -12,7 +12,7 @@ import numpy as np
 
 from weightdecay.decay.families import is_without_decay
 
-_ROUNDS = 6  # of exploring; more are hardly better, and fewer keep more devices busy
+_ROUNDS = (3, 6)  # least and most of exploring; more are hardly better, and fewer keep more devices busy
 _FOR_FINALISTS = 0.3  # of the trainings
 
 
@@ -116,7 +116,9 @@ def shares(known: Known) -> Shares:
     total, replicates = known.budget // known.num_steps, max(map(len, known.candidates()))
     finalists = max(2, round(_FOR_FINALISTS * total / replicates))
     exploring = max(min(total - finalists * (replicates - 1), total), 0)
-    return Shares(exploring, finalists, max(1, min(known.at_once, math.ceil(exploring / _ROUNDS))))
+    # A round takes as long as a training, however few members it has: half of the devices are to be busy.
+    rounds = min(_ROUNDS[1], max(_ROUNDS[0], math.ceil(2 * exploring / known.at_once)))
+    return Shares(exploring, finalists, max(1, min(known.at_once, math.ceil(exploring / rounds))))
 
 
 def completed(known: Known, candidates: list[list[int]], ordered: Sequence[int]) -> dict[int, int]:
