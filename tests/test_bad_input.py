@@ -670,10 +670,10 @@ POSITIVE = st.floats(1e-6, 1e3)
 @sweep
 @given(
     st.sampled_from(NAMES), POSITIVE, st.floats(0.01, 0.99), POSITIVE, st.integers(1, 10**6), st.integers(1, 10**4),
-    st.integers(1, 10**6),
+    st.integers(1, 10**6), st.integers(1, 10**5),
 )  # fmt: skip
-def test_convert_there_and_back_gives_the_coefficient(source, value, l1_ratio, rate, examples, batch, steps):
-    run = {"learning_rate": rate, "num_examples": examples, "batch_size": batch, "num_steps": steps}
+def test_convert_there_and_back_gives_the_coefficient(source, value, l1_ratio, rate, examples, batch, steps, width):
+    run = {"learning_rate": rate, "num_examples": examples, "batch_size": batch, "num_steps": steps, "width": width}
     pair = conventions.find(source, argument="source").kind == "elastic_net"
     coefficient = (value, l1_ratio) if pair else value
     for target in NAMES:
