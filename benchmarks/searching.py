@@ -181,9 +181,9 @@ def plot(results: dict[str, dict[str, np.ndarray]], file: Path) -> None:
     points = []
     for (name, by_task), (color, marker) in zip(results.items(), styles, strict=False):
         means = np.mean([values.mean(axis=1) for values in by_task.values()], axis=0)
-        front = name in STRATEGIES and name == next(iter(STRATEGIES))
-        axes.plot(means[:, 2], means[:, 0], color=color, marker=marker, lw=2.5 if front else 1, label=name)
-        points += [(cost, regret) for _, (regret, _, cost, _) in enumerate(means)]
+        width = 2.5 if name == next(iter(STRATEGIES)) else 1
+        axes.plot(means[:, 2], means[:, 0], color=color, marker=marker, lw=width, label=name)
+        points += [(cost, regret) for regret, _, cost, _ in means]
     lowest, front = math.inf, []
     for cost, regret in sorted(points):
         if regret < lowest:

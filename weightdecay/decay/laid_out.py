@@ -20,8 +20,8 @@ from weightdecay.decay.layout import ArrayLayout
 
 
 @dataclasses.dataclass(frozen=True)
-class LaidOut(Rule):
-    """A rule for one array whose layout is not the one that the rule is written for."""
+class OfArray(Rule):
+    """A rule of one array that acts through another rule, under whose name it is known."""
 
     rule: Rule
     array: ArrayLayout
@@ -41,6 +41,15 @@ class LaidOut(Rule):
         return self.rule.name
 
     @override
+    def check_initial(self, state: PyTree) -> None:
+        self.rule.check_initial(state)
+
+
+@dataclasses.dataclass(frozen=True)
+class LaidOut(OfArray):
+    """A rule for one array whose layout is not the one that the rule is written for."""
+
+    @override
     def initial(self, weight: Array) -> PyTree:
         anchors = {
             field.name: getattr(self.rule, field.name)
@@ -52,10 +61,6 @@ class LaidOut(Rule):
             return dataclasses.replace(self.rule, **anchors).initial(weight)  # pyright: ignore[reportArgumentType]
 
         return self._each(initial, self._split(weight), {name: self._split(value) for name, value in anchors.items()})
-
-    @override
-    def check_initial(self, state: PyTree) -> None:
-        self.rule.check_initial(state)
 
     @override
     def couple(self, weight: Array, state: PyTree) -> tuple[Array | None, PyTree]:

@@ -10,7 +10,7 @@ from typing_extensions import override
 from weightdecay.core import tree
 from weightdecay.core.types import Coefficient, PyTree, Scalar
 from weightdecay.decay.base import Rule, Step
-from weightdecay.decay.layout import ArrayLayout
+from weightdecay.decay.laid_out import OfArray
 
 
 @tree.dataclass
@@ -54,11 +54,9 @@ class Touched(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
-class TouchedRows(Rule):
+class TouchedRows(OfArray):
     """The rule of one array under `Touched`; `of_gradient` tells it the gradient of the step."""
 
-    rule: Rule
-    array: ArrayLayout
     rows: Any = None  # bool, broadcasts against the weights
 
     def of_gradient(self, gradient: Array) -> "TouchedRows":
@@ -71,27 +69,9 @@ class TouchedRows(Rule):
         rows = jnp.any(has_gradient, self.array.outputs, keepdims=True) if self.array.is_matrix else has_gradient
         return dataclasses.replace(self, rows=rows)
 
-    @property
-    @override
-    def needs(self) -> frozenset[str]:
-        return self.rule.needs
-
-    @override
-    def coefficients(self) -> dict[str, Coefficient]:
-        return self.rule.coefficients()
-
-    @property
-    @override
-    def name(self) -> str:
-        return self.rule.name
-
     @override
     def initial(self, weight: Array) -> PyTree:
         return self.rule.initial(weight)
-
-    @override
-    def check_initial(self, state: PyTree) -> None:
-        self.rule.check_initial(state)
 
     @override
     def couple(self, weight: Array, state: PyTree) -> tuple[Array | None, PyTree]:

@@ -96,7 +96,7 @@ class FunctionWorkload:
           ArgumentError: The function does not return it, or it is neither a scalar nor a curve.
         """
         for group in self.groups:
-            found = _named(group.state)
+            found = named_outputs(group.state)
             if metric not in found or len(found[metric].shape) > 1:
                 known = [name for name, leaf in found.items() if len(leaf.shape) < 2]
                 raise ArgumentError(
@@ -111,7 +111,7 @@ class FunctionWorkload:
         values = np.full((len(self.outputs), 1), np.nan)
         for index, outputs in enumerate(self.outputs):
             if outputs is not None:
-                values[index, 0] = self.sign * float(np.ravel(_named(outputs)[self.metric])[-1])
+                values[index, 0] = self.sign * float(np.ravel(named_outputs(outputs)[self.metric])[-1])
         return values, np.full(len(self.outputs), -1)
 
     def outputs_where(self, trained: np.ndarray) -> list[Any]:
@@ -173,8 +173,8 @@ class FunctionWorkload:
             self.outputs[int(index)] = jax.tree.unflatten(structure, [leaf[row] for leaf in leaves])
 
 
-def _named(outputs: Any) -> dict[str, Any]:
-    """Outputs by their names in the dataset of a result."""
+def named_outputs(outputs: Any) -> dict[str, Any]:
+    """Return the arrays of outputs by their names in the dataset of a result."""
     return {name.replace("/", ".") or "output": leaf for name, leaf in tree.named_leaves(outputs)}
 
 

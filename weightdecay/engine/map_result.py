@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from weightdecay.core import checks, tree
+from weightdecay.core import checks
 from weightdecay.core.checks import ArgumentError
 from weightdecay.core.statistics import mean_and_error
 from weightdecay.core.text import suggestion
 from weightdecay.core.types import Integer
+from weightdecay.engine.function_workload import named_outputs
 from weightdecay.engine.plans import Plan
 from weightdecay.results import selection
 from weightdecay.results.candidates import gather
@@ -85,8 +86,7 @@ class MapResult:
         """The outputs by name along ``member``, with the hyperparameters as coordinates, as ``GridResult.dataset``."""
         along = {name: ("member", values) for name, values in coordinates(self.members).items()}
         variables = {}
-        for name, leaf in tree.named_leaves(self.outputs):
-            variable = name.replace("/", ".") or "output"
+        for variable, leaf in named_outputs(self.outputs).items():
             if variable in (*_RESERVED, *self._marks) or variable in along:
                 raise ValueError(
                     f"train_fn returns an output {variable!r}, a name that the dataset uses for something else; "

@@ -25,7 +25,7 @@ from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.decay import Rule, scaling
 from weightdecay.decay.families import coefficient, rule_family, with_coefficient
 from weightdecay.decay.schedules import Parametric
-from weightdecay.results import power_law, turn
+from weightdecay.results import edges, power_law, turn
 from weightdecay.results.candidates import Candidate
 from weightdecay.results.power_law import Exponent, PowerLaw
 
@@ -284,21 +284,11 @@ def _best(result: Any, candidates: Sequence[Candidate], lower_is_better: bool) -
     while highest < len(path) - 1 and sign * path[highest + 1].mean <= limit:
         highest += 1
     spacing = math.log(values[-1] / values[0]) / (len(values) - 1) if len(values) > 1 else math.nan
-    edge = _edge(result, chosen)
+    edge = edges.of(chosen, result.candidates()).coefficient  # of the grid: untrained candidates count
     # The best of a grid is known to half of its spacing at most.
     error = (math.log(values[highest] / values[lowest]) + spacing) / 2
     run = {**_size(result), "learning_rate": _peak(chosen.hyperparameters.get("learning_rate"), result)}
     return _Best(chosen, values[position], values[lowest], values[highest], error, edge, _turn(result, chosen), run)
-
-
-def _edge(result: Any, chosen: Candidate) -> str | None:
-    """Return the end of the grid at which a candidate's coefficient is; candidates that were not trained count."""
-    family, value = rule_family(chosen.decay), coefficient(chosen.decay)
-    rules = [one.decay for one in result.candidates() if rule_family(one.decay) == family]
-    values = [other for other in map(coefficient, rules) if other is not None]
-    if value is None or min(values) < value < max(values) or min(values) == max(values):
-        return None
-    return "lowest" if value == min(values) else "highest"
 
 
 def _turn(result: Any, chosen: Candidate) -> float:

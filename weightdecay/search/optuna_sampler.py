@@ -15,7 +15,7 @@ import numpy as np
 
 from weightdecay.core.checks import ArgumentTypeError
 from weightdecay.search.response import axes, decays
-from weightdecay.search.strategy import Known, completed, shares
+from weightdecay.search.strategy import Known, finals, shares
 
 _WITHOUT = "without decay"
 
@@ -78,10 +78,7 @@ class Optuna:
                     study.tell(trial, loss if is_finite else None, state=state.COMPLETE if is_finite else state.FAIL)
                     seen.setdefault(int(known.candidate[index]), []).append(loss)
                 taken += members
-        order = sorted(seen, key=lambda number: float(np.mean(seen[number])))
-        without = [number for number in order if number in known.without_decay()]
-        leaders = order[:1] + without[:1] + order[1:]
-        return completed(known, candidates, leaders[: parts.finalists]) or completed(known, candidates, leaders)
+        return finals(known, candidates, sorted(seen, key=lambda number: float(np.mean(seen[number]))))
 
 
 class _Space:

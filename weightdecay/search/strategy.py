@@ -115,7 +115,7 @@ def shares(known: Known) -> Shares:
     """Divide a budget between exploring and completing."""
     total, replicates = known.budget // known.num_steps, max(map(len, known.candidates()))
     finalists = max(2, round(_FOR_FINALISTS * total / replicates))
-    exploring = max(min(total - finalists * (replicates - 1), total), 0)
+    exploring = max(total - finalists * (replicates - 1), 0)
     # A round takes as long as a training, however few members it has: half of the devices are to be busy.
     rounds = min(_ROUNDS[1], max(_ROUNDS[0], math.ceil(2 * exploring / known.at_once)))
     return Shares(exploring, finalists, max(1, min(known.at_once, math.ceil(exploring / rounds))))
@@ -141,3 +141,21 @@ def completed(known: Known, candidates: list[list[int]], ordered: Sequence[int])
             chosen |= dict.fromkeys(missing, known.num_steps)
             left -= cost
     return chosen
+
+
+def finals(known: Known, candidates: list[list[int]], ordered: Sequence[int]) -> dict[int, int]:
+    """Train what is missing of the replicates of the finalists: the best candidate, no decay, and the next ones.
+
+    Args:
+      known: What is known.
+      candidates: Members of each candidate.
+      ordered: Positions of candidates, the most promising first.
+
+    Returns:
+      As `Strategy.next`; when the finalists are complete, as many of the others as the budget completes.
+    """
+    without = known.without_decay()
+    leaders = [*ordered[:1], *[number for number in ordered if number in without][:1], *ordered[1:]]
+    # Candidates that were completed before count, so that a run ends with as many as it can complete.
+    first = completed(known, candidates, leaders[: shares(known).finalists])
+    return first or completed(known, candidates, leaders)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightdecay.search.response import Layout, Response, layout
-from weightdecay.search.strategy import Known, completed, shares
+from weightdecay.search.strategy import Known, finals, shares
 
 _STRENGTHS = (0.6, 0.45, 0.75, 0.3, 0.9)  # of the first trainings, in their order
 
@@ -38,7 +38,7 @@ class Surface:
         """See `weightdecay.search.strategy.Strategy.next`."""
         candidates = known.candidates()
         places = layout([known.members[members[0]] for members in candidates])
-        without, done, parts = known.without_decay(), int(known.finished.sum()), shares(known)
+        done, parts = int(known.finished.sum()), shares(known)
         if done == 0:
             first = min(max(parts.per_round, 3), parts.exploring, len(candidates))
             return known.affordable(
@@ -50,10 +50,7 @@ class Surface:
             wanted = _drawn(known, candidates, response.draw(count, 1000 * self.seed + done))
             if wanted:
                 return known.affordable(dict.fromkeys(wanted, known.num_steps))
-        order = [int(number) for number in np.argsort(response.mean, kind="stable")]
-        leaders = order[:1] + [number for number in order if number in without][:1] + order[1:]
-        # Candidates that were completed before count, so that a run ends with as many as it can complete.
-        return completed(known, candidates, leaders[: parts.finalists]) or completed(known, candidates, leaders)
+        return finals(known, candidates, np.argsort(response.mean, kind="stable").tolist())
 
 
 def _response(known: Known, candidates: list[list[int]], places: Layout) -> Response:
