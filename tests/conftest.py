@@ -119,3 +119,15 @@ def _close_figures():
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True)
+def _only_the_rules_of_a_test():
+    """Forget the rules that a test defines, and meanwhile those that other tests in this process have defined."""
+    from weightdecay.decay.registry import USER_KINDS
+
+    before = dict(USER_KINDS)
+    USER_KINDS.clear()
+    yield
+    USER_KINDS.clear()
+    USER_KINDS.update(before)

@@ -20,16 +20,6 @@ PARAMS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _only_the_rules_of_a_test():
-    """Forget the rules that a test defines, and meanwhile those that other tests in this process have defined."""
-    before = dict(registry.USER_KINDS)
-    registry.USER_KINDS.clear()
-    yield
-    registry.USER_KINDS.clear()
-    registry.USER_KINDS.update(before)
-
-
 def define_easing():
     """A rule with a state: the strength rises from 0 to the coefficient, ``λ <- λ + rate (c - λ), w <- w - η λ w``."""
 
