@@ -25,6 +25,7 @@ import weightdecay as wd
 SEEDS = 5
 RATES = (1e-3, 3e-3, 1e-2)
 TWO_KINDS = ((wd.Decoupled, 1e-3, 1e1, 17), (wd.L2, 1e-6, 1e-1, 17))
+FEWER = ((wd.Decoupled, 1e-3, 1e1, 9), (wd.L2, 1e-6, 1e-1, 9))
 THREE_KINDS = ((wd.Decoupled, 1e-3, 1e1, 13), (wd.L2, 1e-6, 1e-1, 13), (wd.L1, 1e-6, 1e-2, 13))
 
 
@@ -42,6 +43,7 @@ class Task:
       num_steps: Training steps of a member.
       batch_size: Examples per step.
       needs_data: Whether it needs the folder.
+      num_evaluations: Number of evaluations of a member.
     """
 
     data: Callable[[Path], wd.Data]
@@ -53,6 +55,7 @@ class Task:
     num_steps: int = 1000
     batch_size: int = 64
     needs_data: bool = False
+    num_evaluations: int = 50
 
     def grid(self, num_seeds: int = SEEDS) -> wd.Grid:
         """Return its grid; the seed is the last axis."""
@@ -99,9 +102,9 @@ def mnist(path: Path, examples: int) -> wd.Data:
 
 
 def text(path: Path) -> wd.Data:
-    """Thirty thousand bytes of the plays of Shakespeare, which the run repeats about six times."""
-    data = wd.data.tokens(path / "text" / "tinyshakespeare.txt.gz", length=32, train_tokens=30_000)
-    few = [tuple(np.asarray(array)[:600] for array in split[:2]) for split in (data.validation, data.test)]
+    """Twenty thousand bytes of the plays of Shakespeare, which the run repeats about ten times."""
+    data = wd.data.tokens(path / "text" / "tinyshakespeare.txt.gz", length=32, train_tokens=20_000)
+    few = [tuple(np.asarray(array)[:250] for array in split[:2]) for split in (data.validation, data.test)]
     return dataclasses.replace(data, validation=few[0], test=few[1])
 
 
@@ -132,7 +135,9 @@ TASKS: dict[str, Task] = {
     "transformer": Task(
         lambda path: digits(examples=400, noise=0.2, as_sequences=True), False, model=_TRANSFORMER, num_steps=500
     ),
-    "text": Task(text, False, model=_DECODER, needs_data=True, num_steps=400, batch_size=16),
+    "text": Task(
+        text, False, model=_DECODER, needs_data=True, num_steps=400, batch_size=16, kinds=FEWER, num_evaluations=20
+    ),
 }
 
 
@@ -145,7 +150,12 @@ def record(folder: Path, path: Path | None, names: list[str] | None) -> None:
         data, started = task.data(path or Path()), time.perf_counter()
         settings: dict[str, Any] = {"num_steps": task.num_steps, "batch_size": task.batch_size, "progress": False}
         result = wd.fit_grid(
-            task.model, data, task.grid(), optimizer=task.optimizer, eval_every=task.num_steps // 50, **settings
+            task.model,
+            data,
+            task.grid(),
+            optimizer=task.optimizer,
+            eval_every=task.num_steps // task.num_evaluations,
+            **settings,
         )
         seconds = time.perf_counter() - started
         dataset = result.dataset

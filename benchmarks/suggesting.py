@@ -23,7 +23,8 @@ from scipy import stats
 
 import weightdecay as wd
 from weightdecay.decay import KINDS, scaling
-from weightdecay.results import calibration, suggestion, turn
+from weightdecay.results import suggestion
+from weightdecay.search import calibration, turn
 
 RATES, SEEDS = (1e-3, 3e-3, 1e-2), 4
 

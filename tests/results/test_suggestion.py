@@ -9,8 +9,8 @@ from sklearn.linear_model import Ridge
 
 import weightdecay as wd
 from weightdecay.core.checks import ArgumentError
-from weightdecay.results import calibration, turn
 from weightdecay.results.suggestion import strength
+from weightdecay.search import calibration, turn
 
 STEPS = np.arange(20, 1001, 20)
 CURVE = np.log(STEPS / 200) ** 2

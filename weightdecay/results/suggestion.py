@@ -26,9 +26,9 @@ from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.decay import KINDS, Decoupled, NoDecay, Rule, registry, scaling
 from weightdecay.decay.families import is_without_decay
 from weightdecay.decay.schedules import Parametric
-from weightdecay.results import calibration, turn
-from weightdecay.results.turn import Turn
+from weightdecay.search import calibration, turn
 from weightdecay.search.grid import logspace
+from weightdecay.search.turn import Turn
 
 OPTIMIZERS = ("adam", "sgd", "lion", "rmsprop", "lamb", "muon")
 _NUM_POINTS = 200  # at which a schedule is evaluated

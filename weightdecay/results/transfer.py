@@ -25,9 +25,10 @@ from weightdecay.core.checks import ArgumentError, ArgumentTypeError
 from weightdecay.decay import Rule, scaling
 from weightdecay.decay.families import coefficient, rule_family, with_coefficient
 from weightdecay.decay.schedules import Parametric
-from weightdecay.results import edges, power_law, turn
+from weightdecay.results import edges, power_law
 from weightdecay.results.candidates import Candidate
 from weightdecay.results.power_law import Exponent, PowerLaw
+from weightdecay.search import turn
 
 QUANTITIES = ("num_steps", "batch_size", "learning_rate", "num_examples")
 _ORDER = ("num_examples", "num_steps", "learning_rate", "batch_size")  # in which they enter a law

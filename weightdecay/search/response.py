@@ -21,7 +21,7 @@ from weightdecay.decay import Rule
 from weightdecay.decay.families import coefficient, is_without_decay, rule_family
 
 _SETTINGS = 16  # sets of scales
-_MIDDLE = 0.6  # of the range of coefficients, where most find the best one: the expected place of the best one
+MIDDLE = 0.6  # of the range of coefficients, where most find the best one: the expected place of the best one
 _OBSERVED = 500  # trainings that enter the model; of more, the best ones and some of the others
 _DRAWN = 250  # candidates of which surfaces are drawn; of more, the most promising ones
 # Median and spread (of the logarithm) of each scale, in units of the standard deviation of the losses, and of the range
@@ -29,6 +29,7 @@ _DRAWN = 250  # candidates of which surfaces are drawn; of more, the most promis
 _BASELINE, _EFFECT, _STRENGTH, _OTHERS, _NOISE = (0.7, 0.5), (1.0, 0.5), (0.25, 0.4), (0.8, 0.5), (0.25, 0.6)
 _SHARED_NOISE = 0.8  # fraction of the variance of the noise that replicates with the same seed share
 _WORTH = 0.5  # expected effect of decay in the middle of its range
+_WIDTH = 0.2  # of the bowl in which the effect is expected
 _WEAK = 0.25  # distance from the weakest coefficient over which the effect appears
 
 
@@ -94,7 +95,7 @@ def axes(members: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 def decays(rules: Sequence[Rule]) -> tuple[np.ndarray, np.ndarray]:
     """Return the kind and the strength of rules, as in `Layout`."""
-    kind, strength = np.full(len(rules), -1), np.full(len(rules), _MIDDLE)
+    kind, strength = np.full(len(rules), -1), np.full(len(rules), MIDDLE)
     families: dict[Any, list[int]] = {}
     for number, rule in enumerate(rules):
         if not is_without_decay(rule):
@@ -119,7 +120,14 @@ class Response:
       error: Its standard deviation, shape ``(candidates,)``.
     """
 
-    def __init__(self, places: Layout, trained: np.ndarray, replicates: np.ndarray, losses: np.ndarray) -> None:
+    def __init__(
+        self,
+        places: Layout,
+        trained: np.ndarray,
+        replicates: np.ndarray,
+        losses: np.ndarray,
+        expectations: np.ndarray | None = None,
+    ) -> None:
         """Condition the model on trainings.
 
         Args:
@@ -127,27 +135,32 @@ class Response:
           trained: Position of the candidate of each training, shape ``(trainings,)``.
           replicates: A number for each training; those with the same number share a part of their noise.
           losses: Loss of each training, lower is better; infinite = diverged.
+          expectations: What may be expected of each candidate before any training, in the unit of the model, shape
+            ``(expectations, candidates)``; the trainings tell how likely each is. None = `bowl` alone.
         """
         kept = _kept(losses)
         trained, replicates, values = trained[kept], replicates[kept], in_model_units(losses)[kept]
         self._places = places
-        expected = _expected(places)
-        residuals = values - expected[trained]
+        expectations = bowl(places)[None] if expectations is None else expectations
+        residuals = values - expectations[:, trained]
         same, each = replicates[:, None] == replicates[None, :], np.eye(len(trained))
         log_weights, means, variances = [], [], []
         self._solved: list[tuple[_Scales, np.ndarray, np.ndarray]] = []
-        every = np.arange(len(expected))
+        every = np.arange(expectations.shape[1])
         for scales in _settings():
             noise = scales.noise**2 * (_SHARED_NOISE * same + (1 - _SHARED_NOISE) * each) + 1e-6 * each
             factor = np.linalg.cholesky(_covariance(places, scales, trained, trained) + noise)
             # float64 throughout: the factor is well conditioned by the noise.
             whitened = np.linalg.solve(
-                factor, np.column_stack([residuals, _covariance(places, scales, trained, every)])
+                factor, np.column_stack([residuals.T, _covariance(places, scales, trained, every)])
             )
-            log_weights.append(-0.5 * float(whitened[:, 0] @ whitened[:, 0]) - float(np.log(np.diag(factor)).sum()))
-            means.append(expected + whitened[:, 0] @ whitened[:, 1:])
-            variances.append(_variance(places, scales) - np.square(whitened[:, 1:]).sum(axis=0))
-            self._solved.append((scales, whitened[:, 1:], means[-1]))
+            of_candidates = whitened[:, len(expectations) :]
+            variance = _variance(places, scales) - np.square(of_candidates).sum(axis=0)
+            for expected, residual in zip(expectations, whitened.T, strict=False):
+                log_weights.append(-0.5 * float(residual @ residual) - float(np.log(np.diag(factor)).sum()))
+                means.append(expected + residual @ of_candidates)
+                variances.append(variance)
+                self._solved.append((scales, of_candidates, means[-1]))
         weights = np.exp(np.array(log_weights) - max(log_weights))
         self._weights = weights / weights.sum()
         self.mean = self._weights @ np.array(means)
@@ -222,10 +235,19 @@ def _appears(places: Layout) -> np.ndarray:
     return np.where(places.kind >= 0, 1 - np.exp(-(places.strength + 0.05) / _WEAK), 0.0)
 
 
-def _expected(places: Layout) -> np.ndarray:
-    """Loss that is expected before any training: a bowl around the middle of each range of coefficients."""
-    bowl = np.exp(-0.5 * np.square((places.strength - _MIDDLE) / 0.2))
-    return np.where(places.kind >= 0, -_WORTH * bowl, 0.0)
+def bowl(places: Layout, center: Any = MIDDLE, width: Any = _WIDTH, depth: Any = _WORTH) -> np.ndarray:
+    """Loss that is expected before any training: a bowl over the strengths of each kind of decay.
+
+    Args:
+      places: Coordinates of the candidates.
+      center: Strength that is expected to be the best, of all or of each candidate.
+      width: Width of the bowl, in units of the strength.
+      depth: How much better decay of that strength is expected to be than none, in the unit of the model.
+
+    Returns:
+      Shape ``(candidates,)``; 0 without decay.
+    """
+    return np.where(places.kind >= 0, -depth * np.exp(-0.5 * np.square((places.strength - center) / width)), 0.0)
 
 
 def in_model_units(losses: np.ndarray) -> np.ndarray:

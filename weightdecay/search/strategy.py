@@ -12,8 +12,9 @@ import numpy as np
 
 from weightdecay.decay.families import is_without_decay
 
-_ROUNDS = (3, 6)  # least and most of exploring; more are hardly better, and fewer keep more devices busy
-_FOR_FINALISTS = 0.3  # of the trainings
+_ROUNDS = (2, 6)  # least and most of exploring; more are hardly better, and fewer keep more devices busy
+_FEW = 3  # rounds, where exploring fills less than half of the devices
+_FOR_FINALISTS = 0.4  # of the trainings
 
 
 class Known(NamedTuple):
@@ -117,7 +118,8 @@ def shares(known: Known) -> Shares:
     finalists = max(2, round(_FOR_FINALISTS * total / replicates))
     exploring = max(total - finalists * (replicates - 1), 0)
     # A round takes as long as a training, however few members it has: half of the devices are to be busy.
-    rounds = min(_ROUNDS[1], max(_ROUNDS[0], math.ceil(2 * exploring / known.at_once)))
+    least = _FEW if exploring < known.at_once / 2 else _ROUNDS[0]
+    rounds = min(_ROUNDS[1], max(least, math.ceil(2 * exploring / known.at_once)))
     return Shares(exploring, finalists, max(1, min(known.at_once, math.ceil(exploring / rounds))))
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weightdecay.search.response import Layout, Response, layout
+from weightdecay.search.expectation import expectations
+from weightdecay.search.response import MIDDLE, Layout, Response, layout
 from weightdecay.search.strategy import Known, finals, shares
 
+_WITHOUT_DECAY = 3  # trainings without decay among the first ones
 _STRENGTHS = (0.6, 0.45, 0.75, 0.3, 0.9)  # of the first trainings, in their order
 
 
@@ -64,7 +66,8 @@ def _response(known: Known, candidates: list[list[int]], places: Layout) -> Resp
                 trained.append(position)
                 replicates.append(numbers.setdefault(replicate, len(numbers)))
                 losses.append(known.values[index, -1])
-    return Response(places, np.array(trained), np.array(replicates), np.array(losses, np.float64))
+    before = expectations(known, candidates, places)
+    return Response(places, np.array(trained), np.array(replicates), np.array(losses, np.float64), before)
 
 
 def _drawn(known: Known, candidates: list[list[int]], surfaces: np.ndarray) -> list[int]:
@@ -80,20 +83,24 @@ def _drawn(known: Known, candidates: list[list[int]], surfaces: np.ndarray) -> l
 
 
 def spread_out(places: Layout, count: int) -> list[int]:
-    """Choose the first candidates to train: no decay and each kind of decay in turn.
+    """Choose the first candidates to train: no decay, and each kind of decay in turn.
 
     Args:
       places: Coordinates of the candidates.
       count: Number of candidates to choose, at most as many as there are.
 
     Returns:
-      Their positions. Those of a kind have a medium strength, and differ in the other hyperparameters as far as
-      possible; when all of these were chosen, further strengths follow.
+      Their positions. First up to three without decay, whose turns say the most about the others. Those of a kind have
+      a medium strength, and differ in the other hyperparameters as far as possible; when all of these were chosen,
+      further strengths follow.
     """
     kinds = sorted(set(places.kind.tolist()))
     turns = dict.fromkeys(kinds, 0)
     varieties = max(1, len(np.unique(places.others.round(9), axis=0)))
     chosen: list[int] = []
+    without = np.flatnonzero(places.kind < 0).tolist()
+    while len(chosen) < min(_WITHOUT_DECAY, len(without), count):
+        chosen.append(_farthest(places, [number for number in without if number not in chosen], chosen, MIDDLE))
     while len(chosen) < count:
         before = len(chosen)
         for kind in kinds:
