@@ -21,17 +21,19 @@ _STRENGTHS = (0.6, 0.45, 0.75, 0.3, 0.9)  # of the first trainings, in their ord
 class Surface:
     """A Bayesian surface over the finished trainings, with Thompson sampling.
 
-    The first trainings are no decay and a medium coefficient of each kind of decay, at other hyperparameters far from
-    each other. Then, in each of a few rounds, candidates are drawn by the probability of being best, first all with the
-    same replicate, whose noise they share. With what is left the most promising ones and no decay get all their
-    replicates.
+    The first trainings are up to three without decay, and a medium coefficient of each kind of decay, at other
+    hyperparameters far from each other. The step at which the loss without decay turns says which coefficient to
+    expect (`weightdecay.search.expectation`). Then, in each of a few rounds, candidates are drawn by the probability of
+    being best, first all with the same replicate, whose noise they share. With what is left the most promising ones
+    and no decay get all their replicates.
 
     Args:
       seed: Of the draws; an integer.
 
     References:
       Thompson, On the Likelihood that One Unknown Probability Exceeds Another, 1933; Rasmussen & Williams, Gaussian
-      Processes for Machine Learning, 2006.
+      Processes for Machine Learning, 2006; Ali, Kolter & Tibshirani, A Continuous-Time View of Early Stopping for Least
+      Squares Regression, 2019, arXiv 1810.10082 (stopping at t is about ridge regression of strength 1 / (η t)).
     """
 
     seed: int = 0
