@@ -42,15 +42,17 @@ def expected_curve(result, name, members):
 
 def assert_curves(result, logged, each="candidate"):
     """``logged`` has by number of the run its curves by name, each a list of pairs of step and value."""
-    groups = [candidate.members for candidate in result.candidates()] if each == "candidate" else [[i] for i in range(12)]
+    groups = (
+        [candidate.members for candidate in result.candidates()] if each == "candidate" else [[i] for i in range(12)]
+    )
     assert sorted(logged) == list(range(len(groups)))
     by_step = [name for name, values in result.dataset.data_vars.items() if values.dims == ("member", "step")]
     for number, members in enumerate(groups):
         for name in by_step:
-            steps, values = zip(*sorted(logged[number].get(name, [])), strict=True) if logged[number].get(name) else ([], [])
-            expected = expected_curve(result, name, members)
-            assert list(steps) == [step for step, _ in expected], (number, name)
-            np.testing.assert_allclose(values, [value for _, value in expected], rtol=1e-6)  # files have float32
+            points, expected = sorted(logged[number].get(name, [])), expected_curve(result, name, members)
+            assert [step for step, _ in points] == [step for step, _ in expected], (number, name)
+            # Files have float32.
+            np.testing.assert_allclose([value for _, value in points], [value for _, value in expected], rtol=1e-6)
         if each == "candidate" and number == 0:
             own = result.dataset["validation_loss"].values[list(members), -1].astype(np.float64)
             error = own.std(ddof=1) / np.sqrt(2)
@@ -92,6 +94,7 @@ def test_mlflow_has_runs_curves_hyperparameters_and_the_report(result, tmp_path)
     assert places == [parent.info.run_id, *(runs[number].info.run_id for number in range(6))]
     assert_curves(result, curves)
     assert runs[4].data.params == {
+        "candidate": "4",
         "decay": "ElasticNet", "l1_coefficient": "0.01", "l2_coefficient": "0.1", "learning_rate": "0.01",
         "rule": "ElasticNet(0.01, 0.1)",
     }  # fmt: skip
@@ -127,6 +130,7 @@ def of_tensorboard(folder):
     return readers, curves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("each", ["candidate", "member"])
 def test_tensorboard_has_runs_curves_hyperparameters_and_the_report(result, tmp_path, each):
     pytest.importorskip("tensorboardX")
@@ -144,9 +148,10 @@ def test_tensorboard_has_runs_curves_hyperparameters_and_the_report(result, tmp_
     assert given["coefficient"].number_value == 0.01
     assert given["decay"].string_value == "L2"
     assert ("seed" in given) == (each == "member")
-    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+    assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.slow
 def test_tensorboard_during_a_run_has_the_same_curves(tmp_path):
     pytest.importorskip("tensorboardX")
     pytest.importorskip("tensorboard")
@@ -154,6 +159,7 @@ def test_tensorboard_during_a_run_has_the_same_curves(tmp_path):
     assert_curves(live, of_tensorboard(tmp_path / "live")[1])
 
 
+@pytest.mark.slow
 def test_layers_are_logged_where_they_are_asked_for(result, tmp_path):
     pytest.importorskip("tensorboardX")
     pytest.importorskip("tensorboard")
@@ -189,18 +195,18 @@ def of_wandb(folder):
     runs, curves, reports = {}, {}, []
     for file in folder.glob("wandb/offline-run-*/*.wandb"):
         records = records_of_wandb(file)
-        (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"][:1]
+        of_kind = lambda kind: [getattr(one, kind) for one in records if one.WhichOneof("record_type") == kind]  # noqa: B023, E731
+        run = of_kind("run")[0]
         if run.job_type == "report":
-            reports.append((run, [record.artifact for record in records if record.WhichOneof("record_type") == "artifact"]))
+            reports.append((run, of_kind("artifact")))
             continue
         number = int(run.display_name.split(":")[0].split(" ")[1])
         runs[number] = run, {item.key: json.loads(item.value_json) for item in run.config.update}
         own = curves.setdefault(number, {})
-        for record in records:
-            if record.WhichOneof("record_type") == "history":
-                row = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
-                for name in row.keys() - {"step", "_step", "_timestamp", "_runtime"}:
-                    own.setdefault(name, []).append((row["step"], row[name]))
+        for history in of_kind("history"):
+            row = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in history.item}
+            for name in row.keys() - {"step", "_step", "_timestamp", "_runtime"}:
+                own.setdefault(name, []).append((row["step"], row[name]))
     return runs, curves, reports
 
 
@@ -273,6 +279,7 @@ def assert_same(ours, theirs):
         assert ours.dataset[name].values.tobytes() == theirs.dataset[name].values.tobytes(), name
 
 
+@pytest.mark.slow
 def test_tracker_that_fails_is_left_alone_and_reported_once(result):
     own = Recorded(fails_after=2)
     with pytest.warns(UserWarning, match=r"InMemory failed, .* the result is complete \(.*no server.*log\(") as caught:
@@ -285,6 +292,7 @@ def test_tracker_that_fails_is_left_alone_and_reported_once(result):
     assert len(caught) == 1
 
 
+@pytest.mark.slow
 def test_tracker_that_does_not_answer_is_not_waited_for(result):
     released = threading.Event()
     with pytest.warns(UserWarning, match=r"InMemory was not done 0\.1 seconds after the training"):
@@ -336,7 +344,7 @@ def test_bad_tracker_is_refused_before_training(result, without_beartype, argume
 
 
 def test_unknown_setting_of_a_tracker_is_refused(result):
-    with pytest.raises(ArgumentTypeError, match="with the settings to, group, each, layers, timeout: .*project"):
+    with pytest.raises(ArgumentTypeError, match=r"with the settings to, group, each, layers, timeout: .*project"):
         result.log("tensorboard", project="mine")
 
 
@@ -389,6 +397,7 @@ def test_study_is_drawn_by_optuna(result):
     assert list(slices.data[0].x) == [0.01]
 
 
+@pytest.mark.slow
 def test_study_of_a_search_has_pruned_trials_and_leaves_out_what_was_not_trained():
     optuna = pytest.importorskip("optuna")
     grid = wd.Grid(decay=[wd.NoDecay(), *wd.logspace(wd.L2, 1e-4, 1e-1, 7)], learning_rate=0.01, seed=range(2))

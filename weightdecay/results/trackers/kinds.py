@@ -1,5 +1,6 @@
 """Trackers by name."""
 
+from dataclasses import fields
 from typing import Any
 
 from weightdecay.core import checks, text
@@ -33,10 +34,9 @@ def checked(tracker: Any, argument: str, settings: dict[str, Any]) -> Tracker:
         try:
             tracker = kind(**settings)
         except TypeError as error:
-            allowed = ", ".join(kind.__dataclass_fields__)
-            raise ArgumentTypeError(argument, f"{argument} is {tracker!r}, with the settings {allowed}: {error}.") from (
-                error
-            )
+            allowed = ", ".join(field.name for field in fields(kind))
+            message = f"{argument} is {tracker!r}, with the settings {allowed}: {error}."
+            raise ArgumentTypeError(argument, message) from error
     elif not isinstance(tracker, Tracker):
         allowed = ", ".join(map(repr, KINDS))
         raise ArgumentTypeError(
