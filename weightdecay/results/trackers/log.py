@@ -121,9 +121,7 @@ class Log:
     def _mean(self, members: Sequence[int], values: Sequence[float] | np.ndarray) -> float:
         return mean_and_error(values, [self._members[index].get("fold") for index in members])[0]
 
-    def _of_last_step(
-        self, members: list[int], columns: Mapping[str, np.ndarray], dataset: Any
-    ) -> dict[str, float]:
+    def _of_last_step(self, members: list[int], columns: Mapping[str, np.ndarray], dataset: Any) -> dict[str, float]:
         """Return numbers of a candidate as a whole: standard errors, and the members that diverged."""
         numbers = {"diverged": float((dataset["diverged_at"].values[members] >= 0).sum())}
         if len(members) > 1:

@@ -43,9 +43,7 @@ class TrackerMethods:
             warn(failed(checked, error))
             return log.places()
 
-    def to_optuna(
-        self: Any, storage: Any = None, *, name: str = "weightdecay", metric: str = "validation_loss"
-    ) -> Any:
+    def to_optuna(self: Any, storage: Any = None, *, name: str = "weightdecay", metric: str = "validation_loss") -> Any:
         """Make a study of Optuna, which optuna-dashboard and the plots of `optuna.visualization` show.
 
         A candidate is a trial. Its value is the mean of the metric over seeds and folds, its intermediate values are
