@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from weightdecay.apps import cli_arguments, cli_config, cli_data, cli_ladder, cli_model, cli_output
+from weightdecay.apps import cli_arguments, cli_config, cli_data, cli_model, cli_output
 from weightdecay.apps.cli_arguments import GridArguments
 from weightdecay.apps.cli_data import DataArguments
 from weightdecay.core.checks import ArgumentError, integer
@@ -257,7 +257,7 @@ def compare(
 @_command
 def article(
     dataset: cli_arguments.Dataset = "digits",
-    widths: cli_arguments.Widths = "64,64",
+    widths: cli_arguments.Widths = None,
     seeds: cli_arguments.Seeds = 5,
     steps: cli_arguments.Steps = 2000,
     batch_size: cli_arguments.BatchSize = 32,
@@ -274,7 +274,7 @@ def article(
         articles.check_folder(folder, overwrite=overwrite)
     protocol = Protocol.of(
         cli_data.load(dataset, DataArguments(), train_size=None),
-        hidden=cli_arguments.numbers("widths", widths, int),
+        hidden=cli_arguments.numbers("widths", widths or cli_model.WIDTHS, int),
         seeds=seeds,
         num_steps=steps,
         batch_size=batch_size,

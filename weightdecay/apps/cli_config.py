@@ -5,6 +5,7 @@ without their dashes. An option on the command line takes precedence over the fi
 it; ``model: {model: module:Class}`` imports that module, as the option does.
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,12 +34,15 @@ _LISTS = {"inputs": str, "widths": int, "rules": str, "learning_rates": float}
 _LARGEST = 2**20  # bytes
 
 
-def _read_into_defaults(context: typer.Context, path: Path | None) -> Path | None:
-    """Make the entries of the file the defaults of the command; errors end the command with one message."""
+def _read_into_defaults(context: Any, path: Any) -> Any:
+    """Make the entries of the file the defaults of the command; errors end the command with one message.
+
+    Typer passes the context, and the path or None, by position.
+    """
     if path is None:
         return None
     try:
-        context.default_map = read(path, {parameter.name or "" for parameter in context.command.params})
+        context.default_map = read(Path(path), {parameter.name or "" for parameter in context.command.params})
     except (ArgumentError, OSError) as error:
         cli_output.echo(f"weightdecay: --config: {error}", to_stderr=True)
         raise typer.Exit(2) from error
@@ -120,7 +124,8 @@ def of_options(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             if name in ("dataset", "target") and Path(value).is_file():
                 value = str(Path(value).absolute())
             elif name in _LISTS:
-                value = [_LISTS[name](part) for part in map(str.strip, str(value).split(",")) if part]
+                with contextlib.suppress(ValueError):  # the command refuses it later
+                    value = [_LISTS[name](part) for part in map(str.strip, str(value).split(",")) if part]
             elif isinstance(value, tuple):
                 value = list(value)
             sections.setdefault(section, {})[name] = value
