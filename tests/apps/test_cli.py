@@ -389,6 +389,41 @@ def test_sweep_fits_on_a_terminal_of_80_columns(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "digits", *QUICK],
+        ["compare", "digits", "--widths", 8, "--steps", 8, "--trials", 1, "--seeds", 2, "--train-size", 100],
+        ["convert", "--list"],
+        ["convert", 0.01, "--from", "keras.L2", "--to", "torch.SGD"],
+        ["sweep", "digits", *QUICK, "--dry-run"],
+        ["sweep", "--help"],
+    ],
+    ids=lambda arguments: " ".join(map(str, arguments[:2])),
+)
+def test_command_fits_on_a_terminal_of_80_columns(tmp_path, arguments):
+    status, lines = in_terminal(arguments, tmp_path, columns=80)
+    assert status == 0, lines
+    assert [line for line in lines if len(line) > 80] == []
+
+
+def test_nothing_printed_names_a_function_of_python(capsys):
+    for name, command in get_command(cli.app).commands.items():
+        shown = CliRunner().invoke(cli.app, [name, "--help"], env={"COLUMNS": "200"})
+        assert not re.search(r"\bwd\.|result\.", shown.stdout), command
+    rules = [wd.NoDecay(), *wd.logspace(wd.Decoupled, 1e-3, 1e3, 3)]
+    settings = {"num_steps": 30, "batch_size": 32, "progress": False}
+    grid = wd.Grid(decay=rules, learning_rate=[0.001, 0.03], seed=range(2))
+    result = wd.fit_grid(wd.models.MLP((4,)), wd.data.wine(), grid, **settings)
+    assert result.best().edge
+    cli_output.show(result, "validation_loss")
+    printed = capsys.readouterr().out
+    kind = "wd" + r"\."
+    assert not re.search(kind, printed)
+    assert re.search(r"as with --rules Decoupled --coefficients \S+ \S+ --num-coefficients \d\.", printed)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_output_of_any_encoding_is_written(tmp_path, encoding):
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(wd.__file__).parents[1])}

@@ -363,7 +363,7 @@ def convert(
     from weightdecay.decay.convert import convert as convert_coefficient
 
     if show_list:
-        cli_output.echo(conventions.describe())
+        cli_output.echo(cli_output.wrapped(conventions.describe(), cli_output.width(), indent=" " * 8))
         return
     for name, value in {"coefficient": coefficient, "source": source, "target": target}.items():
         if value is None:
@@ -388,7 +388,7 @@ def convert(
     )
     converted = converted if isinstance(converted, tuple) else (converted,)
     cli_output.echo(",".join(map(repr, converted)))
-    cli_output.echo(converted[0].explanation)
+    cli_output.echo(cli_output.wrapped(converted[0].explanation, cli_output.width(), indent="  "))
 
 
 if __name__ == "__main__":

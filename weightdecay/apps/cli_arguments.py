@@ -104,7 +104,7 @@ class GridArguments:
         str,
         typer.Option(
             help="Where these coefficients come from: range (the same for every run), steps (the time scales of the "
-            "run), or scout (a training without decay, of which the turn is sought; see wd.suggest)."
+            "run), or scout (a training without decay, of which the turn is sought)."
         ),
     ] = "range"
     num_coefficients: Annotated[int, typer.Option(help="Number of log-spaced coefficients of each rule.")] = 11

@@ -33,6 +33,9 @@ _REPLACEMENTS = {
 
 
 _PYTHON = {
+    r"as with wd\.logspace\((?:wd\.)?(\w+), (\S+), (\S+), (\d+)\)": (
+        r"as with --rules \1 --coefficients \2 \3 --num-coefficients \4"
+    ),
     r", or None( [^.;]*)?(?=[.;]|$)": "",
     r"a folder that result\.save\(\.\.\.\) wrote": "the folder of a result, or the directory of a finished run",
     r" \(overwrite=True; --overwrite on the command line\)": " with --overwrite",
@@ -88,6 +91,8 @@ def without_code(message: str) -> str:
       'batch_size is 0; give 1 to 90.'
       >>> without_code("the disk is full. Save it with result.save(...) where there is room.")
       'the disk is full.'
+      >>> without_code("extend the grid, as with wd.logspace(wd.L2, 0.2, 10, 4).")
+      'extend the grid, as with --rules L2 --coefficients 0.2 10 --num-coefficients 4.'
     """
     for python, words in _PYTHON.items():
         message = re.sub(python, words, message)
@@ -174,7 +179,7 @@ def show(result: "GridResult", metric: str, *, show_all: bool = False) -> None:
         result.candidates(metric), metric=metric, lower_is_better=result.settings.get("lower_is_better")
     ).advice  # the advice without Python code
     if advice:
-        echo("\n" + wrapped(f"Warning: {advice}", columns))
+        echo("\n" + wrapped(f"Warning: {without_code(advice)}", columns))
 
 
 def show_comparison(compared: "Comparison") -> None:
