@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def frame(num_examples=60):
+def frame(num_examples=150):
     random = np.random.default_rng(0)
     table = pd.DataFrame(random.normal(size=(num_examples, 2)), columns=["size", "age"])
     table["colour"] = np.where(random.random(num_examples) < 0.5, "red", "blue")
