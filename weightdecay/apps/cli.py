@@ -196,7 +196,7 @@ def sweep(
         sentence = f"\n{searched[0].upper()}{searched[1:]}."
         cli_output.echo(cli_output.wrapped(sentence, cli_output.width()))
     written = f"Result, {cli_config.FILE}, validation-path.png and sparsity.png written to {folder}"
-    cli_output.echo(f"\n{written}\nRead {page} in a browser.")
+    cli_output.echo(f"\n{cli_output.wrapped(written, cli_output.width())}\nRead {page} in a browser.")
 
 
 @app.command(cls=cli_arguments.CommandWithRules)
@@ -250,7 +250,8 @@ def compare(
         cli_config.write(folder, "compare", options)
     cli_output.save_plots(folder, comparison=compared.plot)
     cli_output.show_comparison(compared)
-    cli_output.echo(f"\nAll trials, {cli_config.FILE}, comparison.csv and comparison.png written to {folder}")
+    written = f"All trials, {cli_config.FILE}, comparison.csv and comparison.png written to {folder}"
+    cli_output.echo(f"\n{cli_output.wrapped(written, cli_output.width())}")
 
 
 @app.command()
