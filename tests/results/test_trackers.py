@@ -237,15 +237,15 @@ class Recorded(base.Session):
     """A session in memory, which may fail or wait."""
 
     def __init__(self, fails_after=None, waits_for=None):
-        self.calls, self.curves, self.aborted, self.closed = 0, {}, False, None
+        self.calls, self.curves, self.aborted, self.closed, self.waited_in_vain = 0, {}, False, None, False
         self._fails_after, self._waits_for = fails_after, waits_for
 
     def points(self, run, points):
         self.calls += 1
         if self._fails_after is not None and self.calls > self._fails_after:
             raise ConnectionError("no server")
-        if self._waits_for is not None:
-            self._waits_for.wait(60)
+        if self._waits_for is not None and not self.waited_in_vain:
+            self.waited_in_vain = not self._waits_for.wait(60)
         for step, values in points:
             for name, value in values.items():
                 self.curves.setdefault(run.number, {}).setdefault(name, []).append((step, value))
@@ -295,9 +295,11 @@ def test_tracker_that_fails_is_left_alone_and_reported_once(result):
 @pytest.mark.slow
 def test_tracker_that_does_not_answer_is_not_waited_for(result):
     released = threading.Event()
+    own = Recorded(waits_for=released)
     with pytest.warns(UserWarning, match=r"InMemory was not done 0\.1 seconds after the training"):
-        assert_same(fit(log_to=in_memory(Recorded(waits_for=released), timeout=0.1)), result)
+        assert_same(fit(log_to=in_memory(own, timeout=0.1)), result)
     released.set()
+    assert not own.waited_in_vain
 
 
 def test_training_that_fails_ends_the_runs(monkeypatch):
