@@ -344,6 +344,7 @@ GUIDE = Path(cli.__file__).parent / "command_line.md"
 @pytest.fixture
 def files_of_the_guide(here, monkeypatch):
     """Files of the names that the guide has, and a module with a network."""
+    pytest.importorskip("pyarrow")
     random = np.random.default_rng(0)
     table = frame()
     table.to_csv("houses.csv", index=False)
@@ -370,8 +371,6 @@ def commands_of_the_guide():
 
 @pytest.mark.parametrize("arguments", commands_of_the_guide(), ids=lambda arguments: " ".join(arguments[:2]))
 def test_commands_of_the_guide_begin_to_train(files_of_the_guide, monkeypatch, arguments):
-    pytest.importorskip("pyarrow")
-
     def accept(*_, **__):
         raise Accepted
 
