@@ -483,6 +483,11 @@ def test_overwrite_without_output_replaces_the_result_in_the_default_folder(here
     written = (here / "runs" / "wine" / "result" / "settings.json").stat().st_mtime_ns
     assert "written to runs/wine\n" in run("wine", *few, "--overwrite").stdout
     assert [folder.name for folder in (here / "runs").iterdir()] == ["wine"]
+    before = wd.load("runs/wine").dataset
+    refused = run("wine", *few, "--overwrite", "--batch-size", 5000)
+    assert refused.stderr.splitlines()[-1].startswith("weightdecay: --batch-size: batch_size is 5000")
+    assert wd.load("runs/wine").dataset.identical(before)
+    assert [folder.name for folder in (here / "runs").iterdir()] == ["wine"]
     assert (here / "runs" / "wine" / "result" / "settings.json").stat().st_mtime_ns > written
 
 

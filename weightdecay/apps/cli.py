@@ -164,10 +164,8 @@ def sweep(
     if dry_run:
         cli_output.echo(f"\nNothing was trained. The run would be in {folder}, with these options:\n\n{options}")
         return
-    with cli_arguments.concerning("output"):
-        if overwrite and not cli_folder.resumes(folder, options):
-            cli_folder.remove(folder)
-    with warnings.catch_warnings(), cli_folder.recorded(folder, options):
+    replace = overwrite and not cli_folder.resumes(folder, options)
+    with warnings.catch_warnings(), cli_folder.recorded(folder, options, replace=replace):
         warnings.filterwarnings("ignore", message="interrupted;")  # reported below, with the options' names
         if arguments.ladder == "scout":
             job = cli_arguments.scouted(arguments, job)
