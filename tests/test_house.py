@@ -134,6 +134,10 @@ def modules_after(code):
         ("import weightdecay.apps.cli", {"jax", "numpy", "pandas", "matplotlib", "sklearn"}),
         ("import weightdecay as wd; wd.adam(1e-3, wd.L2(0.1))", {"flax", "pandas", "xarray", "matplotlib", "sklearn"}),
         ("import weightdecay as wd; wd.fit_grid", {"matplotlib", "sklearn"}),
+        (
+            "import weightdecay as wd; wd.fit_grid; wd.trackers.MLflow, wd.trackers.WandB, wd.trackers.TensorBoard",
+            {"mlflow", "wandb", "tensorboardX", "optuna"},
+        ),
     ],
 )
 def test_import_loads_nothing_that_is_not_used(code, unwanted):

@@ -53,6 +53,7 @@ from .engine.initial_weights import Initial
 from .engine.map_grid import map_grid
 from .engine.plans import Plan
 from .models.network import Model
+from .results import trackers
 from .results.grid_result import GridResult, load
 from .results.suggestion import suggest
 from .search import strategies
@@ -136,4 +137,5 @@ __all__ = [
     "sgd",
     "strategies",
     "suggest",
+    "trackers",
 ]

@@ -46,11 +46,12 @@ def test_sweep_prints_a_table_and_a_choice_and_writes_a_folder(here):
     assert "100 training, 359 validation, 359 test examples. 9 candidates x 2 seeds = 18 members" in shown.stdout
     table = [line for line in shown.stdout.splitlines() if line.endswith("%")]
     assert len(table) == 9
-    assert [line[3:].split("(")[0] for line in table] == ["NoDecay"] + [
-        kind for kind in ("L2", "L1", "ProximalL1", "Decoupled") for _ in range(2)
-    ]
     result = wd.load("runs/digits")
     best = result.best()
+    losses = [float(re.search(r"(0|1|2)\.\d{4} ± .* (\d\.\d{4}) ± ", line)[2]) for line in table]
+    assert losses == sorted(losses)
+    assert sorted(line[3:].split("  ")[0] for line in table) == sorted(str(one.decay) for one in result.candidates())
+    assert table[0].startswith("* ")
     assert sum(line.startswith("*") for line in table) == 1
     assert f"* best mean:          {best}" in shown.stdout
     assert f"\n\n{best.sentence}\n\n" in shown.stdout
@@ -306,18 +307,33 @@ def test_sweep_in_a_directory_resumes_where_it_was_interrupted(here, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingRecords, "write_metrics", interrupt)
-        cut = run("digits", *QUICK, "--output", "out", "--patience", 3, "--directory", "run")
+        cut = run("digits", *QUICK, "--patience", 3)
     assert cut.exit_code == 130
-    assert cut.stderr.endswith(
-        "\nweightdecay: interrupted; what was trained is saved in run; the same command resumes the run.\n"
-    )
-    assert not (here / "out").exists()
-    resumed = run("digits", *QUICK, "--output", "out", "--patience", 3, "--directory", "run")
+    message = "what was trained is saved in runs/digits; the same command resumes the run.\n"
+    assert cut.stderr.endswith(f"\nweightdecay: interrupted; {message}")
+    assert not (here / "runs" / "digits" / "report.html").exists()
+    other = run("digits", *QUICK, "--patience", 4)  # other options: another folder
+    assert "written to runs/digits-2\n" in other.stdout
+    resumed = run("digits", *QUICK, "--patience", 3)
     assert "members are done; resuming" in resumed.stderr
-    renamed = resumed.stdout.replace("written to out", "written to complete").replace("Read out/", "Read complete/")
-    assert renamed == complete.stdout
-    assert wd.load("out").dataset.identical(wd.load("complete").dataset)
-    assert wd.load("run").dataset.identical(wd.load("complete").dataset)
+    assert resumed.stdout.replace("runs/digits", "complete") == complete.stdout
+    assert wd.load("runs/digits").dataset.identical(wd.load("complete").dataset)
+    again = run("digits", *QUICK, "--patience", 3)  # what is finished is not resumed
+    assert "written to runs/digits-3\n" in again.stdout
+
+
+@pytest.mark.slow
+def test_sweep_in_its_folder_grows_and_refuses_another_run(here):
+    assert run("wine", *QUICK, "--output", "out", "--seeds", 1).exit_code == 0
+    grown = run("wine", *QUICK, "--output", "out")
+    assert grown.exit_code == 0, grown.output
+    assert len(wd.load("out")) == 18
+    other = run("wine", *QUICK, "--output", "out", "--batch-size", 32)
+    assert other.exit_code == 2
+    assert other.stderr.splitlines()[-1].startswith("weightdecay: --output: directory out holds a different run: ")
+    assert "batch_size: 64" in (here / "out" / "sweep.yaml").read_text()
+    assert run("wine", *QUICK, "--output", "out", "--batch-size", 32, "--overwrite").exit_code == 0
+    assert wd.load("out").settings["batch_size"] == 32
 
 
 # The terminal.
@@ -370,6 +386,42 @@ def test_sweep_fits_on_a_terminal_of_80_columns(tmp_path):
     assert len(rows) == 5
     assert {len(row) for row in rows} == {len(head)}
     assert "Columns that do not fit here: train accuracy, weight norm; the report has them." in lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "digits", *QUICK],
+        ["compare", "digits", "--widths", 8, "--steps", 8, "--trials", 1, "--seeds", 2, "--train-size", 100],
+        ["convert", "--list"],
+        ["convert", 0.01, "--from", "keras.L2", "--to", "torch.SGD"],
+        ["sweep", "digits", *QUICK, "--dry-run"],
+        ["sweep", "--help"],
+    ],
+    ids=lambda arguments: " ".join(map(str, arguments[:2])),
+)
+def test_command_fits_on_a_terminal_of_80_columns(tmp_path, arguments):
+    status, lines = in_terminal(arguments, tmp_path, columns=80)
+    assert status == 0, lines
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in lines]  # without colours
+    assert [line for line in lines if len(line) > 80] == []
+
+
+def test_nothing_printed_names_a_function_of_python(capsys):
+    for name, command in get_command(cli.app).commands.items():
+        shown = CliRunner().invoke(cli.app, [name, "--help"], env={"COLUMNS": "200"})
+        assert not re.search(r"\bwd\.|result\.\w+\(", shown.stdout), command
+    settings = {"num_steps": 30, "batch_size": 32, "progress": False}
+    grid = wd.Grid(decay=wd.logspace(wd.Decoupled, 1, 90, 3), learning_rate=0.01, seed=range(2))
+    result = wd.fit_grid(wd.models.MLP((4,)), wd.data.wine(), grid, **settings)
+    assert result.best().edge
+    assert "wd.logspace" in result.best().advice
+    cli_output.show(result, "validation_loss")
+    printed = capsys.readouterr().out
+    kind = "wd" + r"\."
+    assert not re.search(kind, printed)
+    assert re.search(r"as with --rules Decoupled --coefficients \S+ \S+ --num-coefficients \d\.", printed)
 
 
 @pytest.mark.slow
@@ -428,10 +480,15 @@ def test_table_removes_columns_until_it_fits(columns, names):
 def test_overwrite_without_output_replaces_the_result_in_the_default_folder(here):
     few = [*QUICK, "--rules", "NoDecay", "--steps", 4]
     assert "written to runs/wine\n" in run("wine", *few).stdout
-    written = (here / "runs" / "wine" / "settings.json").stat().st_mtime_ns
+    written = (here / "runs" / "wine" / "result" / "settings.json").stat().st_mtime_ns
     assert "written to runs/wine\n" in run("wine", *few, "--overwrite").stdout
     assert [folder.name for folder in (here / "runs").iterdir()] == ["wine"]
-    assert (here / "runs" / "wine" / "settings.json").stat().st_mtime_ns > written
+    before = wd.load("runs/wine").dataset
+    refused = run("wine", *few, "--overwrite", "--batch-size", 5000)
+    assert refused.stderr.splitlines()[-1].startswith("weightdecay: --batch-size: batch_size is 5000")
+    assert wd.load("runs/wine").dataset.identical(before)
+    assert [folder.name for folder in (here / "runs").iterdir()] == ["wine"]
+    assert (here / "runs" / "wine" / "result" / "settings.json").stat().st_mtime_ns > written
 
 
 # Errors and options.

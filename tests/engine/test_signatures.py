@@ -22,4 +22,4 @@ def test_signature_has_every_setting_of_fit_grid(function):
 
 def test_prepare_run_takes_every_setting_that_training_depends_on():
     taken = set(inspect.signature(preparation.prepare_run).parameters)
-    assert set(SETTINGS) - taken == {"directory", "save_every", "on_evaluation", "progress"}
+    assert set(SETTINGS) - taken == {"directory", "save_every", "on_evaluation", "log_to", "progress"}

@@ -2,7 +2,8 @@
 
 - No other room imports this one.
 - `cli` holds the commands and nothing else: `cli_arguments` turns strings into models, data and grids, and `cli_output`
-  formats what is printed. A new command is one function in `cli`.
+  formats what is printed. `cli_data` and `cli_model` load the user's file and network, `cli_config` reads and writes
+  files of options, and `cli_folder` keeps the folder of a run. A new command is one function in `cli`.
 - A message about a wrong option comes from a `weightdecay.core.checks.ArgumentError`; the command line finds the option
   by the error's ``argument``.
 - `comparison` ranks regularizers that have the same number of trials. `article_protocol`, `article_settings`,
@@ -12,6 +13,7 @@
 - `estimators` are what users of scikit-learn call; `base_estimator` is what they share, `cross_validation` trains the
   members of all splits and chooses, and `forward_pass` is what a fitted estimator keeps.
 
+.. include:: command_line.md
 .. include:: estimators.md
 .. include:: real_data.md
 """

@@ -14,18 +14,23 @@ from typing import Annotated, Any
 
 import typer
 
-from weightdecay.apps import cli_arguments, cli_ladder, cli_output
+from weightdecay.apps import cli_arguments, cli_config, cli_data, cli_model, cli_output
 from weightdecay.apps.cli_arguments import GridArguments
+from weightdecay.apps.cli_data import DataArguments
 from weightdecay.core.checks import ArgumentError, integer
 
 # Parameters of the commands that have another name than the library's argument.
 PARAMETERS = {
+    "directory": ("output",),
+    "dtype": ("token_dtype",),
     "folder": ("output",),
     "learning_rate": ("learning_rates",),
     "model.hidden": ("widths",),
     "num": ("num_coefficients", "trials"),
     "num_steps": ("steps",),
     "num_train": ("train_size",),
+    "source": ("dataset",),
+    "targets": ("target",),
     "path": ("output",),
     "start": ("coefficients",),
     "stop": ("coefficients",),
@@ -103,23 +108,14 @@ def main(version: Annotated[bool, typer.Option("--version", help="Show the versi
 @_command
 def sweep(
     arguments: GridArguments,
+    source: DataArguments,
     metric: Annotated[
         str, typer.Option(help="Metric of the choice: validation_loss or validation_accuracy.")
     ] = "validation_loss",
-    output: cli_arguments.Output = None,
-    overwrite: cli_arguments.Overwrite = False,
     patience: Annotated[
         int | None,
         typer.Option(
             help="Stop a member after this number of evaluations without a better metric.", show_default="never"
-        ),
-    ] = None,
-    directory: Annotated[
-        Path | None,
-        typer.Option(
-            help="Save the run to this directory while it trains. The same command resumes a run that was interrupted, "
-            "and helps one that is in progress, also from other machines.",
-            show_default="do not save",
         ),
     ] = None,
     budget: Annotated[
@@ -129,94 +125,103 @@ def sweep(
             show_default="train all",
         ),
     ] = None,
+    config: cli_config.Config = None,
+    output: cli_arguments.Folder = None,
+    overwrite: cli_arguments.Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be trained, and the options as --config takes them.")
+    ] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Show all candidates, not the best ten.")] = False,
 ) -> None:
     """Train a network with many kinds and strengths of decay, and choose one by validation data."""
+    from weightdecay.apps import cli_folder
     from weightdecay.engine import fit
     from weightdecay.results import selection
-    from weightdecay.storage import result_folder
 
-    folder = cli_arguments.output_folder(output, arguments.dataset, overwrite=overwrite)
+    settings = {"metric": metric, "patience": patience, "budget": budget}
+    options = cli_config.as_text("sweep", cli_config.of_options({**vars(arguments), **vars(source), **settings}))
+    folder = cli_arguments.output_folder(
+        output,
+        cli_data.title(arguments.dataset),
+        overwrite=overwrite,
+        resumes=lambda folder: cli_folder.resumes(folder, options),
+    )
     with cli_arguments.concerning("output"):
-        result_folder.check_folder(folder, overwrite=overwrite)
+        cli_folder.check(folder, overwrite=overwrite)
     cli_arguments.look_up("metric", metric, dict.fromkeys(selection.METRICS))
-    if metric != "validation_loss" and cli_arguments.is_regression(arguments.dataset):
+    job = arguments.job(source=source)
+    data, grid, seeds = job["data"], job["grid"], arguments.seeds
+    if metric != "validation_loss" and cli_data.is_regression(data):
         raise ArgumentError(
             "metric", f"metric is {metric!r}, but {arguments.dataset} is a regression; give validation_loss."
         )
-    job = arguments.job()
-    data, grid, seeds = job["data"], job["grid"], arguments.seeds
     sizes = [len(split[0]) for split in (data.train, data.validation, data.test)]
     head = (
         f"{arguments.dataset}: {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test examples. "
         f"{len(grid) // seeds} candidates x {seeds} seeds = {len(grid)} members, {arguments.steps} steps each."
     )
     cli_output.echo(cli_output.wrapped(head, cli_output.width()))
-    with warnings.catch_warnings():
+    if dry_run:
+        cli_output.echo(f"\nNothing was trained. The run would be in {folder}, with these options:\n\n{options}")
+        return
+    replace = overwrite and not cli_folder.resumes(folder, options)
+    with warnings.catch_warnings(), cli_folder.recorded(folder, options, replace=replace):
         warnings.filterwarnings("ignore", message="interrupted;")  # reported below, with the options' names
         if arguments.ladder == "scout":
-            job = _scouted(arguments, job)
+            job = cli_arguments.scouted(arguments, job)
         result = fit.fit_grid(
             **job,
             num_steps=arguments.steps,
             batch_size=arguments.batch_size,
             patience=patience,
             stopping_metric=metric,
-            directory=directory,
+            directory=folder,
             budget=budget,
         )
     if result.settings["interrupted"]:
-        resumable = f"what was trained is saved in {directory}; the same command resumes the run."
-        lost = "nothing is saved. A run with --directory is saved while it trains, and can be resumed."
-        cli_output.echo(f"weightdecay: interrupted; {lost if directory is None else resumable}", to_stderr=True)
+        message = f"interrupted; what was trained is saved in {folder}; the same command resumes the run."
+        cli_output.echo(f"weightdecay: {message}", to_stderr=True)
         raise typer.Exit(130)
     try:
         result.test(metric=metric)
     finally:  # All members may have diverged, so that there is no choice: the result is saved nevertheless.
         with cli_arguments.concerning("output"):
-            # Processes that share a directory write the same output.
-            result.save(folder, overwrite=overwrite or directory is not None)
+            result.save(folder / "result", overwrite=True)
             page = result.report(folder / "report.html", metric=metric)
     cli_output.save_plots(folder, validation_path=lambda: result.plot_path(metric), sparsity=result.plot_sparsity)
-    cli_output.show(result, metric)
+    cli_output.show(result, metric, show_all=show_all)
     if searched := result.searched():
-        cli_output.echo(f"\n{searched[0].upper()}{searched[1:]}.")
-    cli_output.echo(f"\nResult, validation-path.png and sparsity.png written to {folder}\nRead {page} in a browser.")
-
-
-def _scouted(arguments: GridArguments, job: dict[str, Any]) -> dict[str, Any]:
-    """Train without decay, print what it suggests, and return the job with these coefficients."""
-    rates = cli_arguments.numbers("learning_rates", arguments.learning_rates, float)
-    suggestion = cli_ladder.scout(
-        job, seeds=arguments.seeds, learning_rates=rates, num_steps=arguments.steps, batch_size=arguments.batch_size
-    )
-    if suggestion is None:
-        cli_output.echo("weightdecay: interrupted; nothing is saved.", to_stderr=True)
-        raise typer.Exit(130)
-    cli_output.echo(f"\n{suggestion}\n")
-    return arguments.job(suggestion)
+        sentence = f"\n{searched[0].upper()}{searched[1:]}."
+        cli_output.echo(cli_output.wrapped(sentence, cli_output.width()))
+    written = f"Result, {cli_config.FILE}, validation-path.png and sparsity.png written to {folder}"
+    cli_output.echo(f"\n{cli_output.wrapped(written, cli_output.width())}\nRead {page} in a browser.")
 
 
 @app.command(cls=cli_arguments.CommandWithRules)
 @_command
-def plan(arguments: GridArguments) -> None:
+def plan(arguments: GridArguments, source: DataArguments, config: cli_config.Config = None) -> None:
     """Show what a sweep would run, on which devices, and the memory and time that it takes."""
     from weightdecay.engine import forecast
 
-    job = arguments.job()
-    cli_output.echo(forecast.plan(**job, num_steps=arguments.steps, batch_size=arguments.batch_size))
+    job = arguments.job(source=source)
+    plan = forecast.plan(**job, num_steps=arguments.steps, batch_size=arguments.batch_size)
+    cli_output.echo(cli_output.wrapped(str(plan), cli_output.width(), indent="    "))
 
 
 @app.command()
 @_command
 def compare(
+    source: DataArguments,
     dataset: cli_arguments.Dataset,
-    widths: cli_arguments.Widths = "64,64",
+    model: cli_arguments.Model = None,
+    widths: cli_arguments.Widths = None,
     trials: Annotated[int, typer.Option(help="Number of candidates of each method.")] = 16,
     seeds: cli_arguments.Seeds = 3,
     steps: cli_arguments.Steps = 1000,
     batch_size: cli_arguments.BatchSize = 64,
     train_size: cli_arguments.TrainSize = None,
     label_noise: cli_arguments.LabelNoise = 0.0,
+    config: cli_config.Config = None,
     output: cli_arguments.Output = None,
     overwrite: cli_arguments.Overwrite = False,
 ) -> None:
@@ -224,28 +229,34 @@ def compare(
     from weightdecay.apps import comparison
     from weightdecay.storage import result_folder
 
-    folder = cli_arguments.output_folder(output, f"{dataset}-compared", overwrite=overwrite)
+    options = dict(locals())
+    options |= vars(options.pop("source"))
+    folder = cli_arguments.output_folder(output, f"{cli_data.title(dataset)}-compared", overwrite=overwrite)
     with cli_arguments.concerning("output"):
         result_folder.check_folder(folder, overwrite=overwrite)
-    model = cli_arguments.network(widths)
+    cli_arguments.numbers("widths", widths or cli_model.WIDTHS, int)
     integer(trials, "trials", at_least=1)
     integer(seeds, "seeds", at_least=1)
-    data = cli_arguments.data_set(dataset, train_size=train_size, label_noise=label_noise)
+    data = cli_data.load(dataset, source, train_size=train_size, label_noise=label_noise)
+    network = cli_model.build(model, widths, of_tokens=cli_data.is_tokens(data))
     compared = comparison.compare(
-        model, data, num_trials=trials, seeds=range(seeds), num_steps=steps, batch_size=batch_size
+        network, data, num_trials=trials, seeds=range(seeds), num_steps=steps, batch_size=batch_size
     )
     with cli_arguments.concerning("output"):
         compared.result.save(folder, overwrite=overwrite)
         compared.table().to_csv(folder / "comparison.csv")
+        cli_config.write(folder, "compare", options)
     cli_output.save_plots(folder, comparison=compared.plot)
-    cli_output.echo(f"\n{compared}\n\nAll trials, comparison.csv and comparison.png written to {folder}")
+    cli_output.show_comparison(compared)
+    written = f"All trials, {cli_config.FILE}, comparison.csv and comparison.png written to {folder}"
+    cli_output.echo(f"\n{cli_output.wrapped(written, cli_output.width())}")
 
 
 @app.command()
 @_command
 def article(
     dataset: cli_arguments.Dataset = "digits",
-    widths: cli_arguments.Widths = "64,64",
+    widths: cli_arguments.Widths = None,
     seeds: cli_arguments.Seeds = 5,
     steps: cli_arguments.Steps = 2000,
     batch_size: cli_arguments.BatchSize = 32,
@@ -261,8 +272,8 @@ def article(
     with cli_arguments.concerning("output"):
         articles.check_folder(folder, overwrite=overwrite)
     protocol = Protocol.of(
-        cli_arguments.data_set(dataset, train_size=None),
-        hidden=cli_arguments.numbers("widths", widths, int),
+        cli_data.load(dataset, DataArguments(), train_size=None),
+        hidden=cli_arguments.numbers("widths", widths or cli_model.WIDTHS, int),
         seeds=seeds,
         num_steps=steps,
         batch_size=batch_size,
@@ -351,7 +362,7 @@ def convert(
     from weightdecay.decay.convert import convert as convert_coefficient
 
     if show_list:
-        cli_output.echo(conventions.describe())
+        cli_output.echo(cli_output.wrapped(conventions.describe(), cli_output.width(), indent=" " * 8))
         return
     for name, value in {"coefficient": coefficient, "source": source, "target": target}.items():
         if value is None:
@@ -376,7 +387,7 @@ def convert(
     )
     converted = converted if isinstance(converted, tuple) else (converted,)
     cli_output.echo(",".join(map(repr, converted)))
-    cli_output.echo(converted[0].explanation)
+    cli_output.echo(cli_output.wrapped(converted[0].explanation, cli_output.width(), indent="  "))
 
 
 if __name__ == "__main__":

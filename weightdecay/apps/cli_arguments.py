@@ -4,7 +4,6 @@ Strings are checked before JAX is imported wherever that is possible, so that a 
 """
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,13 @@ import typer
 from typer.core import TyperCommand
 from typing_extensions import override
 
-from weightdecay.apps import cli_ladder
+from weightdecay.apps import cli_data, cli_ladder, cli_model, cli_output
 from weightdecay.core import text
 from weightdecay.core.checks import ArgumentError, integer, number
 
 if TYPE_CHECKING:
     from weightdecay.data import Data
     from weightdecay.decay import Rule
-    from weightdecay.models import MLP
     from weightdecay.results.suggestion import Suggestion
 
 OPTIMIZERS = ("adam", "sgd", "lion", "rmsprop", "lamb", "muon")
@@ -29,15 +27,39 @@ OPTIMIZERS = ("adam", "sgd", "lion", "rmsprop", "lamb", "muon")
 
 # Options that several commands share.
 Dataset = Annotated[
-    str, typer.Argument(help="Data set: digits, breast_cancer, wine or diabetes; or, synthetic, clusters or spirals.")
+    str,
+    typer.Argument(
+        help="Data set: digits, breast_cancer, wine or diabetes; or, synthetic, clusters or spirals; or the path of a "
+        f"file: {cli_data.FORMATS}."
+    ),
 ]
-Widths = Annotated[str, typer.Option(help="Widths of the hidden layers of the multilayer perceptron, comma-separated.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Network of your own, as module:Class; the module is in the working directory or installed.",
+        show_default="a perceptron; of texts a decoder",
+    ),
+]
+Widths = Annotated[
+    str | None,
+    typer.Option(
+        help="Widths of the hidden layers of the multilayer perceptron, comma-separated.", show_default="64,64"
+    ),
+]
 Seeds = Annotated[int, typer.Option(help="Seeds, from 0 on; each candidate is trained once with every seed.")]
 Steps = Annotated[int, typer.Option(help="Number of training steps.")]
 BatchSize = Annotated[int, typer.Option(help="Number of examples per training step.")]
 TrainSize = Annotated[int | None, typer.Option(help="Number of training examples to keep.", show_default="all")]
 LabelNoise = Annotated[float, typer.Option(help="Fraction of training labels to replace by wrong ones.")]
 Output = Annotated[Path | None, typer.Option(help="Folder for the result and the plots.", show_default="runs/DATASET")]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the run, in which it is saved while it trains, and of its result and plots. The same command "
+        "resumes a run that was interrupted, and helps one that is in progress, also from other machines.",
+        show_default="runs/DATASET",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in the output folder.")]
 
 
@@ -65,7 +87,8 @@ class GridArguments:
     """Options of the commands that train a grid; each field is one option."""
 
     dataset: Dataset
-    widths: Widths = "64,64"
+    model: Model = None
+    widths: Widths = None
     rules: Annotated[
         str,
         typer.Option(
@@ -81,7 +104,7 @@ class GridArguments:
         str,
         typer.Option(
             help="Where these coefficients come from: range (the same for every run), steps (the time scales of the "
-            "run), or scout (a training without decay, of which the turn is sought; see wd.suggest)."
+            "run), or scout (a training without decay, of which the turn is sought)."
         ),
     ] = "range"
     num_coefficients: Annotated[int, typer.Option(help="Number of log-spaced coefficients of each rule.")] = 11
@@ -95,11 +118,19 @@ class GridArguments:
     train_size: TrainSize = None
     label_noise: LabelNoise = 0.0
 
-    def job(self, suggestion: "Suggestion | None" = None) -> dict[str, Any]:
+    def job(
+        self,
+        suggestion: "Suggestion | None" = None,
+        *,
+        source: cli_data.DataArguments | None = None,
+        data: "Data | None" = None,
+    ) -> dict[str, Any]:
         """Build the model, the data, the grid and the optimizer.
 
         Args:
           suggestion: What a scout has found; None = the ladder is not that of a scout, or the scout is yet to run.
+          source: How a file becomes examples; None = as it does by default.
+          data: The examples, if they were loaded before.
 
         Returns:
           Arguments of `weightdecay.fit_grid` by name, without those that say how to train.
@@ -107,7 +138,7 @@ class GridArguments:
         Raises:
           ArgumentError: An option has a value without a meaning.
         """
-        widths = numbers("widths", self.widths, int)
+        numbers("widths", self.widths or cli_model.WIDTHS, int)
         learning_rates = numbers("learning_rates", self.learning_rates, float)
         for rate in learning_rates:
             number(rate, "learning_rates", above=0, allowed="finite numbers above 0")
@@ -123,7 +154,6 @@ class GridArguments:
         integer(self.seeds, "seeds", at_least=1)
         integer(self.steps, "steps", at_least=1)
 
-        from weightdecay import models
         from weightdecay.decay import optimizers
         from weightdecay.search.grid import Grid
 
@@ -135,70 +165,52 @@ class GridArguments:
             range_of = cli_ladder.of_suggestion(suggestion)
         rules = _rules(self.rules, range_of, self.num_coefficients)
         grid = Grid(decay=rules, learning_rate=learning_rates, seed=range(self.seeds))
-        data = data_set(self.dataset, train_size=self.train_size, label_noise=self.label_noise)
-        return {"model": models.MLP(tuple(widths)), "data": data, "grid": grid, "optimizer": optimizer}
+        if data is None:
+            data = cli_data.load(
+                self.dataset,
+                source or cli_data.DataArguments(),
+                train_size=self.train_size,
+                label_noise=self.label_noise,
+            )
+        model = cli_model.build(self.model, self.widths, of_tokens=cli_data.is_tokens(data))
+        return {"model": model, "data": data, "grid": grid, "optimizer": optimizer}
 
 
-def network(widths: str) -> "MLP":
-    """Build the multilayer perceptron.
-
-    Args:
-      widths: Widths of the hidden layers, comma-separated.
-
-    Returns:
-      The model.
-
-    Raises:
-      ArgumentError: Not integers.
-    """
-    layers = numbers("widths", widths, int)
-
-    from weightdecay import models
-
-    return models.MLP(tuple(layers))
-
-
-def data_set(name: str, *, train_size: int | None, label_noise: float = 0.0) -> "Data":
-    """Load a built-in data set.
+def scouted(arguments: GridArguments, job: dict[str, Any]) -> dict[str, Any]:
+    """Train without decay, print what it suggests, and return the job with these coefficients.
 
     Args:
-      name: Its name.
-      train_size: Number of training examples to keep; None = all.
-      label_noise: Fraction of training labels to replace by wrong ones.
+      arguments: Options of the command.
+      job: What they make, with a grid that is not used.
 
     Returns:
-      The examples.
+      Arguments of `weightdecay.fit_grid` by name.
 
     Raises:
-      ArgumentError: An unknown name, or label noise for a regression.
+      typer.Exit: It was interrupted.
     """
-    from weightdecay import data
-
-    load = look_up("dataset", name, data.BUILT_IN)
-    if not is_regression(name):
-        return load(num_train=train_size, label_noise=label_noise)
-    if label_noise:
-        raise ArgumentError(
-            "label_noise", f"label_noise is {label_noise}, but the targets of {name} are not labels; give 0."
-        )
-    return load(num_train=train_size)
-
-
-def is_regression(name: str) -> bool:
-    """Whether the targets of a built-in data set are real numbers."""
-    from weightdecay import data
-
-    return name in data.BUILT_IN and "label_noise" not in inspect.signature(data.BUILT_IN[name]).parameters
+    rates = numbers("learning_rates", arguments.learning_rates, float)
+    suggestion = cli_ladder.scout(
+        job, seeds=arguments.seeds, learning_rates=rates, num_steps=arguments.steps, batch_size=arguments.batch_size
+    )
+    if suggestion is None:
+        cli_output.echo("weightdecay: interrupted; nothing is saved.", to_stderr=True)
+        raise typer.Exit(130)
+    cli_output.echo(f"\n{cli_output.wrapped(str(suggestion), cli_output.width())}\n")
+    return arguments.job(suggestion, data=job["data"])
 
 
-def output_folder(output: Path | None, name: str, *, overwrite: bool) -> Path:
+def output_folder(
+    output: Path | None, name: str, *, overwrite: bool, resumes: Callable[[Path], bool] = lambda folder: False
+) -> Path:
     """Choose the folder that a command writes to.
 
     Args:
       output: The option ``--output``; None = a folder in ``runs``.
       name: Name of that folder.
       overwrite: Whether an earlier result may be replaced: then the folder is ``runs/NAME``. Otherwise it is the first
-        of ``runs/NAME``, ``runs/NAME-2``, ``runs/NAME-3`` ... that does not exist.
+        of ``runs/NAME``, ``runs/NAME-2``, ``runs/NAME-3`` ... that does not exist, or is resumed.
+      resumes: Whether the command goes on with what is in a folder.
 
     Returns:
       The folder, which need not exist and has not been checked.
@@ -206,7 +218,7 @@ def output_folder(output: Path | None, name: str, *, overwrite: bool) -> Path:
     if output is not None:
         return output
     folder, number = Path("runs") / name, 1
-    while folder.exists() and not overwrite:
+    while folder.exists() and not overwrite and not resumes(folder):
         number += 1
         folder = Path("runs") / f"{name}-{number}"
     return folder

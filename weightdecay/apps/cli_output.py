@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weightdecay.core import metrics
 
 if TYPE_CHECKING:
+    from weightdecay.apps.comparison import Comparison
     from weightdecay.results.grid_result import GridResult
 
 _REPLACEMENTS = {
@@ -32,6 +33,9 @@ _REPLACEMENTS = {
 
 
 _PYTHON = {
+    r"as with wd\.logspace\((?:wd\.)?(\w+), (\S+), (\S+), (\d+)\)": (
+        r"as with --rules \1 --coefficients \2 \3 --num-coefficients \4"
+    ),
     r", or None( [^.;]*)?(?=[.;]|$)": "",
     r"a folder that result\.save\(\.\.\.\) wrote": "the folder of a result, or the directory of a finished run",
     r" \(overwrite=True; --overwrite on the command line\)": " with --overwrite",
@@ -87,6 +91,8 @@ def without_code(message: str) -> str:
       'batch_size is 0; give 1 to 90.'
       >>> without_code("the disk is full. Save it with result.save(...) where there is room.")
       'the disk is full.'
+      >>> without_code("extend the grid, as with wd.logspace(wd.L2, 0.2, 10, 4).")
+      'extend the grid, as with --rules L2 --coefficients 0.2 10 --num-coefficients 4.'
     """
     for python, words in _PYTHON.items():
         message = re.sub(python, words, message)
@@ -134,12 +140,13 @@ def wrapped(text: str, columns: int | None, indent: str = "") -> str:
     return "\n".join(lines)
 
 
-def show(result: "GridResult", metric: str) -> None:
-    """Print the candidates, the choice, and its score on the test examples.
+def show(result: "GridResult", metric: str, *, show_all: bool = False) -> None:
+    """Print the best candidates, the choice, and its score on the test examples.
 
     Args:
       result: The result; its test scores are there already.
       metric: Validation metric of the choice.
+      show_all: Whether to print all candidates, and not the best ten and those that are named below the table.
     """
     from weightdecay.results import selection
 
@@ -157,6 +164,7 @@ def show(result: "GridResult", metric: str) -> None:
     no_decay = result.no_decay(metric=metric)
     if no_decay is not None and no_decay.number != best.number:
         lines.append(f"  no decay:           {no_decay}")
+        marks.setdefault(no_decay.number, "")
     scores = result.test(metric=metric).to_dict("records")
     name = "test_loss" if scores[0]["test_accuracy"] != scores[0]["test_accuracy"] else "test_accuracy"
     tested = ", ".join(
@@ -164,14 +172,32 @@ def show(result: "GridResult", metric: str) -> None:
     )  # the choice may be no decay
     lines.append(f"  {name.replace('_', ' ') + ':':<20}{tested}")
 
-    echo("\n" + "\n".join(_table(result, marks, columns)))
+    echo("\n" + "\n".join(_table(result, metric, marks, columns, None if show_all else _BEST)))
     echo(f"\n{wrapped(best.sentence, columns)}\n")
     echo("\n".join(wrapped(line, columns, indent=" " * 22) for line in lines))
     advice = selection.choose(
         result.candidates(metric), metric=metric, lower_is_better=result.settings.get("lower_is_better")
     ).advice  # the advice without Python code
     if advice:
-        echo("\n" + wrapped(f"Warning: {advice}", columns))
+        echo("\n" + wrapped(f"Warning: {without_code(advice)}", columns))
+
+
+def show_comparison(compared: "Comparison") -> None:
+    """Print the methods of a comparison, the best one first, and the conclusion.
+
+    Args:
+      compared: The comparison.
+    """
+    columns, cells = width(), compared.cells()
+    shown = fitted(cells, ("zeros", cells[0][3], "chosen"), columns)
+    lines = ["", *compared.lines(shown)]
+    left_out = [name for name in cells[0] if name not in shown[0]]
+    if left_out:
+        lines += [
+            "",
+            wrapped(f"Columns that do not fit here: {', '.join(left_out)}; comparison.csv has them.", columns),
+        ]
+    echo("\n".join([*lines, "", wrapped(compared.sentence, columns)]))
 
 
 def save_plots(folder: Path, **plots: Callable[[], Any]) -> None:
@@ -211,8 +237,13 @@ def fitted(rows: Sequence[Sequence[str]], dispensable: Sequence[str], columns: i
 _DISPENSABLE = ("weight norm", "train accuracy", "train loss", "gap", "zeros", "val. bits per token", "val. accuracy")
 
 
-def _table(result: "GridResult", marks: dict[int, str], columns: int | None) -> list[str]:
-    """Lines of the table of candidates."""
+_BEST = 10  # candidates that are shown
+
+
+def _table(
+    result: "GridResult", metric: str, marks: dict[int, str], columns: int | None, best: int | None
+) -> list[str]:
+    """Lines of the table of candidates, the best one first; those with a mark are among the lines in any case."""
     rows = result.table().to_dict("records")
     has_accuracy = any(row["validation_accuracy"] == row["validation_accuracy"] for row in rows)
     cells: dict[str, Callable[[dict[Any, Any]], str]] = {}
@@ -233,9 +264,16 @@ def _table(result: "GridResult", marks: dict[int, str], columns: int | None) -> 
 
     table = [["", "candidate", *cells]]
     dropped = result.dataset["dropped_at"].values >= 0 if "dropped_at" in result.dataset else None
-    for candidate, row in zip(result.candidates(), rows, strict=True):
-        if dropped is not None and dropped[list(candidate.members)].any():
-            continue  # A search has left it, or some of its replicates, out.
+    sign = 1 if result.lower_is_better(metric) else -1
+    ranked = sorted(
+        result.candidates(metric),
+        key=lambda candidate: (candidate.mean != candidate.mean, sign * candidate.mean),
+    )
+    if dropped is not None:  # A search has left some, or some of their replicates, out.
+        ranked = [candidate for candidate in ranked if not dropped[list(candidate.members)].any()]
+    shown_candidates = [one for place, one in enumerate(ranked) if best is None or place < best or one.number in marks]
+    for candidate in shown_candidates:
+        row = rows[candidate.number]
         table.append([marks.get(candidate.number, ""), str(candidate.decay), *(show(row) for show in cells.values())])
     shown = fitted(table, _DISPENSABLE, columns)
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
@@ -243,6 +281,9 @@ def _table(result: "GridResult", marks: dict[int, str], columns: int | None) -> 
         [f"{line[0]:<{widths[0]}}", f"{line[1]:<{widths[1]}}", *map(str.rjust, line[2:], widths[2:])] for line in shown
     )
     lines = ["  ".join(line) for line in aligned]
+    if hidden := len(ranked) - len(shown_candidates):
+        rest = f"{hidden} worse candidates are not shown; --all shows them, and so does the report."
+        lines += ["", wrapped(rest, columns)]
     left_out = [name for name in table[0] if name not in shown[0]]
     if left_out:
         lines += ["", wrapped(f"Columns that do not fit here: {', '.join(left_out)}; the report has them.", columns)]

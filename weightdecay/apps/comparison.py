@@ -305,8 +305,8 @@ class Comparison:
 
         return ranking(self.table(), self.scored_by, ax=ax)
 
-    def __str__(self) -> str:
-        """Return the table with aligned columns, and the conclusion."""
+    def cells(self) -> list[list[str]]:
+        """Return the table as text: a row of names, and one for each method, the best one first."""
         table, score = self.table(), self.scored_by
         cells = [
             ["method", score.replace("_", " "), "behind the best", self.metric.replace("_", " "), "zeros", "chosen"]
@@ -323,14 +323,27 @@ class Comparison:
                     str(row["hyperparameters"]),
                 ]
             )
+        return cells
+
+    def lines(self, cells: Sequence[Sequence[str]]) -> list[str]:
+        """Return the lines of a table with aligned columns, and those methods all of whose trials diverged.
+
+        Args:
+          cells: As `cells` returns them, or some columns of it.
+
+        Returns:
+          The lines.
+        """
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
         ]
         lost = [name for name in self.trials if name not in self.chosen]
-        if lost:
-            lines.append(f"All trials diverged: {', '.join(lost)}.")
-        return "\n".join([*lines, "", self.sentence])
+        return [*lines, *([f"All trials diverged: {', '.join(lost)}."] if lost else [])]
+
+    def __str__(self) -> str:
+        """Return the table with aligned columns, and the conclusion."""
+        return "\n".join([*self.lines(self.cells()), "", self.sentence])
 
     @property
     def _scores(self) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ def main(folder: str) -> None:
     internal = [room for room in ROOMS if room not in public]
     pages = [f"weightdecay.{room}" for room in internal]
     # For a room that users do not import, its page is enough, but for the files of it that are public.
-    files = rf"!weightdecay\.(?!training\.metrics$)(?:{'|'.join(internal)})\..*"
+    files = rf"!weightdecay\.(?!(?:training\.metrics|results\.trackers)$)(?:{'|'.join(internal)})\..*"
     pdoc.pdoc("weightdecay", *pages, files, output_directory=Path(folder))
 
 

@@ -22,8 +22,11 @@ from weightdecay.engine.evaluation_callback import EvaluationCallback
 from weightdecay.engine.execution import execute
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.plans import Plan
+from weightdecay.engine.tracker_thread import Receivers, TrackerThread
 from weightdecay.engine.training_workload import TrainingWorkload
 from weightdecay.results.grid_result import GridResult
+from weightdecay.results.trackers import kinds
+from weightdecay.results.trackers.base import Tracker
 from weightdecay.search.grid import Grid
 from weightdecay.search.strategy import Strategy
 from weightdecay.storage import run_directory
@@ -58,6 +61,7 @@ def fit_grid(
     dtype: Any = None,
     accumulate: Integer = 1,
     on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
+    log_to: str | Tracker | None = None,
     budget: float | int | None = None,
     strategy: Strategy | None = None,
     executor: Any = None,
@@ -128,6 +132,11 @@ def fit_grid(
         and all that was recorded (of layers as ``rotation/<layer>``). It is called in a thread of its own, one call
         after the other; training does not wait for it, all calls are done when this returns, and no number depends on
         it. An exception in it ends up in a warning, and it is called on. A run that resumes reports what it trains.
+      log_to: A tracker that gets the run while it trains, as ``result.log`` would log it afterwards: ``"mlflow"``,
+        ``"wandb"``, ``"tensorboard"``, or one with settings, such as ``wd.trackers.TensorBoard("runs")``. It is called
+        in a thread of its own; if it fails, it is left alone and one warning says so. A candidate's point is logged
+        when all its seeds and folds are there. What a resumed run has from before, and what workers of an ``executor``
+        trained, is logged at the end.
       budget: The fraction of the grid's member-steps that may be spent, in (0, 1]. The strategy decides which members
         are trained; the others have no metrics, and only candidates with all their seeds are chosen from. None: all of
         it, or as the strategy decides.
@@ -157,6 +166,7 @@ def fit_grid(
       (4, 20)
     """
     run_directory.check_save_every(save_every)
+    tracker = None if log_to is None else kinds.checked(log_to, "log_to", {})
     given_directory = directory
     before = {} if directory is None else run_directory.read_description(directory)
     settings: dict[str, Any] = {
@@ -215,6 +225,7 @@ def fit_grid(
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(executors.directory_of(executor, directory))
         callback = None if on_evaluation is None else stack.enter_context(EvaluationCallback(on_evaluation, list(grid)))
+        logging = None if tracker is None else stack.enter_context(TrackerThread(tracker, list(grid)))
         stack.enter_context(interrupts.first_only())
         run = (
             None
@@ -232,7 +243,7 @@ def fit_grid(
             return started_races[-1]
 
         workload, interrupted = execute(
-            TrainingWorkload(prepared, records, names, callback),
+            TrainingWorkload(prepared, records, names, Receivers(callback, logging)),
             prepared.grid,
             run,
             unit="member-steps",
@@ -287,6 +298,7 @@ def fit_grid(
                     "executor": executor,
                     "save_every": save_every,
                     "on_evaluation": on_evaluation,
+                    "log_to": log_to,
                     "progress": progress,
                 },
                 grid,
@@ -296,6 +308,8 @@ def fit_grid(
             helpers.wait()
         if run is not None and not interrupted:
             run.write_result(lambda path: result.save(path, overwrite=True))
+        if logging is not None:
+            logging.finish(result)
     return result
 
 
@@ -353,6 +367,7 @@ def fit(
     dtype: Any = None,
     accumulate: Integer = 1,
     on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
+    log_to: str | Tracker | None = None,
     progress: bool = True,
     **axes: Any,
 ) -> GridResult:
@@ -383,6 +398,7 @@ def fit(
       dtype: As in `fit_grid`.
       accumulate: As in `fit_grid`.
       on_evaluation: As in `fit_grid`.
+      log_to: As in `fit_grid`.
       progress: As in `fit_grid`.
       **axes: Values of further axes of a grid, such as ``momentum=0.9`` or ``label_smoothing=0.1``.
 
@@ -418,6 +434,7 @@ def fit(
         dtype=dtype,
         accumulate=accumulate,
         on_evaluation=on_evaluation,
+        log_to=log_to,
         progress=progress,
     )
 

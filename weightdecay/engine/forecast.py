@@ -15,6 +15,7 @@ from weightdecay.decay import masks, optimizers
 from weightdecay.engine import devices, lane_programs, plans, preparation, training_workload
 from weightdecay.engine.plans import Forecast, Plan
 from weightdecay.engine.preparation import TrainingRun
+from weightdecay.results.trackers.base import Tracker
 from weightdecay.search.grid import Grid
 from weightdecay.training.task import LAYER_METRICS
 
@@ -46,6 +47,7 @@ def plan(
     dtype: Any = None,
     accumulate: Integer = 1,
     on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
+    log_to: str | Tracker | None = None,
     progress: bool = True,
 ) -> Plan:
     """Predict what `fit_grid` would run with these arguments, where, and how much memory and time that takes.
@@ -77,6 +79,7 @@ def plan(
       dtype: As in `fit_grid`.
       accumulate: As in `fit_grid`.
       on_evaluation: As ``directory``; it is not called.
+      log_to: As ``directory``; nothing is logged.
       progress: As ``directory``.
 
     Returns:

@@ -15,11 +15,11 @@ from weightdecay.core import jax_settings
 from weightdecay.core.types import Device
 from weightdecay.data.on_disk import in_memory
 from weightdecay.engine import devices, lane_programs, plans
-from weightdecay.engine.evaluation_callback import EvaluationCallback
 from weightdecay.engine.groups import Lane, TrainingGroup
 from weightdecay.engine.lane_programs import Programs
 from weightdecay.engine.plans import Plan
 from weightdecay.engine.preparation import TrainingRun
+from weightdecay.engine.tracker_thread import Receivers
 from weightdecay.storage import fingerprints, result_folder
 from weightdecay.storage.checkpoints import Snapshot
 from weightdecay.storage.training_records import TrainingRecords
@@ -41,7 +41,7 @@ class TrainingWorkload:
     run: TrainingRun
     records: TrainingRecords
     names: Mapping[str, Any] = field(default_factory=dict)
-    callback: EvaluationCallback | None = None
+    callback: Receivers | None = None
     programs_key: ClassVar[str] = "programs"
 
     @property

@@ -22,6 +22,7 @@ from weightdecay.results.held_out import ScoreTest
 from weightdecay.results.plot_methods import PlotMethods
 from weightdecay.results.report import page
 from weightdecay.results.selected import Selected
+from weightdecay.results.trackers.methods import TrackerMethods
 from weightdecay.results.transfer import Transfer
 from weightdecay.search.grid import Grid
 from weightdecay.storage import result_folder, run_directory
@@ -35,7 +36,7 @@ Extend = Callable[[Grid, int | None], "GridResult"]
 """``extend(grid, num_steps)`` trains another grid with the same settings; None = the same number of steps."""
 
 
-class GridResult(PlotMethods):
+class GridResult(PlotMethods, TrackerMethods):
     """Result of a grid; `weightdecay.fit_grid` makes it and `weightdecay.load` reads it.
 
     Attributes:

@@ -15,7 +15,8 @@ from weightdecay.storage.processes import Processes
 RUN, CHECKPOINTS, RESULT = "run.json", "checkpoints", "result"
 _PROCESSES, _TURN, _LEASES = "processes", "turn", "leases"
 _EARLIER = {"lock", "owner.json"}  # earlier versions let one process in
-_ENTRIES = {RUN, CHECKPOINTS, RESULT, _PROCESSES, _TURN, _LEASES, *_EARLIER}
+_OPTIONS = "sweep.yaml"  # what the command line writes before the run begins
+_ENTRIES = {RUN, CHECKPOINTS, RESULT, _PROCESSES, _TURN, _LEASES, _OPTIONS, *_EARLIER}
 
 
 def create(path: Path) -> None:

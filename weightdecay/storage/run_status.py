@@ -73,7 +73,7 @@ def read(path: str | Path) -> RunStatus:
     if not description:
         raise FileNotFoundError(
             f"directory {directory} holds no run; give the directory of a call of wd.fit_grid or wd.map_grid, or of "
-            "weightdecay sweep --directory."
+            "weightdecay sweep."
         )
     saved = _saved_steps(directory)
     contents = processes.read(directory)
