@@ -3,7 +3,7 @@
 `weightdecay.data.splits` makes `Data` from arrays. `weightdecay.training.step` standardizes the examples of a fold.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -156,6 +156,25 @@ class Data:
     def num_folds(self) -> int | None:
         """Number of folds; None if there are validation examples."""
         return None if self.fold is None else int(np.max(self.fold)) + 1
+
+    def joined(self) -> "Data":
+        """Return the data with the validation examples among the training examples as well, to train a choice on all.
+
+        Returns:
+          The data; its validation examples are those that it was trained on. Arrays on the disk are read.
+
+        Raises:
+          ArgumentError: Standardized folds: each fold has its own scaling, and none is that of all examples.
+        """
+        if self.fold is None:
+            return replace(self, train=_joined(self.train, self.validation))
+        if self.scaling is not None:
+            raise ArgumentError(
+                "data",
+                "data has folds that are standardized, each by its own training examples; standardize all examples "
+                "yourself, and train the chosen candidate with wd.fit.",
+            )
+        return replace(self, validation=self.train, fold=None)
 
     def batches(self) -> dict[str, Batch]:
         """Return the splits by name, as arrays in the precision in which JAX computes.
@@ -418,6 +437,25 @@ def _batch(name: str, split: Any, scaling: Scaling | None) -> Batch:
         weights = (weights / weights.mean()).astype(np.float32)
     inputs = trees.mapped(_as_array, inputs, f"{name} inputs")
     return Batch(inputs, trees.mapped(_as_array, targets, f"{name} targets"), weights)
+
+
+def _joined(first: Any, second: Any) -> tuple[Any, ...]:
+    """Return the examples of two splits; where one has no weights, they are 1."""
+    parts = [
+        jax.tree.map(lambda *arrays: np.concatenate([np.asarray(array) for array in arrays]), *_as_trees(pair))
+        for pair in zip(first[:2], second[:2], strict=True)
+    ]
+    weights = [split[2] if len(split) > 2 else None for split in (first, second)]
+    if all(values is None for values in weights):
+        return tuple(parts)
+    numbers = (_num_rows("data", split[0]) for split in (first, second))
+    filled = [np.ones(n) if values is None else np.asarray(values) for n, values in zip(numbers, weights, strict=True)]
+    return (*parts, np.concatenate(filled))
+
+
+def _as_trees(values: Sequence[Any]) -> list[Any]:
+    """Turn what is one array, such as a list of rows, into an array."""
+    return [value if trees.is_tree(value) else _array("data", value) for value in values]
 
 
 def _num_rows(name: str, values: Any) -> int:

@@ -286,6 +286,7 @@ def fit_grid(
             model=trained.model,
             score_test=outcome.score_function(trained),
             predict=outcome.predict_function(trained),
+            network=outcome.network_function(trained),
             extend=_Extension(
                 model,
                 data,
@@ -339,6 +340,23 @@ class _Extension:
         result = fit_grid(self._model, self._data, together, **self._settings)
         self._in_directory = together
         return result.part(range(len(result) - added, len(result)))
+
+    def refit(self, hyperparameters: Mapping[str, Any], seeds: Sequence[Any], num_steps: int | None) -> GridResult:
+        """Train one candidate on the training and the validation examples.
+
+        Args:
+          hyperparameters: Its hyperparameters by name, without seed and fold.
+          seeds: Seeds of its members.
+          num_steps: Training steps; None = as before.
+
+        Returns:
+          The result of these members.
+        """
+        num_steps = num_steps or self._settings["num_steps"]
+        alone = {"directory": None, "executor": None, "patience": None, "budget": None, "strategy": None, "plan": None}
+        settings = {**self._settings, **alone, "num_steps": num_steps, "eval_every": num_steps}
+        grid = Grid(**{name: [value] for name, value in hyperparameters.items()}, seed=list(seeds))
+        return fit_grid(self._model, self._data.joined(), grid, **settings)
 
 
 def fit(

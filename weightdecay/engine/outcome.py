@@ -13,6 +13,7 @@ from weightdecay.decay import masks, theory
 from weightdecay.engine import devices
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.preparation import TrainingRun
+from weightdecay.models import network as networks
 from weightdecay.search.grid import Grid
 from weightdecay.storage.training_records import TrainingRecords
 from weightdecay.training import evaluation, fine_tuning
@@ -63,6 +64,24 @@ def predict_function(run: TrainingRun) -> Callable[[int, Any, Any, Any], Any]:
         return jax.tree.map(lambda array: scaling.original_targets(np.asarray(array)), made)
 
     return predict
+
+
+def network_function(run: TrainingRun) -> Callable[[int, Any, Any], Any]:
+    """Return a function that makes the trained network of a member.
+
+    Args:
+      run: The run, trained.
+
+    Returns:
+      ``network(member, params, model_state)``; see `weightdecay.models.network.trained`.
+    """
+    groups = {int(index): group for group in run.groups for index in group.indices}
+
+    def make(member: int, params: Any, model_state: Any) -> Any:
+        model = networks.with_options(run.model, dict(groups[member].model_options))
+        return networks.trained(model, params, model_state)
+
+    return make
 
 
 def record_theory(run: TrainingRun, grid: Grid, records: TrainingRecords) -> None:

@@ -75,6 +75,26 @@ def functions(factory: Callable[..., Any]) -> Functions:
     return init, forward
 
 
+def trained(factory: Callable[..., Any], params: Params, model_state: ModelState) -> Any:
+    """Return a module with its weights, in inference mode.
+
+    Args:
+      factory: As in `functions`.
+      params: Its weights.
+      model_state: Its other arrays, and its state.
+
+    Returns:
+      The module; for a module with state, the module and its ``eqx.nn.State``.
+    """
+    import equinox as eqx
+
+    skeleton = _skeleton(factory)
+    module = eqx.nn.inference_mode(skeleton.module(params, model_state.get("constants", [])))
+    if "state" not in model_state:
+        return module
+    return module, jax.tree.unflatten(jax.tree.structure(skeleton.state), model_state["state"])
+
+
 class _Skeleton(NamedTuple):
     """A module without its arrays."""
 

@@ -110,6 +110,24 @@ def functions(model: nn.Module) -> Functions:
     return init, forward
 
 
+def trained(model: nn.Module, params: Params, model_state: ModelState) -> nn.Module:
+    """Return a module that is bound to its variables, in evaluation mode where its fields say so.
+
+    Args:
+      model: An instance.
+      params: Its weights.
+      model_state: Its other collections.
+
+    Returns:
+      The module: ``module(inputs)`` are the outputs. Where its call has an argument for the mode, such as ``train``,
+      the caller gives it.
+    """
+    call_flags = adapters.mode(adapters.call_arguments(type(model).__call__), train=False)
+    options: dict[str, Any] = {} if call_flags else {**adapters.mode(_fields(model), train=False)}
+    collections = {name: value for name, value in model_state.items() if name != adapters.SOWN}
+    return (model.clone(**options) if options else model).bind({"params": params, **collections})
+
+
 def fields(model: nn.Module) -> frozenset[str]:
     """Names of the fields of a module that a user sets, without flags.
 

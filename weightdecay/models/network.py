@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from typing_extensions import override
 
-from weightdecay.core import text, tree
+from weightdecay.core import random_streams, text, tree
 from weightdecay.core.types import Key, ModelState, Params
 from weightdecay.models import decoder, dropout, linen, zoo
 from weightdecay.models.adapters import Functions
@@ -122,6 +122,41 @@ def network(model: Any) -> Network:
         from weightdecay.models import equinox
 
         return _network(equinox.functions(model))
+    raise _not_a_model(model)
+
+
+def trained(model: Any, params: Params, model_state: ModelState) -> Any:
+    """Return a network with its weights as its own library has it, in evaluation mode.
+
+    Args:
+      model: As in `network`.
+      params: Its weights.
+      model_state: What it has in addition to its weights.
+
+    Returns:
+      Of flax linen, the module bound to its variables; of flax nnx and equinox, the module (for an equinox module with
+      state, the module and its state); of a `Model`, a function of the inputs.
+
+    Raises:
+      TypeError: Anything else.
+    """
+    if isinstance(model, Pair):
+        return trained(model.evaluate, params, model_state)
+    if isinstance(model, Model):
+        forward = _functions(model)[1]
+        key = random_streams.constant_key()
+        return lambda inputs: forward(params, model_state, inputs, key, False, {})[0]
+    if isinstance(model, nn.Module):
+        return linen.trained(model, params, model_state)
+    library = _library(model)
+    if library == "nnx":
+        from weightdecay.models import nnx
+
+        return nnx.trained(model, params, model_state)
+    if library == "equinox":
+        from weightdecay.models import equinox
+
+        return equinox.trained(model, params, model_state)
     raise _not_a_model(model)
 
 

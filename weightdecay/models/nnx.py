@@ -61,6 +61,24 @@ def functions(factory: Callable[..., Any]) -> Functions:
     return init, forward
 
 
+def trained(factory: Callable[..., Any], params: Params, model_state: ModelState) -> nnx.Module:
+    """Return a module with its weights, in evaluation mode.
+
+    Args:
+      factory: ``factory(rngs=...) -> module``.
+      params: Its weights.
+      model_state: Its other variables.
+
+    Returns:
+      The module; its random streams begin with the seed 0.
+    """
+    module = factory(rngs=nnx.Rngs(0))
+    nnx.update(module, jax.tree.map(jnp.asarray, params))
+    nnx.update(module, jax.tree.map(jnp.asarray, model_state))
+    module.eval()
+    return module
+
+
 def _divided(module: nnx.Module) -> tuple[Params, ModelState]:
     _, params, _, model_state = nnx.split(module, nnx.Param, nnx.RngState, ...)
     return nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)

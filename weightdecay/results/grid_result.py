@@ -19,24 +19,28 @@ from weightdecay.results import extension, held_out, selection, tables
 from weightdecay.results import transfer as transfers
 from weightdecay.results.candidates import Candidate, gather
 from weightdecay.results.held_out import ScoreTest
+from weightdecay.results.model_methods import ModelMethods
 from weightdecay.results.plot_methods import PlotMethods
 from weightdecay.results.report import page
 from weightdecay.results.selected import Selected
 from weightdecay.results.trackers.methods import TrackerMethods
 from weightdecay.results.transfer import Transfer
+from weightdecay.search import conditions
 from weightdecay.search.grid import Grid
 from weightdecay.storage import result_folder, run_directory
-from weightdecay.storage import weights as weight_files
 from weightdecay.storage.training_records import TrainingRecords
 
 Predict = Callable[[int, Any, Any, Any], Any]
 """``predict(member, params, model_state, inputs) -> outputs``."""
 
+MakeNetwork = Callable[[int, Any, Any], Any]
+"""``network(member, params, model_state)`` makes the trained network, as its own library has it."""
+
 Extend = Callable[[Grid, int | None], "GridResult"]
 """``extend(grid, num_steps)`` trains another grid with the same settings; None = the same number of steps."""
 
 
-class GridResult(PlotMethods, TrackerMethods):
+class GridResult(ModelMethods, PlotMethods, TrackerMethods):
     """Result of a grid; `weightdecay.fit_grid` makes it and `weightdecay.load` reads it.
 
     Attributes:
@@ -75,6 +79,7 @@ class GridResult(PlotMethods, TrackerMethods):
         test: dict[str, Any] | None = None,
         score_test: ScoreTest | None = None,
         predict: Predict | None = None,
+        network: MakeNetwork | None = None,
         extend: Extend | None = None,
         versions: Mapping[str, str] | None = None,
         averages: Sequence[Any] | None = None,
@@ -90,11 +95,12 @@ class GridResult(PlotMethods, TrackerMethods):
         self._test = test
         self._score_test = score_test
         self._predict = predict
+        self._network = network
         self._extend = extend
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickled copy holds: as a result read from disk, it has neither the model nor the data."""
-        left_out = dict.fromkeys(("model", "_score_test", "_predict", "_extend"))
+        left_out = dict.fromkeys(("model", "_score_test", "_predict", "_network", "_extend"))
         # Metrics are mapped from temporary files, which a copy in another process does not have.
         dataset = self.dataset.map(np.array, keep_attrs=True)
         return {**self.__dict__, **left_out, "dataset": dataset.assign_coords(self.dataset.coords)}
@@ -110,6 +116,7 @@ class GridResult(PlotMethods, TrackerMethods):
         model: Any,
         score_test: ScoreTest | None,
         predict: Predict | None = None,
+        network: MakeNetwork | None = None,
         extend: Extend | None = None,
     ) -> "GridResult":
         """Build the result of trained members.
@@ -123,6 +130,7 @@ class GridResult(PlotMethods, TrackerMethods):
           score_test: ``score_test(member, params, model_state) -> {"loss": ..., "accuracy": ...}`` with None for a
             number that is not finite; None = there are no test examples.
           predict: ``predict(member, params, model_state, inputs) -> outputs``; None = there is no model.
+          network: ``network(member, params, model_state)`` makes the trained network; None = there is no model.
           extend: ``extend(grid, num_steps) -> GridResult`` trains another grid with the same settings; None = it
             cannot.
 
@@ -137,6 +145,7 @@ class GridResult(PlotMethods, TrackerMethods):
             model=model,
             score_test=score_test,
             predict=predict,
+            network=network,
             extend=extend,
             averages=records.averages,
         )
@@ -190,9 +199,10 @@ class GridResult(PlotMethods, TrackerMethods):
             optimistic, because it was chosen for its luck as well; ``result.best().beats_no_decay`` corrects for that.
 
         Returns:
-          Index ``candidate``; ``difference``, the mean of candidate minus reference in the unit of the metric;
-          ``standard_error``; ``lower`` and ``upper``, the ends of its interval; and ``pairs``, the number of replicates
-          that both have. nan if a value is not finite, and, except for the difference itself, with one pair.
+          Index ``candidate``; its hyperparameters, the rule as it is written; ``difference``, the mean of candidate
+          minus reference in the unit of the metric; ``standard_error``; ``lower`` and ``upper``, the ends of its
+          interval; and ``pairs``, the number of replicates that both have. nan if a value is not finite, and, except
+          for the difference itself, with one pair.
 
         Raises:
           ArgumentError: An unknown name, no such candidate, or no finite candidate to compare with.
@@ -372,24 +382,22 @@ class GridResult(PlotMethods, TrackerMethods):
         """
         return extension.part(self, [self._index(member) for member in members])
 
-    def where(self, predicate: Callable[[dict[str, Any]], Any]) -> "GridResult":
-        """Return the result of those members that satisfy a condition, as ``Grid.where`` does.
+    def where(self, predicate: Callable[[dict[str, Any]], Any] | None = None, **values: Any) -> "GridResult":
+        """Return the result of those members that satisfy conditions, as ``Grid.where`` does.
 
         Args:
-          predicate: ``predicate(member) -> bool`` of a member's hyperparameters by name.
+          predicate: ``predicate(member) -> bool`` of a member's hyperparameters by name; None = no such condition.
+          **values: Values by name, as in ``result.where(learning_rate=1e-3, decay="L2")``; a list, a range or a set has
+            several. A rule is given by its name, by its class, or as it is.
 
         Returns:
           A new result, as from `part`.
 
         Raises:
-          ArgumentError: No member satisfies it.
+          ArgumentTypeError: ``predicate`` is not a function.
+          ArgumentError: No such hyperparameter, or no member satisfies all conditions.
         """
-        kept = [number for number, member in enumerate(self.members) if predicate(dict(member))]
-        if not kept:
-            raise ArgumentError(
-                "predicate", f"predicate is true for none of the {len(self)} members, so nothing is left."
-            )
-        return self.part(kept)
+        return self.part(conditions.selected(self.members, predicate, values))
 
     def transfer(
         self,
@@ -481,80 +489,6 @@ class GridResult(PlotMethods, TrackerMethods):
         )
         return held_out.table(candidates, self._test)
 
-    @property
-    def chosen_member(self) -> int:
-        """Number of the member that methods use if none is given.
-
-        It is the first replicate (the first seed and fold) of the candidate with the best mean validation loss,
-        ``result.best().members[0]``.
-
-        Raises:
-          ValueError: No candidate can be chosen.
-        """
-        if len(self) == 1:
-            return 0
-        try:
-            return self.best().members[0]
-        except ValueError as error:
-            raise ValueError(
-                f"member is None, and no candidate can be chosen: {error} Or give a member, 0 to {len(self) - 1}."
-            ) from error
-
-    def predict(self, inputs: Any, member: Integer | None = None, *, average: bool = False) -> Any:
-        """Return the outputs of a member's network in evaluation mode.
-
-        Args:
-          inputs: Inputs as in the data, shape ``(examples, ...)``; if folds are standardized, before standardization.
-          member: Its number; None = `chosen_member`, the first replicate of the chosen candidate.
-          average: Whether the averaged weights predict.
-
-        Returns:
-          The outputs of the model, a NumPy array with one row per example; for classes, the logits.
-
-        Raises:
-          IndexError: No such member.
-          ValueError: A result read from disk, which has no model; or no member was given, and none can be chosen.
-        """
-        index = self._index(member)
-        if self._predict is None:
-            raise ValueError(
-                "this result has no model: it was read from disk. Apply the model to result.params(member) yourself."
-            )
-        params, model_state = self._member_weights(index, average)
-        return self._predict(index, params, model_state, inputs)
-
-    def params(self, member: Integer | None = None, *, average: bool = False) -> Any:
-        """Return the weights of a member after its last step, as the model itself has them.
-
-        Args:
-          member: Its number; None = `chosen_member`, the first replicate of the chosen candidate.
-          average: Whether to return the averaged weights, of a member with ``ema``.
-
-        Returns:
-          The tree of weights, NumPy arrays; for a flax linen module, ``model.apply({"params": ...}, inputs)`` takes it.
-
-        Raises:
-          IndexError: No such member.
-          ArgumentError: The member has no averaged weights.
-        """
-        return self._member_weights(self._index(member), average)[0]
-
-    def model_state(self, member: Integer | None = None, *, average: bool = False) -> Any:
-        """Return what a member's model has in addition to its weights, such as batch statistics.
-
-        Args:
-          member: Its number; None = `chosen_member`, the first replicate of the chosen candidate.
-          average: Whether to return what goes with the averaged weights.
-
-        Returns:
-          Collections by name; empty for a model without any.
-
-        Raises:
-          IndexError: No such member.
-          ArgumentError: The member has no averaged weights.
-        """
-        return self._member_weights(self._index(member), average)[1]
-
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the result to a folder of ordinary files; see `weightdecay.storage.result_folder`.
 
@@ -569,29 +503,6 @@ class GridResult(PlotMethods, TrackerMethods):
             self.dataset, self.members, self._weights, self.settings, self._test, self.versions, self._averages
         )
         result_folder.write(path, contents, overwrite=overwrite)
-
-    def save_params(
-        self,
-        path: str | os.PathLike[str],
-        member: Integer | None = None,
-        *,
-        average: bool = False,
-        overwrite: bool = False,
-    ) -> None:
-        """Write the weights of one member to a safetensors file, which `weightdecay.load_params` reads.
-
-        Args:
-          path: A new file with the extension ``.safetensors``.
-          member: Its number; None = `chosen_member`, the first replicate of the chosen candidate.
-          average: Whether to write the averaged weights.
-          overwrite: Whether to replace an existing file.
-
-        Raises:
-          IndexError: No such member.
-          FileExistsError: The file exists and ``overwrite`` is False.
-          ValueError: The path has another extension.
-        """
-        weight_files.write_params(path, self.params(member, average=average), overwrite=overwrite)
 
     def report(self, path: str | os.PathLike[str], *, metric: str = "validation_loss") -> Path:
         """Write the result as one HTML page, which begins with the decision; see `weightdecay.results.report.page`.
@@ -671,25 +582,6 @@ class GridResult(PlotMethods, TrackerMethods):
         return candidates[
             checks.integer(reference, "reference", at_least=0, at_most=len(candidates) - 1, allowed=allowed)
         ]
-
-    def _member_weights(self, index: int, average: bool) -> tuple[Any, Any]:
-        """Return the weights and the model state of a member, or their averages."""
-        if not average:
-            return self._weights[index]
-        if self._averages is None or self.members[index].get("ema") is None:
-            raise ArgumentError(
-                "average",
-                f"average is True, but member {index} has no averaged weights; give its grid the axis ema, such as "
-                "ema=[None, 0.99].",
-            )
-        return self._averages[index]
-
-    def _index(self, member: Integer | None) -> int:
-        if member is None:
-            return self.chosen_member
-        if not checks.is_integer(member) or not -len(self) <= member < len(self):  # pyright: ignore[reportOptionalOperand]
-            raise IndexError(f"member is {member!r}; give 0 to {len(self) - 1}, or None for the chosen candidate.")
-        return range(len(self))[member]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def load(path: str | os.PathLike[str]) -> GridResult:

@@ -95,6 +95,8 @@ def differences(
         estimated = difference(candidate, reference, num_folds=num_folds, interval=interval, confidence=confidence)
         rows.append(
             {
+                "decay": str(candidate.decay),
+                **candidate.others,
                 "difference": estimated.mean,
                 "standard_error": estimated.standard_error,
                 "lower": estimated.lower,

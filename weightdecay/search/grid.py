@@ -16,7 +16,7 @@ from weightdecay import decay
 from weightdecay.core import html, tree
 from weightdecay.core.types import Integer, Scalar
 from weightdecay.decay import Rule, schedules
-from weightdecay.search import axis_values, draws
+from weightdecay.search import axis_values, conditions, draws
 from weightdecay.search.member import REPLICATES, identity, value_identity
 
 _SHOWN = 10  # members in a notebook
@@ -234,34 +234,31 @@ class Grid(Sequence[dict[str, Any]]):
 
         return cls._replicated(draws.candidates(num, space, draw), _replicates(seeds, folds))
 
-    def where(self, predicate: Callable[[dict[str, Any]], Any]) -> "Grid":
-        """Return the grid of the members for which a predicate is true.
+    def where(self, predicate: Callable[[dict[str, Any]], Any] | None = None, **values: Any) -> "Grid":
+        """Return the grid of the members that satisfy conditions.
 
         Args:
           predicate: ``predicate(member) -> bool`` of a member's hyperparameters by name; use ``member.get(name)`` for
-            an axis that not every member has.
+            an axis that not every member has. None = no such condition.
+          **values: The value of a hyperparameter, or several in a list, a range or a set; a rule by its name, by its
+            class, or as it is. A member must satisfy all of them.
 
         Returns:
           The grid of these members, in their order.
 
         Raises:
-          TypeError: ``predicate`` is not a function.
-          ValueError: The predicate is true for no member.
+          ArgumentTypeError: ``predicate`` is not a function.
+          ArgumentError: No such hyperparameter, or no member satisfies all conditions.
 
         Examples:
           >>> grid = Grid(learning_rate=[0.1, 1.0], momentum=[0.0, 0.9])
           >>> grid.where(lambda member: member["learning_rate"] < 1 or member["momentum"] == 0)
           Grid of 3 members: learning_rate (2), momentum (2), decay (1), seed (1)
+          >>> grid.where(learning_rate=0.1, momentum=[0.0, 0.9])
+          Grid of 2 members: momentum (2), learning_rate (1), decay (1), seed (1)
         """
-        if not callable(predicate):
-            raise TypeError(
-                f"predicate is {predicate!r}, of type {type(predicate).__name__}; give a function of a member, as in "
-                "grid.where(lambda member: member['learning_rate'] < 0.1)."
-            )
-        members = [member for member in self if predicate(dict(member))]
-        if not members:
-            raise ValueError(f"predicate is true for none of the {len(self)} members; see grid.axes for the values.")
-        return self._of(members)
+        members = list(self)
+        return self._of([members[number] for number in conditions.selected(members, predicate, values)])
 
     def __add__(self, other: "Grid") -> "Grid":
         """Return the grid of the members of both, in order; a member of both occurs once."""
