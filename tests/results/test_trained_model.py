@@ -193,12 +193,14 @@ def test_refit_of_folds_and_of_weights():
     weights = np.linspace(0.5, 2, 45).astype(np.float32)
     folds = wd.Data((INPUTS[:45], LABELS[:45], weights), fold=np.arange(45) % 3)
     grid = wd.Grid(decay=wd.NoDecay(), learning_rate=1e-2)
-    refitted = wd.fit_grid(wd.models.MLP((8,)), folds, grid, **SETTINGS).refit()
+    of_folds = wd.Grid(decay=wd.NoDecay(), learning_rate=1e-2, fold=range(3))
+    refitted = wd.fit_grid(wd.models.MLP((8,)), folds, of_folds, **SETTINGS).refit()
+    assert len(refitted) == 1
     split = wd.Data((INPUTS[:30], LABELS[:30], weights[:30]), (INPUTS[30:45], LABELS[30:45], weights[30:]))
     same_bits(refitted.params(0), wd.fit_grid(wd.models.MLP((8,)), split, grid, **SETTINGS).refit().params(0))
     assert refitted.settings["examples"]["train"] == 45
     standardized = wd.data.folds(INPUTS, LABELS, num_folds=3, standardize=True)
-    result = wd.fit_grid(wd.models.MLP((8,)), standardized, grid, **SETTINGS)
+    result = wd.fit_grid(wd.models.MLP((8,)), standardized, of_folds, **SETTINGS)
     with pytest.raises(ArgumentError, match="standardize all examples yourself"):
         result.refit()
 
@@ -240,9 +242,12 @@ def test_parts_and_differences_name_their_members(tmp_path):
         result.where(learning_rat=1e-3)
     with pytest.raises(ArgumentError, match=r"decay = Lion.*decay is one of .*NoDecay, L2"):
         result.where(decay="Lion")
-    with pytest.raises(TypeError, match="give a function of a member"):
-        result.where(3)
     saved = wd.load(result.save(tmp_path / "saved") or tmp_path / "saved")
     for method in (saved.network, saved.refit):
         with pytest.raises(ValueError, match="it was read from disk"):
             method()
+
+
+def test_predicate_that_is_not_a_function_is_refused(without_beartype):
+    with pytest.raises(TypeError, match="give a function of a member"):
+        wd.Grid(decay=wd.NoDecay(), learning_rate=0.1).where(3)
