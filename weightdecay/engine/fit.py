@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
+from jax.sharding import Mesh, PartitionSpec
 
 from weightdecay.core.names import suggest_keywords
 from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar, Schedule
@@ -61,6 +62,8 @@ def fit_grid(
     budget: float | int | None = None,
     strategy: Strategy | None = None,
     executor: Any = None,
+    mesh: Mesh | None = None,
+    sharding: str | Mapping[str, PartitionSpec] | Sequence[tuple[str, PartitionSpec]] | None = None,
     progress: bool = True,
 ) -> GridResult:
     """Train every member of a grid, and return their curves, weights and scores.
@@ -137,6 +140,15 @@ def fit_grid(
         with ``result()``, such as ``concurrent.futures.ProcessPoolExecutor(2)``, a ``distributed.Client`` of Dask,
         `wd.executors.ray`, or ``wd.executors.sized(submitit_executor, 8)``. Each worker gets one task, which is this
         call in ``directory`` (or a temporary one); ``on_evaluation`` is called there. None: this process trains.
+      mesh: Devices that train a lane together: a mesh with an axis ``member``, over which the members of a lane are
+        spread, and others, such as ``data``, over which the examples of a batch are spread, and ``model``; for members
+        that are larger than a device. The bits of a member depend on the sizes of the axes and on ``sharding``. None:
+        each lane is trained by one device.
+      sharding: How weights are partitioned over the axes of ``mesh`` other than ``member``, and with them optimizer
+        states and averages: ``"fsdp"`` divides the first axis that the number of a member's devices divides; a
+        `jax.sharding.PartitionSpec` by pattern, as in `weightdecay.masks.matching`, of which the first that matches
+        counts. Others, and all with None, are partitioned as the network says by ``nn.with_partitioning`` or
+        ``nnx.with_partitioning``; what nothing names is copied to each device.
       progress: Whether to show a bar with the time left.
 
     Returns:
@@ -176,6 +188,8 @@ def fit_grid(
         "memory_budget": memory_budget,
         "dtype": dtype,
         "accumulate": accumulate,
+        "mesh": mesh,
+        "sharding": sharding,
     }
     prepared = preparation.prepare_run(model, data, grid, **settings, before=before.get("depends_on", {}))
     task = prepared.groups[0].task
@@ -206,7 +220,7 @@ def fit_grid(
         averages_bytes=sum(len(group.indices) * plans.bytes_of(group.state.average) for group in prepared.groups),
     )
     chosen_strategy, allowed = races.settled(strategy, budget, grid, prepared.steps[-1])
-    executors.check(executor, strategy=chosen_strategy)
+    executors.check(executor, strategy=chosen_strategy, mesh=mesh)
     helpers = None
     if executor is not None:
         of_worker = {**settings, "save_every": save_every, "on_evaluation": on_evaluation}
@@ -226,7 +240,7 @@ def fit_grid(
         started_races: list[races.Race] = []
 
         def race(workload: TrainingWorkload) -> races.Race:
-            lanes_at_once = workload.plan.lane_width * workload.plan.num_devices
+            lanes_at_once = workload.plan.lane_width * workload.plan.num_lanes_at_once
             assert chosen_strategy is not None
             started_races.append(races.Race(chosen_strategy, grid, workload.run.steps, allowed, lanes_at_once))
             return started_races[-1]
@@ -353,6 +367,8 @@ def fit(
     dtype: Any = None,
     accumulate: Integer = 1,
     on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
+    mesh: Mesh | None = None,
+    sharding: str | Mapping[str, PartitionSpec] | Sequence[tuple[str, PartitionSpec]] | None = None,
     progress: bool = True,
     **axes: Any,
 ) -> GridResult:
@@ -383,6 +399,8 @@ def fit(
       dtype: As in `fit_grid`.
       accumulate: As in `fit_grid`.
       on_evaluation: As in `fit_grid`.
+      mesh: As in `fit_grid`.
+      sharding: As in `fit_grid`.
       progress: As in `fit_grid`.
       **axes: Values of further axes of a grid, such as ``momentum=0.9`` or ``label_smoothing=0.1``.
 
@@ -418,6 +436,8 @@ def fit(
         dtype=dtype,
         accumulate=accumulate,
         on_evaluation=on_evaluation,
+        mesh=mesh,
+        sharding=sharding,
         progress=progress,
     )
 

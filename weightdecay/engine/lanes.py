@@ -76,7 +76,7 @@ def run(
 
     items = schedule(workload) if race is None else schedule_rounds(workload, race, rounds)
     with contextlib.closing(items):
-        workers.distribute(items, workload.plan.num_devices, begin, stop)
+        workers.distribute(items, workload.plan.num_lanes_at_once, begin, stop)
 
 
 def _run_shared(
@@ -102,7 +102,7 @@ def _run_shared(
 
     items = schedule_shared(workload, shared, stop, rounds)
     with contextlib.closing(items):
-        workers.distribute(items, workload.plan.num_devices, begin, stop)
+        workers.distribute(items, workload.plan.num_lanes_at_once, begin, stop)
 
 
 def schedule_shared(
