@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from weightdecay.core import tree
@@ -218,7 +217,7 @@ def _first_divisible(mesh: MeshSettings, shape: tuple[int, ...]) -> PartitionSpe
     others = tuple(axis for axis in mesh.shape if axis != MEMBER)
     for index, length in enumerate(shape):
         if others and length and length % mesh.devices_of_member == 0:
-            return PartitionSpec(*[None] * index, others if len(others) > 1 else others[0])
+            return PartitionSpec(*[None] * index, others)
     return PartitionSpec()
 
 
@@ -238,7 +237,7 @@ def _check_axes(spec: PartitionSpec, mesh: Mesh, *, argument: str, what: str) ->
 
 
 def _check_every_axis_is_used(mesh: MeshSettings, partitioned: Sequence[Weight]) -> None:
-    used = {MEMBER, DATA} | {axis for weight in partitioned for entry in weight.spec for axis in _axes(entry)}
+    used: set[str] = {MEMBER, DATA} | {axis for weight in partitioned for entry in weight.spec for axis in _axes(entry)}
     for axis, size in mesh.shape.items():
         if axis not in used and size > 1:
             raise ArgumentError(

@@ -55,7 +55,7 @@ class Placement(Protocol):
         """Put arrays there that all members share."""
         ...
 
-    def put_examples(self, examples: Examples) -> Examples:
+    def put_examples(self, examples: Any) -> Any:
         """Put the examples of a segment of steps there."""
         ...
 
@@ -80,13 +80,25 @@ class OneDevice:
         """Return the device for each array."""
         return jax.tree.map(lambda _: SingleDeviceSharding(self.device), tree)
 
-    shared = examples = members
+    def shared(self, tree: Any) -> Any:
+        """Return the device for each array."""
+        return self.members(tree)
+
+    def examples(self, examples: Any) -> Any:
+        """Return the device for each array."""
+        return self.members(examples)
 
     def put_members(self, tree: Any) -> Any:
         """Put arrays on the device."""
         return jax.device_put(tree, self.device)
 
-    put_shared = put_examples = put_members
+    def put_shared(self, tree: Any) -> Any:
+        """Put arrays on the device."""
+        return jax.device_put(tree, self.device)
+
+    def put_examples(self, examples: Any) -> Any:
+        """Put arrays on the device."""
+        return jax.device_put(examples, self.device)
 
     def get(self, tree: Any) -> Any:
         """Return arrays as NumPy arrays."""
@@ -131,7 +143,7 @@ class OnMesh:
         """Return the sharding of each array: as the weight of its name, or a copy on each device."""
         return self._by_name(tree, members=0)
 
-    def examples(self, examples: Examples) -> Any:
+    def examples(self, examples: Any) -> Any:
         """Return the sharding of the examples of a segment of steps."""
         data = PartitionSpec() if examples.stream is None else PartitionSpec(None, None, self._data_axis)
         return Examples(
@@ -148,7 +160,7 @@ class OnMesh:
         """Put arrays on the mesh that all members share."""
         return self._put(tree, self.shared(tree))
 
-    def put_examples(self, examples: Examples) -> Examples:
+    def put_examples(self, examples: Any) -> Any:
         """Spread the examples of a segment of steps over the mesh."""
         return self._put(examples, self.examples(examples))
 

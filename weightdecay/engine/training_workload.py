@@ -118,7 +118,7 @@ class TrainingWorkload:
         run = self.run
         return {
             **self.names,
-            **({} if run.mesh is None else {"meshes": [run.mesh.describe()]}),
+            **({} if run.mesh is None else {fingerprints.MESHES: [run.mesh.describe()]}),
             "batch_size": run.batch_size,
             "eval_every": run.steps[0],
             "lane_width": run.plan.lane_width,

@@ -1,7 +1,7 @@
 """Run directories: a run saves itself while it trains, and the same call resumes it after an interruption.
 
 - ``run.json``: what the numbers of the run depend on. A call that differs in any of it is refused, and the error names
-  the difference.
+  the difference; only the mesh of devices may differ, and those that were used are listed there.
 - ``checkpoints/00000001/``: some members at one step each, as `weightdecay.storage.checkpoints` writes them.
 - ``result/``: the finished result, as `weightdecay.storage.result_folder` writes it.
 - ``processes/``, ``turn/``, ``leases/``: only while processes train there, or after they were killed: who they are
@@ -243,7 +243,7 @@ class RunDirectory:
         return {
             name: {**earlier.get(name, {}), **value} if name in fingerprints.BY_STRUCTURE else value
             for name, value in depends_on.items()
-        }
+        } | fingerprints.meshes(earlier, depends_on)
 
     def _write_waiting(self) -> None:
         with self._lock:
