@@ -5,7 +5,7 @@ mesh spreads over its axis ``member``; what members share, such as the examples,
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from weightdecay.data.batches import Examples
 from weightdecay.engine.meshes import DATA, MEMBER, Weight
 
 
+@runtime_checkable
 class Placement(Protocol):
     """Where the arrays of lanes are."""
 
