@@ -17,7 +17,7 @@ from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar, Schedu
 from weightdecay.core.warn import warn
 from weightdecay.data import Data
 from weightdecay.decay import PerLayer, Rule, masks, optimizers
-from weightdecay.engine import devices, executors, interrupts, outcome, plans, preparation
+from weightdecay.engine import devices, executors, hosts, interrupts, outcome, plans, preparation
 from weightdecay.engine import race as races
 from weightdecay.engine.evaluation_callback import EvaluationCallback
 from weightdecay.engine.execution import execute
@@ -170,7 +170,7 @@ def fit_grid(
     """
     run_directory.check_save_every(save_every)
     given_directory = directory
-    before = {} if directory is None else run_directory.read_description(directory)
+    before = {} if directory is None else hosts.agreed(mesh, lambda: run_directory.read_description(directory))
     settings: dict[str, Any] = {
         "optimizer": optimizer,
         "loss": loss,
@@ -228,13 +228,17 @@ def fit_grid(
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(executors.directory_of(executor, directory))
-        callback = None if on_evaluation is None else stack.enter_context(EvaluationCallback(on_evaluation, list(grid)))
+        callback = (
+            None
+            if on_evaluation is None or not hosts.is_first(mesh)
+            else stack.enter_context(EvaluationCallback(on_evaluation, list(grid)))
+        )
         stack.enter_context(interrupts.first_only())
         run = (
             None
             if directory is None
             else stack.enter_context(
-                run_directory.open_run(directory, save_every=save_every, alone=chosen_strategy is not None)
+                hosts.open_run(directory, mesh=mesh, save_every=save_every, alone=chosen_strategy is not None)
             )
         )
         started_races: list[races.Race] = []
@@ -254,7 +258,7 @@ def fit_grid(
             has_patience=any(group.state.best is not None for group in prepared.groups),
             race=None if chosen_strategy is None else race,
             helpers=helpers,
-            progress=progress,
+            progress=progress and hosts.is_first(mesh),
         )
         if interrupted:
             warn(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from weightdecay.core import tree
@@ -84,7 +85,8 @@ def settings(mesh: Any, sharding: Any) -> MeshSettings | None:
 
     Raises:
       ArgumentTypeError: Something of another type.
-      ArgumentError: A mesh without an axis ``member``, or a partitioning over an axis that the mesh does not have.
+      ArgumentError: A mesh without an axis ``member``, or without devices of some of the processes; a partitioning over
+        an axis that the mesh does not have.
     """
     if mesh is None:
         if sharding is not None:
@@ -101,6 +103,13 @@ def settings(mesh: Any, sharding: Any) -> MeshSettings | None:
             "mesh",
             f"mesh has the axes {_listed(mesh.axis_names)}, and none is named 'member'; give one that members are "
             "spread over, such as jax.make_mesh((1, 8), ('member', 'data')): it may have the size 1.",
+        )
+    processes = {device.process_index for device in mesh.devices.flat}
+    if jax.process_index() not in processes or (len(processes) > 1 and len(processes) < jax.process_count()):
+        raise ArgumentError(
+            "mesh",
+            f"mesh has devices of the processes {sorted(processes)} of {jax.process_count()}, and this is process "
+            f"{jax.process_index()}; give one of all processes, or of this one alone.",
         )
     mesh = Mesh(mesh.devices, mesh.axis_names)
     if sharding is None or (isinstance(sharding, str) and sharding == FSDP):

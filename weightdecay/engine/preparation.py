@@ -17,7 +17,7 @@ from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Batch, Device, Integer, LossFn, Mask, MaskFn
 from weightdecay.data import Data, Scaling
 from weightdecay.data.batches import FromHost, OnDevice
-from weightdecay.engine import devices, groups, meshes, plans, routing
+from weightdecay.engine import devices, groups, hosts, meshes, plans, routing
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.initial_weights import Initial
 from weightdecay.engine.meshes import MeshSettings, Weight
@@ -259,6 +259,7 @@ def prepare_run(
         if "lane_width" in before:
             plan = replace(plan, lane_width=before["lane_width"], reasons=("as the first call in this directory",))
     if on_mesh is not None:
+        plan = hosts.agreed(on_mesh.mesh, lambda plan=plan: plan)  # the memory of hosts may differ
         plan = replace(plan, num_devices=on_mesh.mesh.size, mesh=on_mesh.shape)
     steps = [*range(eval_every, num_steps, eval_every), num_steps]
     return TrainingRun(

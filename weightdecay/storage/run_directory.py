@@ -47,7 +47,10 @@ class RunDirectory:
       index: Which members are saved.
       leases: Which process trains which lane; None = `share` was not called, and this process trains all of them.
       is_complete: Whether every member of the call is trained; set by who trains them.
+      is_shared: Whether other processes may train some of the lanes.
     """
+
+    is_shared = True
 
     def __init__(self, path: Path, description: dict[str, Any], save_every: float | int, processes: Processes) -> None:
         """Take the directory, which exists, and in which the process is registered."""
@@ -163,6 +166,10 @@ class RunDirectory:
           OSError: The checkpoint is gone.
         """
         return self.index.read(keys)
+
+    def is_due(self, saved_at: float) -> bool:
+        """Return whether members should be saved that were saved last at a time of `time.monotonic`."""
+        return time.monotonic() - saved_at >= self.save_every
 
     def save(self, snapshot: Snapshot) -> None:
         """Save members in the background. Members that are done may wait until a save is due.
