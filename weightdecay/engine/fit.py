@@ -285,6 +285,7 @@ def fit_grid(
                 "class_names": None if trained.class_names is None else list(trained.class_names),
                 "compiled_programs": len(trained.groups),
                 "plan": trained.plan.layout(),
+                **({} if trained.mesh is None else {"mesh": trained.mesh.describe()}),
                 "backend": jax.default_backend(),
                 "interrupted": interrupted,
                 **({"spent": started_races[-1].spent, "strategy": repr(chosen_strategy)} if started_races else {}),
