@@ -92,10 +92,11 @@ def placed(model=MODEL, grid=GRID, optimizer=wd.adam, **settings):
 
 @pytest.mark.slow
 def test_numbers_on_a_mesh_are_those_of_one_device(monkeypatch):
-    expected, layouts = alone(), []
+    expected, layouts, programs = alone(), [], []
 
     def evaluate(lane, previous, original=TrainingLane._evaluate):
         layouts.append({name: leaf.addressable_shards[0].data.shape for name, leaf in tree.named_leaves(lane._states)})
+        programs.append(lane._programs)
         return original(lane, previous)
 
     monkeypatch.setattr(TrainingLane, "_evaluate", evaluate)
@@ -108,6 +109,10 @@ def test_numbers_on_a_mesh_are_those_of_one_device(monkeypatch):
             assert layout[f"{name}/Dense_0/kernel"] == (2, 16, 8)
             assert layout[f"{name}/Dense_1/kernel"] == (2, 2, 10)
             assert layout[f"{name}/Dense_1/bias"] == (2, 10)  # 10 is not a multiple of 4
+    advance, evaluate = programs[0].advance.as_text(), programs[0].evaluate.as_text()
+    assert "f32[2,4,8]" in advance  # hidden units of 2 of the 4 members, for 4 of the 16 examples
+    assert "f32[2,25,8]" in evaluate  # for 25 of the 100 examples of a chunk
+    assert not any(shape in evaluate for shape in ("f32[2,100,8]", "f32[100,2,8]"))
 
 
 @pytest.mark.slow
