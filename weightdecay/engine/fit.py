@@ -1,6 +1,7 @@
 """`fit_grid` trains every member of a grid; `fit` trains one member alone."""
 
 import contextlib
+import functools
 import os
 import re
 import time
@@ -170,7 +171,9 @@ def fit_grid(
     """
     run_directory.check_save_every(save_every)
     given_directory = directory
-    before = {} if directory is None else hosts.agreed(mesh, lambda: run_directory.read_description(directory))
+    before = {}
+    if directory is not None:
+        before = hosts.agreed(mesh, functools.partial(run_directory.read_description, directory))
     settings: dict[str, Any] = {
         "optimizer": optimizer,
         "loss": loss,

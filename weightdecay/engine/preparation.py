@@ -253,13 +253,22 @@ def prepare_run(
         weights = {group.name: of_group for group, of_group in zip(divided, of_groups, strict=True)}
     if plan is None:
         may_stream = not (folds or limited)
-        plan = _choose(
-            task, divided, splits, batch_size, memory_budget, may_stream=may_stream, mesh=on_mesh, weights=weights
+        choose = functools.partial(
+            _choose,
+            task,
+            divided,
+            splits,
+            batch_size,
+            memory_budget,
+            may_stream=may_stream,
+            mesh=on_mesh,
+            weights=weights,
         )
+        plan = hosts.agreed(mesh, choose)  # the memory of hosts may differ
+        assert plan is not None
         if "lane_width" in before:
             plan = replace(plan, lane_width=before["lane_width"], reasons=("as the first call in this directory",))
     if on_mesh is not None:
-        plan = hosts.agreed(on_mesh.mesh, lambda plan=plan: plan)  # the memory of hosts may differ
         plan = replace(plan, num_devices=on_mesh.mesh.size, mesh=on_mesh.shape)
     steps = [*range(eval_every, num_steps, eval_every), num_steps]
     return TrainingRun(
