@@ -128,6 +128,23 @@ def test_numbers_of_batches_that_are_streamed_and_computed_in_parts():
     assert_same_numbers(result, wd.fit_grid(MODEL, DATA, GRID, **settings))
 
 
+class Random(nn.Module):
+    """A network with batch statistics and dropout."""
+
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        hidden = nn.BatchNorm(use_running_average=not train)(nn.Dense(8)(inputs))
+        return nn.Dense(10)(nn.Dropout(0.1, deterministic=not train)(nn.relu(hidden)))
+
+
+@pytest.mark.slow
+def test_batch_statistics_are_those_of_the_whole_batch_and_random_numbers_are_the_same():
+    grid = wd.Grid(decay=[wd.NoDecay(), wd.L2(1e-2)], learning_rate=1e-1, dropout_rate=[0.3], mixup=[0.2])
+    settings = dict(SETTINGS, plan=wd.Plan(2, 1), optimizer=wd.sgd)  # Adam would follow the rounding of zero gradients
+    result = wd.fit_grid(Random(), DATA, grid, mesh=mesh(member=2, data=4), sharding="fsdp", **settings)
+    assert_same_numbers(result, wd.fit_grid(Random(), DATA, grid, **settings))
+
+
 @pytest.mark.slow
 def test_gradient_descent_on_a_mesh_is_that_of_numpy():
     rng = np.random.default_rng(0)
