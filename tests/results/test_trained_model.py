@@ -133,7 +133,7 @@ def test_network_has_the_options_and_the_averages_of_its_member():
         (LABELS, None, lambda rows: np.log(softmax(rows, axis=-1).mean(axis=0))),
         (
             np.stack([LABELS, 1 - LABELS], axis=1).astype(np.float32),
-            "sigmoid_binary_cross_entropy",
+            "sigmoid_cross_entropy",
             lambda rows: np.log(expit(rows).mean(axis=0) / (1 - expit(rows).mean(axis=0))),
         ),
         (INPUTS[:, :1] * 2, None, lambda rows: rows.mean(axis=0)),

@@ -122,7 +122,8 @@ def xla_flags() -> str:
 def outside_mesh(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Run a function as if no mesh were set.
 
-    A lane is computed by one device, so a mesh that the user has set with `jax.set_mesh` must not reach its programs.
+    A lane is computed by one device, or by the mesh that is an argument of `fit_grid`: one that the user has set with
+    `jax.set_mesh` must not reach its programs.
 
     Args:
       function: Any function that is not traced.

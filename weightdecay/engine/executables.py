@@ -72,6 +72,19 @@ def compiled(
     return futures
 
 
+def in_background(lowered: Mapping[str, Any], finish: Callable[[dict[str, Any]], Any]) -> Future[Any]:
+    """Compile programs of several devices together in the background, through JAX.
+
+    Args:
+      lowered: The lowered programs, by name.
+      finish: Makes what is returned of the compiled programs, by name.
+
+    Returns:
+      What ``finish`` returns, to come.
+    """
+    return _compilers().submit(lambda: finish(_compile_all(lowered)))
+
+
 class SharedPrograms:
     """Programs that are compiled when a device first asks for them, once for all CPU devices."""
 

@@ -35,16 +35,17 @@ _LAST_WAIT = 60.0  # seconds for the tasks to return after the last member is sa
 _REFUSALS = (ValueError, TypeError, MemoryError)  # of a task itself; most other errors are of a worker that died
 
 
-def check(executor: Any, *, strategy: Any = None) -> None:
+def check(executor: Any, *, strategy: Any = None, mesh: Any = None) -> None:
     """Validate the argument ``executor``.
 
     Args:
       executor: What the user passed.
       strategy: What decides which member is trained next; None = all are trained.
+      mesh: Devices of this process, or of several, that train a lane together; None = without a mesh.
 
     Raises:
       ArgumentTypeError: It has no ``submit``.
-      ArgumentError: The run has a strategy, and cannot be shared.
+      ArgumentError: The run has a strategy, and cannot be shared; or it has a mesh, whose devices workers do not have.
     """
     if executor is None:
         return
@@ -53,6 +54,12 @@ def check(executor: Any, *, strategy: Any = None) -> None:
             "executor",
             f"executor is {executor!r}; give an object with submit(function, *arguments), such as "
             "concurrent.futures.ProcessPoolExecutor(2), a distributed.Client or wd.executors.ray().",
+        )
+    if mesh is not None:
+        raise ArgumentError(
+            "executor",
+            "executor trains on workers, which do not have the devices of mesh; give one of the two. Several processes "
+            "that make the same call, each with a mesh of its own devices, may share one directory.",
         )
     if strategy is not None:
         raise ArgumentError(

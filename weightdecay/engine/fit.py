@@ -1,6 +1,7 @@
 """`fit_grid` trains every member of a grid; `fit` trains one member alone."""
 
 import contextlib
+import functools
 import os
 import re
 import time
@@ -10,13 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
+from jax.sharding import Mesh, PartitionSpec
 
 from weightdecay.core.names import suggest_keywords
 from weightdecay.core.types import Integer, LossFn, Mask, MaskFn, Scalar, Schedule
 from weightdecay.core.warn import warn
 from weightdecay.data import Data
 from weightdecay.decay import PerLayer, Rule, masks, optimizers
-from weightdecay.engine import devices, executors, interrupts, outcome, plans, preparation
+from weightdecay.engine import devices, executors, hosts, interrupts, outcome, plans, preparation
 from weightdecay.engine import race as races
 from weightdecay.engine.evaluation_callback import EvaluationCallback
 from weightdecay.engine.execution import execute
@@ -65,6 +67,8 @@ def fit_grid(
     budget: float | int | None = None,
     strategy: Strategy | None = None,
     executor: Any = None,
+    mesh: Mesh | None = None,
+    sharding: str | Mapping[str, PartitionSpec] | Sequence[tuple[str, PartitionSpec]] | None = None,
     progress: bool = True,
 ) -> GridResult:
     """Train every member of a grid, and return their curves, weights and scores.
@@ -146,6 +150,15 @@ def fit_grid(
         with ``result()``, such as ``concurrent.futures.ProcessPoolExecutor(2)``, a ``distributed.Client`` of Dask,
         `wd.executors.ray`, or ``wd.executors.sized(submitit_executor, 8)``. Each worker gets one task, which is this
         call in ``directory`` (or a temporary one); ``on_evaluation`` is called there. None: this process trains.
+      mesh: Devices that train a lane together: a mesh with an axis ``member``, over which the members of a lane are
+        spread, and others, such as ``data``, over which the examples of a batch are spread, and ``model``; for members
+        that are larger than a device. The bits of a member depend on the sizes of the axes and on ``sharding``. None:
+        each lane is trained by one device.
+      sharding: How weights are partitioned over the axes of ``mesh`` other than ``member``, and with them optimizer
+        states and averages: ``"fsdp"`` divides the first axis that the number of a member's devices divides; a
+        `jax.sharding.PartitionSpec` by pattern, as in `weightdecay.masks.matching`, of which the first that matches
+        counts. Others, and all with None, are partitioned as the network says by ``nn.with_partitioning`` or
+        ``nnx.with_partitioning``; what nothing names is copied to each device.
       progress: Whether to show a bar with the time left.
 
     Returns:
@@ -168,7 +181,9 @@ def fit_grid(
     run_directory.check_save_every(save_every)
     tracker = None if log_to is None else kinds.checked(log_to, "log_to", {})
     given_directory = directory
-    before = {} if directory is None else run_directory.read_description(directory)
+    before = {}
+    if directory is not None:
+        before = hosts.agreed(mesh, functools.partial(run_directory.read_description, directory))
     settings: dict[str, Any] = {
         "optimizer": optimizer,
         "loss": loss,
@@ -186,6 +201,8 @@ def fit_grid(
         "memory_budget": memory_budget,
         "dtype": dtype,
         "accumulate": accumulate,
+        "mesh": mesh,
+        "sharding": sharding,
     }
     prepared = preparation.prepare_run(model, data, grid, **settings, before=before.get("depends_on", {}))
     task = prepared.groups[0].task
@@ -216,7 +233,7 @@ def fit_grid(
         averages_bytes=sum(len(group.indices) * plans.bytes_of(group.state.average) for group in prepared.groups),
     )
     chosen_strategy, allowed = races.settled(strategy, budget, grid, prepared.steps[-1])
-    executors.check(executor, strategy=chosen_strategy)
+    executors.check(executor, strategy=chosen_strategy, mesh=mesh)
     helpers = None
     if executor is not None:
         of_worker = {**settings, "save_every": save_every, "on_evaluation": on_evaluation}
@@ -224,20 +241,25 @@ def fit_grid(
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(executors.directory_of(executor, directory))
-        callback = None if on_evaluation is None else stack.enter_context(EvaluationCallback(on_evaluation, list(grid)))
-        logging = None if tracker is None else stack.enter_context(TrackerThread(tracker, list(grid)))
+        watches = hosts.is_first(mesh)
+        callback = (
+            None
+            if on_evaluation is None or not watches
+            else stack.enter_context(EvaluationCallback(on_evaluation, list(grid)))
+        )
+        logging = None if tracker is None or not watches else stack.enter_context(TrackerThread(tracker, list(grid)))
         stack.enter_context(interrupts.first_only())
         run = (
             None
             if directory is None
             else stack.enter_context(
-                run_directory.open_run(directory, save_every=save_every, alone=chosen_strategy is not None)
+                hosts.open_run(directory, mesh=mesh, save_every=save_every, alone=chosen_strategy is not None)
             )
         )
         started_races: list[races.Race] = []
 
         def race(workload: TrainingWorkload) -> races.Race:
-            lanes_at_once = workload.plan.lane_width * workload.plan.num_devices
+            lanes_at_once = workload.plan.lane_width * workload.plan.num_lanes_at_once
             assert chosen_strategy is not None
             started_races.append(races.Race(chosen_strategy, grid, workload.run.steps, allowed, lanes_at_once))
             return started_races[-1]
@@ -251,7 +273,7 @@ def fit_grid(
             has_patience=any(group.state.best is not None for group in prepared.groups),
             race=None if chosen_strategy is None else race,
             helpers=helpers,
-            progress=progress,
+            progress=progress and hosts.is_first(mesh),
         )
         if interrupted:
             warn(
@@ -278,6 +300,7 @@ def fit_grid(
                 "class_names": None if trained.class_names is None else list(trained.class_names),
                 "compiled_programs": len(trained.groups),
                 "plan": trained.plan.layout(),
+                **({} if trained.mesh is None else {"mesh": trained.mesh.describe()}),
                 "backend": jax.default_backend(),
                 "interrupted": interrupted,
                 **({"spent": started_races[-1].spent, "strategy": repr(chosen_strategy)} if started_races else {}),
@@ -386,6 +409,8 @@ def fit(
     accumulate: Integer = 1,
     on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
     log_to: str | Tracker | None = None,
+    mesh: Mesh | None = None,
+    sharding: str | Mapping[str, PartitionSpec] | Sequence[tuple[str, PartitionSpec]] | None = None,
     progress: bool = True,
     **axes: Any,
 ) -> GridResult:
@@ -417,6 +442,8 @@ def fit(
       accumulate: As in `fit_grid`.
       on_evaluation: As in `fit_grid`.
       log_to: As in `fit_grid`.
+      mesh: As in `fit_grid`.
+      sharding: As in `fit_grid`.
       progress: As in `fit_grid`.
       **axes: Values of further axes of a grid, such as ``momentum=0.9`` or ``label_smoothing=0.1``.
 
@@ -453,6 +480,8 @@ def fit(
         accumulate=accumulate,
         on_evaluation=on_evaluation,
         log_to=log_to,
+        mesh=mesh,
+        sharding=sharding,
         progress=progress,
     )
 

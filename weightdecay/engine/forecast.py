@@ -2,11 +2,12 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+from jax.sharding import Mesh, PartitionSpec
 
 from weightdecay.core.names import suggest_keywords
 from weightdecay.core.types import Integer, LossFn, Mask, MaskFn
@@ -48,6 +49,8 @@ def plan(
     accumulate: Integer = 1,
     on_evaluation: Callable[[pd.DataFrame], Any] | None = None,
     log_to: str | Tracker | None = None,
+    mesh: Mesh | None = None,
+    sharding: str | Mapping[str, PartitionSpec] | Sequence[tuple[str, PartitionSpec]] | None = None,
     progress: bool = True,
 ) -> Plan:
     """Predict what `fit_grid` would run with these arguments, where, and how much memory and time that takes.
@@ -80,6 +83,9 @@ def plan(
       accumulate: As in `fit_grid`.
       on_evaluation: As ``directory``; it is not called.
       log_to: As ``directory``; nothing is logged.
+      mesh: As in `fit_grid`. The reasons of the plan say what a member needs on one device, and what each device of the
+        mesh holds.
+      sharding: As in `fit_grid`.
       progress: As ``directory``.
 
     Returns:
@@ -110,6 +116,8 @@ def plan(
         memory_budget=memory_budget,
         dtype=dtype,
         accumulate=accumulate,
+        mesh=mesh,
+        sharding=sharding,
     )
     started = time.perf_counter()
     device_bytes = lane_programs.compile_first(run)
@@ -134,17 +142,17 @@ def plan(
 def _with_time(forecast: Forecast, run: TrainingRun) -> Forecast:
     """Return the forecast with the time, measured on one lane a device."""
     step, evaluation = training_workload.measure(run)
-    width, num_steps, num_devices = run.plan.lane_width, run.steps[-1], run.plan.num_devices
+    width, num_steps, at_once = run.plan.lane_width, run.steps[-1], run.plan.num_lanes_at_once
     num_lanes = sum(len(list(group.lanes(num_steps, width))) for group in run.groups)
-    rounds = -(-num_lanes // num_devices)
+    rounds = -(-num_lanes // at_once)
     gain = None
-    if width > 1:
+    if width > 1 and run.mesh is None:
         alone = replace(run, plan=replace(run.plan, lane_width=1))
         lane_programs.compile_first(alone)
         gain = training_workload.measure(alone)[0] * width / step
     return replace(
         forecast,
         seconds=rounds * (num_steps * step + len(run.steps) * evaluation),
-        member_steps_per_second=width * num_devices / step,
+        member_steps_per_second=width * at_once / step,
         batching_gain=gain,
     )

@@ -7,6 +7,7 @@ background. Compiled programs are kept for the next call, the least recently use
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +18,9 @@ from jax.sharding import SingleDeviceSharding
 from weightdecay.core import jax_settings
 from weightdecay.core.types import Batch, Device
 from weightdecay.data.batches import FromHost, OnDevice
-from weightdecay.engine import devices, executables, plans
+from weightdecay.engine import devices, executables, mesh_programs, plans
 from weightdecay.engine.groups import TrainingGroup
+from weightdecay.engine.placements import OneDevice, Placement
 from weightdecay.engine.preparation import TrainingRun
 from weightdecay.training import early_stopping, evaluation, step
 from weightdecay.training.losses import Loss
@@ -61,12 +63,14 @@ def compiled(run: TrainingRun, group: TrainingGroup, source: OnDevice | FromHost
       source: Where the batches come from.
 
     Returns:
-      The programs to come, in the order of the devices.
+      The programs to come, in the order of the devices; on a mesh, one for all its devices.
     """
     arguments = _arguments(run, group, source)
     leaves, structure = jax.tree.flatten(arguments)
     settings = tuple(jax_settings.numeric().values())
-    key = group.task, structure, tuple(leaves), run.devices
+    placements = run.placements(group)
+    task = replace(group.task, batch_sharding=placements[0].batch_sharding)
+    key = task, structure, tuple(leaves), placements
     try:
         programs = _compiled(*key, settings)
         if any(program.done() and program.exception() for program in programs):
@@ -179,17 +183,23 @@ def _compiled(
     task: Task,
     structure: Any,
     leaves: Sequence[jax.ShapeDtypeStruct],
-    devices: tuple[Device, ...],
+    placements: tuple[Placement, ...],
     settings: Any,
 ) -> list[Future[Programs]]:
-    """Compile the programs for each device; ``settings`` are the settings of JAX that a program depends on."""
-    functions = _functions(task)
+    """Compile the programs for each placement; ``settings`` are the settings of JAX that a program depends on."""
+    functions = _functions(task, placements[0].member_axis)
     options = {"initialize": jax_settings.FAST_COMPILE}
     donated = {"advance": 1, "repeat": 1}
-    jitted = {
-        name: jax.jit(function, compiler_options=options.get(name), donate_argnums=donated.get(name, ()))
-        for name, function in functions.items()
-    }
+    jit = lambda name, **shardings: jax.jit(  # noqa: E731
+        functions[name], compiler_options=options.get(name), donate_argnums=donated.get(name, ()), **shardings
+    )
+    names = [name for name in structure.unflatten(leaves) if name != "repeat"]
+    if not isinstance(placements[0], OneDevice):
+        arguments = structure.unflatten(leaves)
+        lower_on_mesh = functools.partial(mesh_programs.lowered, jit, arguments, placements[0])
+        repeat = functools.cache(lambda: lower_on_mesh(["repeat"])["repeat"].compile())
+        return [executables.in_background(lower_on_mesh(names), lambda programs: Programs(**programs, repeat=repeat))]
+    jitted = {name: jit(name) for name in functions}
 
     def lower(names: Sequence[str], device: Device) -> dict[str, Any]:
         on_device = SingleDeviceSharding(device)
@@ -197,34 +207,32 @@ def _compiled(
         arguments = structure.unflatten(placed)
         return {name: jitted[name].lower(*arguments[name]) for name in names}
 
-    names = [name for name in structure.unflatten(leaves) if name != "repeat"]
     on_demand = executables.SharedPrograms(functools.partial(lower, ["repeat"]))
     return executables.compiled(
         functools.partial(lower, names),
-        devices,
+        [placement.device for placement in placements],
         lambda programs, device: Programs(**programs, repeat=lambda: on_demand.on(device)["repeat"]),
     )
 
 
-def _functions(task: Task) -> dict[str, Callable[..., Any]]:
+def _functions(task: Task, member_axis: str | None = None) -> dict[str, Callable[..., Any]]:
     """Functions of a lane that are compiled, by the names of `Programs`."""
+    vmap = functools.partial(jax.vmap, spmd_axis_name=member_axis)
 
     def initialize(hyperparameters: Any, inputs: Any, start: Any) -> Any:
-        return jax.vmap(lambda numbers: step.initialize(task, numbers, inputs, start), in_axes=(_NUMBERS,))(
-            hyperparameters
-        )
+        return vmap(lambda numbers: step.initialize(task, numbers, inputs, start), in_axes=(_NUMBERS,))(hyperparameters)
 
     def advance(hyperparameters: Any, states: Any, examples: Any, num_steps: Any) -> Any:
         # All members share the examples; the order, or the choice among the batches of several seeds, is per member.
         mapped = type(examples)(data=None, order=0, stream=0)
-        return jax.vmap(
+        return vmap(
             lambda numbers, state, examples: step.train(task, numbers, state, examples, num_steps),
             in_axes=(_NUMBERS, 0, mapped),
         )(hyperparameters, states, examples)
 
     def repeat(hyperparameters: Any, states: Any, previous: Any, failed: Any, examples: Any, num_steps: Any) -> Any:
         mapped = type(examples)(data=None, order=0, stream=0)
-        return jax.vmap(
+        return vmap(
             lambda numbers, state, previous, failed, examples: step.repeat(
                 task, numbers, state, previous, failed, examples, num_steps
             ),
@@ -243,10 +251,10 @@ def _functions(task: Task) -> dict[str, Callable[..., Any]]:
             return metrics, judged.stopped_at, judged.best
 
         in_axes = (_NUMBERS, 0, 0, 0 if isinstance(train, dict) else None)
-        return jax.vmap(member, in_axes=in_axes)(hyperparameters, states, previous, train)
+        return vmap(member, in_axes=in_axes)(hyperparameters, states, previous, train)
 
     def add_up(hyperparameters: Any, states: Any, chunk: Any, counts: Any) -> Any:
-        return jax.vmap(
+        return vmap(
             lambda numbers, state: {
                 prefix: evaluation.chunk_sums(task, numbers, *weights, chunk, counts)
                 for prefix, weights in evaluation.weights_of(state).items()
@@ -259,7 +267,7 @@ def _functions(task: Task) -> dict[str, Callable[..., Any]]:
 
 def _arguments(run: TrainingRun, group: TrainingGroup, source: OnDevice | FromHost) -> dict[str, tuple[Any, ...]]:
     """Arguments of each function, as shapes."""
-    width = run.plan.lane_width
+    width = run.program_width
 
     def wide(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((width, *leaf.shape), leaf.dtype), tree)

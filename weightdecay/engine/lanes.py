@@ -49,7 +49,7 @@ def run(
         with lock:
             advanced(member_steps)
 
-    if race is None and saved is not None:
+    if race is None and saved is not None and saved.is_shared:
         shared = Shared(workload, saved, report)
         try:
             if helpers is None:
@@ -76,7 +76,7 @@ def run(
 
     items = schedule(workload) if race is None else schedule_rounds(workload, race, rounds)
     with contextlib.closing(items):
-        workers.distribute(items, workload.plan.num_devices, begin, stop)
+        workers.distribute(items, workload.plan.num_lanes_at_once, begin, stop)
 
 
 def _run_shared(
@@ -102,7 +102,7 @@ def _run_shared(
 
     items = schedule_shared(workload, shared, stop, rounds)
     with contextlib.closing(items):
-        workers.distribute(items, workload.plan.num_devices, begin, stop)
+        workers.distribute(items, workload.plan.num_lanes_at_once, begin, stop)
 
 
 def schedule_shared(
@@ -289,7 +289,7 @@ class DeviceWorker:
             step = lane_run.advance()
             if step == last:
                 self._keep(lane, step, lane_run.states())
-            elif saved is not None and time.monotonic() - saved_at >= saved.save_every:
+            elif saved is not None and saved.is_due(saved_at):
                 saved.save(self._workload.snapshot(lane, step, lane_run.states()))
                 saved_at = time.monotonic()
             self._advanced((step - reached) * len(lane.members))

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,9 +17,11 @@ from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Batch, Device, Integer, LossFn, Mask, MaskFn
 from weightdecay.data import Data, Scaling
 from weightdecay.data.batches import FromHost, OnDevice
-from weightdecay.engine import devices, groups, plans, routing
+from weightdecay.engine import devices, groups, hosts, meshes, plans, routing
 from weightdecay.engine.groups import TrainingGroup
 from weightdecay.engine.initial_weights import Initial
+from weightdecay.engine.meshes import MeshSettings, Weight
+from weightdecay.engine.placements import OneDevice, OnMesh, Placement
 from weightdecay.engine.plans import Plan
 from weightdecay.search.grid import Grid, in_steps
 from weightdecay.training import step
@@ -43,6 +45,8 @@ class TrainingRun:
       model: The model, completed by what follows from the data (the number of outputs).
       scaling: Standardization of the folds; None = no standardization.
       class_names: Names of the classes 0, 1, 2, ...; None = their own numbers, or the targets are not classes.
+      mesh: Devices that compute a lane together; None = each lane is computed by one device.
+      weights: How the weights of each group are partitioned over the mesh, by the name of the group.
     """
 
     groups: list[TrainingGroup]
@@ -54,6 +58,8 @@ class TrainingRun:
     model: Any
     scaling: Scaling | None
     class_names: tuple[Any, ...] | None
+    mesh: MeshSettings | None = None
+    weights: Mapping[str, tuple[Weight, ...]] = field(default_factory=dict)
 
     @property
     def longest_segment(self) -> int:
@@ -72,8 +78,22 @@ class TrainingRun:
 
     @property
     def devices(self) -> tuple[Device, ...]:
-        """Devices that lanes are spread over."""
+        """Devices that lanes are spread over; of a mesh, those of this process."""
+        if self.mesh is not None:
+            return tuple(self.mesh.mesh.local_devices)
         return tuple(jax.local_devices()[: self.plan.num_devices])
+
+    def placements(self, group: TrainingGroup) -> tuple[Placement, ...]:
+        """Where lanes of a group are computed at the same time: each device, or the whole mesh."""
+        if self.mesh is not None:
+            return (OnMesh(self.mesh.mesh, self.weights[group.name]),)
+        return tuple(map(OneDevice, self.devices))
+
+    @property
+    def program_width(self) -> int:
+        """Members that a program computes: the lane width, filled up to a multiple of the mesh's axis ``member``."""
+        multiple = 1 if self.mesh is None else self.mesh.shape[meshes.MEMBER]
+        return -(-self.plan.lane_width // multiple) * multiple
 
     @functools.cached_property
     def source(self) -> OnDevice | FromHost:
@@ -106,6 +126,8 @@ def prepare_run(
     memory_budget: Integer | None,
     dtype: Any,
     accumulate: Integer,
+    mesh: Any = None,
+    sharding: Any = None,
     before: Mapping[str, Any] = MappingProxyType({}),
 ) -> TrainingRun:
     """Check everything, and decide what is run and how, before anything is compiled.
@@ -132,6 +154,8 @@ def prepare_run(
       memory_budget: As in ``fit_grid``.
       dtype: As in ``fit_grid``.
       accumulate: As in ``fit_grid``.
+      mesh: As in ``fit_grid``.
+      sharding: As in ``fit_grid``.
       before: What an earlier call in the same run directory depends on; empty = there was no earlier call.
 
     Returns:
@@ -151,8 +175,12 @@ def prepare_run(
     datasets.check(data, batch_size)
     batch_size = None if batch_size is None else int(batch_size)
     accumulate = _check_accumulate(accumulate, batch_size, len(jax.tree.leaves(data.train[0])[0]))
+    on_mesh = meshes.settings(mesh, sharding)
+    if on_mesh is not None:
+        num_examples = len(jax.tree.leaves(data.train[0])[0])
+        meshes.check_batch(on_mesh, batch_size, num_examples, accumulate)
     if plan is not None:
-        plans.check(plan, batch_size=batch_size)
+        plans.check(plan, batch_size=batch_size, mesh=None if on_mesh is None else on_mesh.shape)
     if memory_budget is not None:
         memory_budget = checks.integer(memory_budget, "memory_budget", at_least=0, allowed="a number of bytes, or None")
     if patience is not None:
@@ -219,12 +247,43 @@ def prepare_run(
             "grid has an axis 'epochs', and plan streams the examples; give a plan that does not, or select the "
             "training examples in the data."
         )
+    weights = {}
+    if on_mesh is not None:
+        of_groups = meshes.weights(on_mesh, divided)
+        weights = {group.name: of_group for group, of_group in zip(divided, of_groups, strict=True)}
     if plan is None:
-        plan = _choose(task, divided, splits, batch_size, memory_budget, may_stream=not (folds or limited))
+        may_stream = not (folds or limited)
+        choose = functools.partial(
+            _choose,
+            task,
+            divided,
+            splits,
+            batch_size,
+            memory_budget,
+            may_stream=may_stream,
+            mesh=on_mesh,
+            weights=weights,
+        )
+        plan = hosts.agreed(mesh, choose)  # the memory of hosts may differ
+        assert plan is not None
         if "lane_width" in before:
             plan = replace(plan, lane_width=before["lane_width"], reasons=("as the first call in this directory",))
+    if on_mesh is not None:
+        plan = replace(plan, num_devices=on_mesh.mesh.size, mesh=on_mesh.shape)
     steps = [*range(eval_every, num_steps, eval_every), num_steps]
-    return TrainingRun(divided, grid, splits, steps, batch_size, plan, task.model, data.scaling, data.class_names)
+    return TrainingRun(
+        divided,
+        grid,
+        splits,
+        steps,
+        batch_size,
+        plan,
+        task.model,
+        data.scaling,
+        data.class_names,
+        mesh=on_mesh,
+        weights=weights,
+    )
 
 
 def _choose(
@@ -235,6 +294,8 @@ def _choose(
     memory_budget: int | None,
     *,
     may_stream: bool,
+    mesh: MeshSettings | None,
+    weights: Mapping[str, tuple[Weight, ...]],
 ) -> Plan:
     train = splits["train"]
     rows = batch_size or train.num_examples
@@ -246,6 +307,9 @@ def _choose(
         params_bytes, forward_bytes = step.sizes(task, {}, one_part)
     except TypeError:  # The model needs a value from an axis of the grid.
         params_bytes, forward_bytes = step.sizes(divided[0].task, divided[0].one().network, one_part)
+    device_bytes = None
+    if mesh is not None:
+        device_bytes = max(OnMesh(mesh.mesh, weights[group.name]).bytes_on_device(group.state) for group in divided)
     sum_bytes = 0 if task.accumulate == 1 else params_bytes  # of the gradients
     return plans.choose(
         params_bytes=params_bytes,
@@ -254,6 +318,8 @@ def _choose(
         data_bytes=plans.bytes_of(train),
         batch_bytes=plans.bytes_of(one_batch) if batch_size is not None and may_stream else None,
         memory_budget=memory_budget,
+        mesh=None if mesh is None else mesh.shape,
+        state_bytes_on_device=device_bytes,
     )
 
 

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from weightdecay.core import jax_settings
-from weightdecay.core.types import Device
 from weightdecay.data.on_disk import in_memory
 from weightdecay.engine import devices, lane_programs, plans
 from weightdecay.engine.groups import Lane, TrainingGroup
 from weightdecay.engine.lane_programs import Programs
+from weightdecay.engine.placements import Placement
 from weightdecay.engine.plans import Plan
 from weightdecay.engine.preparation import TrainingRun
 from weightdecay.engine.tracker_thread import Receivers
@@ -86,7 +86,7 @@ class TrainingWorkload:
     def on_device(self, index: int) -> Iterator["TrainingDevice"]:
         """Put the examples on a device, and start the thread that prepares the next batches while it computes."""
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as prefetch:
-            yield TrainingDevice(self, self.run.devices[index], prefetch)
+            yield TrainingDevice(self, index, prefetch)
 
     def collect(self, lane: Lane, step: int, states: Any) -> None:
         """Record the weights of the members of a lane."""
@@ -118,6 +118,7 @@ class TrainingWorkload:
         run = self.run
         return {
             **self.names,
+            **({} if run.mesh is None else {fingerprints.MESHES: [run.mesh.describe()]}),
             "batch_size": run.batch_size,
             "eval_every": run.steps[0],
             "lane_width": run.plan.lane_width,
@@ -138,18 +139,22 @@ class TrainingWorkload:
 
 
 class TrainingDevice:
-    """A device with the examples that all lanes share."""
+    """A device, or a mesh of devices, with the examples that all lanes share."""
 
-    def __init__(self, workload: TrainingWorkload, device: Device, prefetch: ThreadPoolExecutor) -> None:
+    def __init__(self, workload: TrainingWorkload, index: int, prefetch: ThreadPoolExecutor) -> None:
         """Put the examples on the device; ``prefetch`` prepares the next batches while it computes."""
         self.run, self.records, self.callback = workload.run, workload.records, workload.callback
-        self.device, self.prefetch = device, prefetch
-        run = self.run
-        self.examples = jax.device_put(run.source.shared(), device)
+        self.prefetch, self._index = prefetch, index
+        run, anywhere = self.run, self.placement(workload.groups[0])
+        self.examples = anywhere.put_shared(run.source.shared())
         self.validation = self.examples
         if not run.cross_validates:
-            self.validation = jax.device_put(jax.tree.map(in_memory, run.splits["validation"]), device)
+            self.validation = anywhere.put_shared(jax.tree.map(in_memory, run.splits["validation"]))
         self._given: dict[TrainingGroup, Start] = {}
+
+    def placement(self, group: TrainingGroup) -> Placement:
+        """Return where the lanes of a group are."""
+        return self.run.placements(group)[self._index]
 
     def begin(self, programs: Programs, lane: Lane, saved: Sequence[np.ndarray] | None) -> "TrainingLane":
         """Put a lane on the device: its hyperparameters, and its states at the first step or as they were saved."""
@@ -159,13 +164,13 @@ class TrainingDevice:
     def given(self, group: TrainingGroup) -> Start:
         """Return the weights that are given to the members of a group, on the device."""
         if group not in self._given:
-            self._given = {group: jax.device_put(group.start, self.device)}  # of one group at a time
+            self._given = {group: self.placement(group).put_shared(group.start)}  # of one group at a time
         return self._given[group]
 
-    def segment(self, streams: np.ndarray, start: int, end: int) -> Any:
+    def segment(self, placement: Placement, streams: np.ndarray, start: int, end: int) -> Any:
         """Return the batches of one segment of a lane, on the device."""
         batches = self.run.source.segment(self.examples, streams, start, end - start, self.run.longest_segment)
-        return jax.device_put(batches, self.device)
+        return placement.put_examples(batches)
 
 
 class TrainingLane:
@@ -176,18 +181,19 @@ class TrainingLane:
     ) -> None:
         """Put the lane on the device, filled up with its own members where it is not full."""
         self._on_device, self._programs, self._lane = on_device, programs, lane
-        group, device, run = lane.group, on_device.device, on_device.run
-        members = np.resize(lane.members, run.plan.lane_width)
-        numbers = jax.device_put(jax.tree.map(lambda leaf: leaf[members], group.hyperparameters), device)
+        group, run = lane.group, on_device.run
+        self._placement = placement = on_device.placement(group)
+        members = np.resize(lane.members, run.program_width)
+        numbers = placement.put_members(jax.tree.map(lambda leaf: leaf[members], group.hyperparameters))
         given = on_device.given(group)
         self._hyperparameters = numbers._replace(frozen=given.frozen)
         if saved is None:
-            inputs = jax.device_put(run.splits["train"].first().inputs, device)
+            inputs = placement.put_shared(run.splits["train"].first().inputs)
             self._states = programs.initialize(self._hyperparameters, inputs, given._replace(frozen=None))
         else:
-            rows = np.resize(np.arange(len(lane.members)), run.plan.lane_width)
+            rows = np.resize(np.arange(len(lane.members)), run.program_width)
             states = jax.tree.unflatten(jax.tree.structure(group.state), [leaf[rows] for leaf in saved])
-            self._states = jax.device_put(states, device)
+            self._states = placement.put_members(states)
         self._streams = group.streams(members)
         self._segments = iter(_segments(run, lane.start, lane.stop))
         self._batches = self._prefetch()
@@ -207,26 +213,26 @@ class TrainingLane:
         )
         if end < stop:
             self._batches = self._prefetch()
-        if (np.asarray(failed) >= 0).any():
+        if (self._placement.get(failed) >= 0).any():
             self._states, previous = self._programs.repeat()(
                 self._hyperparameters, self._states, previous, failed, examples, np.int32(end - start)
             )
             jax.block_until_ready(self._states)
         if end in steps:
             self._record_evaluation([steps.index(end)], previous)
-            if end < stop and not _continues(self._states, len(self._lane.members)):
+            if end < stop and not self._continues():
                 self._record_evaluation(range(steps.index(end) + 1, steps.index(stop) + 1), previous)
                 return stop
         return end
 
     def states(self) -> Any:
         """Return what the members carry now, as NumPy arrays, each of shape ``(width, ...)``."""
-        return jax.device_get(self._states)
+        return self._placement.get(self._states)
 
     def measure(self, seconds: float) -> tuple[float, float]:
         """Return the seconds that a step and an evaluation take, both measured for about ``seconds``."""
         longest = self._on_device.run.longest_segment
-        examples, previous = self._on_device.segment(self._streams, 0, longest), None
+        examples, previous = self._on_device.segment(self._placement, self._streams, 0, longest), None
 
         def advance(num_steps: int) -> float:
             nonlocal previous
@@ -253,12 +259,18 @@ class TrainingLane:
     def _prefetch(self) -> "tuple[int, int, Future[Any]]":
         """Start preparing the batches of the next segment; return its first and last step with them."""
         start, end = next(self._segments)
-        return start, end, self._on_device.prefetch.submit(self._on_device.segment, self._streams, start, end)
+        segment = self._on_device.segment
+        return start, end, self._on_device.prefetch.submit(segment, self._placement, self._streams, start, end)
+
+    def _continues(self) -> bool:
+        """Whether any of the lane's members is changed by further steps."""
+        diverged_at, stopped_at = self._placement.get((self._states.diverged_at, self._states.stopped_at))
+        return bool(((diverged_at < 0) & (stopped_at < 0))[: len(self._lane.members)].any())
 
     def _record_evaluation(self, evaluations: Iterable[int], previous: Any) -> None:
         """Evaluate the members, and record the same numbers for each of these evaluations."""
         metrics, stopped_at, best = self._evaluate(previous)
-        metrics, layers, on_device = jax.device_get(metrics), self._lane.group.layers(), self._on_device
+        metrics, layers, on_device = self._placement.get(metrics), self._lane.group.layers(), self._on_device
         for number in evaluations:
             on_device.records.write_metrics(self._lane.indices, number, metrics, layers)
             if on_device.callback is not None:
@@ -266,18 +278,18 @@ class TrainingLane:
         self._states = self._states._replace(stopped_at=stopped_at, best=best)
 
     def _evaluate(self, previous: Any) -> Any:
-        programs, on_device = self._programs, self._on_device
+        programs, on_device, placement = self._programs, self._on_device, self._placement
         before = self._hyperparameters, self._states
         if programs.add_up is None:
             return programs.evaluate(*before, previous, on_device.examples, on_device.validation)
         # One chunk is on the device at a time: the sums of each are waited for.
         sums = [
-            jax.device_get(programs.add_up(*before, *jax.device_put(chunk, on_device.device)))
+            placement.get(programs.add_up(*before, *placement.put_shared(chunk)))
             for chunk in lane_programs.chunks(self._lane.group.task.loss, on_device.run.splits["train"])
         ]
         together = jax.tree.map(lambda *column: np.stack(column, axis=1), *sums)
         together = evaluation.joined(together, on_device.run.splits["train"].num_examples, axis=1)
-        return programs.evaluate(*before, previous, jax.device_put(together, on_device.device), on_device.validation)
+        return programs.evaluate(*before, previous, placement.put_members(together), on_device.validation)
 
 
 def measure(run: TrainingRun, seconds: float = 0.5) -> tuple[float, float]:
@@ -300,8 +312,8 @@ def measure(run: TrainingRun, seconds: float = 0.5) -> tuple[float, float]:
         with jax.enable_x64(x64), workload.on_device(index) as on_device:
             return TrainingLane(on_device, programs[index], lane, None).measure(seconds)
 
-    with ThreadPoolExecutor(len(run.devices)) as pool:
-        times = list(pool.map(one_device, range(len(run.devices))))
+    with ThreadPoolExecutor(run.plan.num_lanes_at_once) as pool:
+        times = list(pool.map(one_device, range(run.plan.num_lanes_at_once)))
     return max(step for step, _ in times), max(evaluation for _, evaluation in times)
 
 
@@ -310,9 +322,3 @@ def _segments(run: TrainingRun, start: int, stop: int) -> Iterator[tuple[int, in
     for first, last in itertools.pairwise([0, *(step for step in run.steps if step <= stop)]):
         for begin in range(max(first, start), last, run.longest_segment):
             yield begin, min(begin + run.longest_segment, last)
-
-
-def _continues(states: Any, num_members: int) -> bool:
-    """Whether any of a lane's first members is changed by further steps."""
-    diverged_at, stopped_at = jax.device_get((states.diverged_at, states.stopped_at))
-    return bool(((diverged_at < 0) & (stopped_at < 0))[:num_members].any())

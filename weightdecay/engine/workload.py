@@ -4,7 +4,7 @@ The engine knows groups, lanes, devices, the run directory and interruptions. It
 `Workload` says that. A training of `fit_grid` takes many steps and is evaluated between them
 (`weightdecay.engine.training_workload`); a function of `map_grid` is one step (`weightdecay.engine.function_workload`).
 
-The life of a lane, the members of one group that one device computes side by side:
+The life of a lane, the members of one group that one device, or one mesh of devices, computes side by side:
 
 1. *compiled*: ``workload.compile(group)`` starts compiling the group's programs, once a device, in the background.
 2. *made ready*: ``workload.on_device(index)`` puts on a device what all lanes share; ``begin(programs, lane, saved)``

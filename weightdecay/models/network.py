@@ -160,6 +160,11 @@ def trained(model: Any, params: Params, model_state: ModelState) -> Any:
     raise _not_a_model(model)
 
 
+def is_nnx(model: Any) -> bool:
+    """Whether a model is a flax nnx class, or a function of ``rngs`` that makes an nnx module."""
+    return not isinstance(model, nn.Module | Model | Pair) and _library(model) == "nnx"
+
+
 def complete(model: Any, num_outputs: int) -> Any:
     """Set the number of outputs of a model that leaves it to the data.
 

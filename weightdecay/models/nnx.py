@@ -28,7 +28,7 @@ def functions(factory: Callable[..., Any]) -> Functions:
     """
 
     def make(rngs: nnx.Rngs) -> nnx.Module:
-        module = factory(rngs=rngs)
+        module = _made(factory, rngs)
         if not isinstance(module, nnx.Module):
             raise TypeError(
                 f"model returns {module!r}, of type {type(module).__name__}; a function of rngs must make a flax nnx "
@@ -72,11 +72,30 @@ def trained(factory: Callable[..., Any], params: Params, model_state: ModelState
     Returns:
       The module; its random streams begin with the seed 0.
     """
-    module = factory(rngs=nnx.Rngs(0))
+    module = _made(factory, nnx.Rngs(0))
     nnx.update(module, jax.tree.map(jnp.asarray, params))
     nnx.update(module, jax.tree.map(jnp.asarray, model_state))
     module.eval()
     return module
+
+
+def partition_specs(factory: Callable[..., Any]) -> Any:
+    """Return the partitioning that the metadata of each weight names, in the structure of the weights.
+
+    Args:
+      factory: As in `functions`.
+
+    Returns:
+      Nested dictionaries of `jax.sharding.PartitionSpec`.
+    """
+    module = nnx.eval_shape(lambda: _made(factory, nnx.Rngs(0)))
+    return nnx.to_pure_dict(nnx.get_partition_spec(nnx.state(module, nnx.Param)))
+
+
+def _made(factory: Callable[..., Any], rngs: nnx.Rngs) -> Any:
+    """Make a module; the engine places its weights, so that their metadata needs no mesh around the call."""
+    with nnx.use_eager_sharding(False):
+        return factory(rngs=rngs)
 
 
 def _divided(module: nnx.Module) -> tuple[Params, ModelState]:

@@ -12,7 +12,7 @@ from weightdecay.core.checks import ArgumentError
 from weightdecay.core.types import Integer
 from weightdecay.storage import weights as weight_files
 
-_SOFTMAX, _SIGMOID = "softmax_cross_entropy", "sigmoid_binary_cross_entropy"
+_SOFTMAX, _SIGMOID = "softmax_cross_entropy", "sigmoid_cross_entropy"
 
 
 class ModelMethods:

@@ -65,6 +65,10 @@ class CheckpointIndex:
         saved = self._saved.get(key)
         return saved[-1].step if saved else 0
 
+    def steps(self) -> dict[str, int]:
+        """Return the last step of each saved member, by key."""
+        return {key: saved[-1].step for key, saved in self._saved.items()}
+
     def position(self, key: str) -> tuple[int, int, int]:
         """Return where a saved member is on the disk: checkpoint, block and row."""
         saved = self._saved[key][-1]

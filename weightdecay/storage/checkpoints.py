@@ -192,10 +192,19 @@ def numbers(folder: Path) -> list[int]:
 def _orbax() -> Any:
     import logging
 
+    import jax
     import orbax.checkpoint
 
     logging.getLogger("absl").addFilter(lambda record: record.levelno >= logging.ERROR)
-    return orbax.checkpoint.PyTreeCheckpointer()
+    if jax.process_count() == 1:
+        return orbax.checkpoint.PyTreeCheckpointer()
+    # In a program of several processes orbax would wait for all of them, and only this one writes.
+    process = jax.process_index()
+    alone = orbax.checkpoint.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"weightdecay-{process}"
+    )
+    handler = orbax.checkpoint.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return orbax.checkpoint.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _require_room(file: Path, num_bytes: int) -> None:

@@ -22,6 +22,8 @@ BY_STRUCTURE = {
     "lane_widths": "the lanes have another width",
 }
 """Entries with one value for each structure of members in a grid, and the message if a value changes."""
+MESHES = "meshes"
+"""Entry that is not compared: every mesh on which members of the run were trained, as a list; None = without a mesh."""
 _BLOCK_BYTES = 2**26
 _CONSEQUENCES = ("programs", "evaluations")  # change also if another entry changes
 
@@ -73,6 +75,23 @@ def of_arrays(arrays: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
+def meshes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the meshes of a run after a further call.
+
+    Args:
+      before: As in `differences`.
+      now: As in `differences`.
+
+    Returns:
+      The entry `MESHES`, in the order in which they were first used; empty if there has been no mesh.
+    """
+    used = []
+    for mesh in [*before.get(MESHES, [None]), *now.get(MESHES, [None])]:
+        if mesh not in used:
+            used.append(mesh)
+    return {} if used == [None] else {MESHES: used}
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Describe how two calls differ in what the numbers of their runs depend on.
 
@@ -90,6 +109,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     causes, consequences = [], []
     now = json.loads(json.dumps(now))
     for name, earlier in before.items():
+        if name == MESHES:
+            continue
         if name in BY_STRUCTURE:
             current = now.get(name, {})
             if any(earlier[structure] != current[structure] for structure in earlier.keys() & current.keys()):

@@ -1,7 +1,7 @@
 """Run directories: a run saves itself while it trains, and the same call resumes it after an interruption.
 
 - ``run.json``: what the numbers of the run depend on. A call that differs in any of it is refused, and the error names
-  the difference.
+  the difference; only the mesh of devices may differ, and those that were used are listed there.
 - ``checkpoints/00000001/``: some members at one step each, as `weightdecay.storage.checkpoints` writes them.
 - ``result/``: the finished result, as `weightdecay.storage.result_folder` writes it.
 - ``processes/``, ``turn/``, ``leases/``: only while processes train there, or after they were killed: who they are
@@ -47,7 +47,10 @@ class RunDirectory:
       index: Which members are saved.
       leases: Which process trains which lane; None = `share` was not called, and this process trains all of them.
       is_complete: Whether every member of the call is trained; set by who trains them.
+      is_shared: Whether other processes may train some of the lanes.
     """
+
+    is_shared = True
 
     def __init__(self, path: Path, description: dict[str, Any], save_every: float | int, processes: Processes) -> None:
         """Take the directory, which exists, and in which the process is registered."""
@@ -164,6 +167,10 @@ class RunDirectory:
         """
         return self.index.read(keys)
 
+    def is_due(self, saved_at: float) -> bool:
+        """Return whether members should be saved that were saved last at a time of `time.monotonic`."""
+        return time.monotonic() - saved_at >= self.save_every
+
     def save(self, snapshot: Snapshot) -> None:
         """Save members in the background. Members that are done may wait until a save is due.
 
@@ -243,7 +250,7 @@ class RunDirectory:
         return {
             name: {**earlier.get(name, {}), **value} if name in fingerprints.BY_STRUCTURE else value
             for name, value in depends_on.items()
-        }
+        } | fingerprints.meshes(earlier, depends_on)
 
     def _write_waiting(self) -> None:
         with self._lock:

@@ -74,6 +74,7 @@ def chunk_sums(
     Returns:
       The sums; each example is multiplied by its weight.
     """
+    batch = task.spread(batch)
     outputs, batch, model_state = outputs_batch_and_state(task, hyperparameters, params, model_state, batch)
     own = {metric.name: metric.per_example for metric in task.metrics if metric.of_split is None}
     functions = task.loss.metrics() | own

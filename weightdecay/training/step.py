@@ -220,6 +220,7 @@ def train_step(task: Task, hyperparameters: Hyperparameters, state: State, batch
     def data_loss(
         params: Params, model_state: ModelState, key: Any, part: Part, mean: Callable[[Any, Any], Any]
     ) -> tuple[Float[Array, ""], ModelState]:
+        part = task.spread(part)
         outputs, model_state = network.apply(
             params, model_state, part.inputs, key=key, train=True, hyperparameters=hyperparameters.network
         )

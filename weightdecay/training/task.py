@@ -64,6 +64,8 @@ class Task:
     """Whether the network sows losses, which are recorded as `weightdecay.core.metrics.SOWN_LOSS`."""
     augmented: str | None = None
     """Name of the array that augmentation acts on, of inputs that are several; None = the only one that fits."""
+    batch_sharding: Any = None
+    """Sharding of the examples of a batch over the devices that compute a member; None = one device computes it."""
 
     def network(self) -> networks.Network:
         """Return the model in the common interface."""
@@ -71,6 +73,10 @@ class Task:
         if self.reduce_convolutions:
             network = networks.rewritten(network, convolutions.rewrite)
         return network if self.dtype is None else networks.computing_in(network, self.dtype)
+
+    def spread(self, batch: Any) -> Any:
+        """Return a tree of arrays of shape ``(examples, ...)``, spread over the devices that compute a member."""
+        return batch if self.batch_sharding is None else jax.lax.with_sharding_constraint(batch, self.batch_sharding)
 
     def metric_names(self) -> tuple[str, ...]:
         """Return the names of the numbers that are recorded of a member at an evaluation."""
