@@ -100,7 +100,7 @@ class Page(HTMLParser):
         self.section = "" if tag == "section" else self.section
 
     def handle_data(self, text):
-        if {"style", "title"} & set(self.open):
+        if {"style", "title", "script"} & set(self.open):
             return
         self.sections[self.section] += text
         if self.open and self.open[-1] in ("td", "th"):
@@ -134,7 +134,9 @@ def test_page_stands_alone(page):
     assert all(source.startswith("data:image/") for source in read.sources)
     assert all(link.startswith("#") and link[1:] in read.ids for link in read.links)
     assert len(set(read.ids)) == len(read.ids)
-    assert not {"script", "link", "iframe", "object"} & read.tags
+    assert not {"link", "iframe", "object"} & read.tags
+    assert page.count("<script") == 1  # that of the tables, which is part of the page
+    assert not re.search("fetch|XMLHttp|WebSocket|import|Worker|Beacon|eval|innerHTML", page.partition("<script>")[2])
     assert "://" not in page
     assert "url(" not in page
     assert "@import" not in page
@@ -350,8 +352,11 @@ def test_page_escapes_what_users_name(result, undrawn):
     name, value = "<i>axis</i>", "<script>alert(1)</script>"
     members = [{**member, name: value if index >= 12 else "&amp;"} for index, member in enumerate(result.members)]
     settings = {**result.settings, "model": '<MLP hidden="8">', "optimizer": "<lambda>"}
-    read = Page(report.page(wd.GridResult(result.dataset, members, result._weights, settings)))
-    assert not {"script", "i", "mlp", "lambda"} & read.tags
+    page_of_users = report.page(wd.GridResult(result.dataset, members, result._weights, settings))
+    read = Page(page_of_users)
+    assert page_of_users.count("<script") == 1
+    assert not {"i", "mlp", "lambda"} & read.tags
+    assert "alert(1)" not in page_of_users.partition("<script>")[2]
     assert {row[name] for row in read.table("candidates")} == {value, "&amp;"}
     assert '<MLP hidden="8">' in read.sections["model"]
     assert read.facts("settings")["optimizer"] == "<lambda>"

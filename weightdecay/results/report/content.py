@@ -14,6 +14,9 @@ from weightdecay.results.report import cells, figures
 from weightdecay.results.selected import Selected
 from weightdecay.search import grid as grids
 
+_LEAST_NEEDED = ("weight norm", "gap", "95 % interval", "validation accuracy", "zeros")
+"""Columns of the candidates that are left out first where there are many hyperparameters."""
+
 
 class Notice(NamedTuple):
     """A remark that is shown directly below the decision."""
@@ -97,8 +100,7 @@ class Report:
         if self.chosen.is_without_decay:
             title, difference = "Best with decay, minus no decay", self.chosen.difference_with_decay
         if difference is not None:
-            digits = cells.digits([difference.standard_error / 10])
-            interval = cells.interval(difference.lower, difference.upper, digits)
+            interval = cells.interval(difference.lower, difference.upper, difference.standard_error)
             remark = f"{100 * self.chosen.confidence:g} % interval {interval}"
             if interval == text.NOTHING:
                 remark = "one replicate"
@@ -205,6 +207,9 @@ class Report:
         if "time scale" in columns:
             remark += " Time scale: number of epochs over which decay forgets updates."
         row_classes = {row: classes[number] for row, number in enumerate(order) if number in classes}
+        left_out = cells.narrowed(columns, _LEAST_NEEDED)
+        if left_out:
+            remark += f" Left out for the width of the page, and in result.table(): {', '.join(left_out)}."
         table = cells.long_table(columns, ["role", "decay"], row_classes, "candidates")
         return f"{html.paragraph(remark)}\n{table}"
 
@@ -239,10 +244,9 @@ class Report:
             if name == "validation_accuracy" and not self.has_accuracy:
                 continue
             error, lower, upper = (f"{name}_{end}" for end in ("standard_error", "lower", "upper"))
-            digits = cells.digits(row[error] for row in rows[: cells.MAX_ROWS])
-            columns[name.replace("_", " ")] = [cells.mean(row[name], row[error], digits) for row in rows]
+            columns[name.replace("_", " ")] = [cells.mean(row[name], row[error]) for row in rows]
             if name == self.metric and has_error and not is_choice:
-                columns["95 % interval"] = [cells.interval(row[lower], row[upper], digits) for row in rows]
+                columns["95 % interval"] = [cells.interval(row[lower], row[upper], row[error]) for row in rows]
         if self.differences:
             columns |= self._differences(numbers, with_interval=has_error and is_choice)
         columns["gap"] = [text.number(row["generalization_gap"], "+.4f") for row in rows]
@@ -262,10 +266,11 @@ class Report:
         if self.without_decay is not None:
             nothing = dict.fromkeys(self.differences[0], math.nan)
             rows = [nothing if n == self.without_decay.number else row for n, row in zip(numbers, rows, strict=True)]
-        digits = cells.digits(row["standard_error"] for row in rows[: cells.MAX_ROWS])
-        columns = {"minus no decay": [cells.mean(row["difference"], row["standard_error"], digits) for row in rows]}
+        columns = {"minus no decay": [cells.mean(row["difference"], row["standard_error"]) for row in rows]}
         if with_interval:
-            columns["its 95 % interval"] = [cells.interval(row["lower"], row["upper"], digits) for row in rows]
+            columns["its 95 % interval"] = [
+                cells.interval(row["lower"], row["upper"], row["standard_error"]) for row in rows
+            ]
         return columns
 
     def _time_scales(self, numbers: Sequence[int]) -> list[str]:
