@@ -12,10 +12,10 @@ from weightdecay.core.warn import warn
 from weightdecay.storage import checkpoints, processes
 from weightdecay.storage.processes import Processes
 
-RUN, CHECKPOINTS, RESULT = "run.json", "checkpoints", "result"
+RUN, CHECKPOINTS, RESULT, MEMBERS = "run.json", "checkpoints", "result", "members.json"
 _PROCESSES, _TURN, _LEASES = "processes", "turn", "leases"
 _EARLIER = {"lock", "owner.json"}  # earlier versions let one process in
-_ENTRIES = {RUN, CHECKPOINTS, RESULT, _PROCESSES, _TURN, _LEASES, *_EARLIER}
+_ENTRIES = {RUN, CHECKPOINTS, RESULT, MEMBERS, _PROCESSES, _TURN, _LEASES, *_EARLIER}
 
 
 def create(path: Path) -> None:

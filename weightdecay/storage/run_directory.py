@@ -4,6 +4,7 @@
   the difference.
 - ``checkpoints/00000001/``: some members at one step each, as `weightdecay.storage.checkpoints` writes them.
 - ``result/``: the finished result, as `weightdecay.storage.result_folder` writes it.
+- ``members.json``: until then, the hyperparameters of the members (`weightdecay.storage.run_members`).
 - ``processes/``, ``turn/``, ``leases/``: only while processes train there, or after they were killed: who they are
   (`weightdecay.storage.processes`), and which lanes each of them trains (`weightdecay.storage.leases`).
 
@@ -192,6 +193,7 @@ class RunDirectory:
             self._require_present()
             if self.leases is None or self.leases.take_result():
                 write(self.path / entrance.RESULT)
+                (self.path / entrance.MEMBERS).unlink(missing_ok=True)
                 if self.leases is not None:
                     self.leases.result_is_written()
         except Exception as error:  # whatever fails, the caller still returns the result

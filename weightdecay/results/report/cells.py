@@ -7,7 +7,7 @@ from typing import Any
 
 from weightdecay.core import html, text
 
-MAX_COLUMNS = 14
+MAX_COLUMNS = 13
 """Number of columns of numbers that fit on a page of 1100 pixels."""
 MAX_ROWS = 20
 """Number of rows of a long table that are shown at once; the others are folded."""
@@ -116,7 +116,7 @@ def long_table(
 
 def scrolled(table: str) -> str:
     """Let a table scroll if the page is too narrow for it; what follows a number stays together in one line."""
-    table = re.sub(r" ((?:±|to|of) [^<\s]+)(?=</td>)", r" <span>\1</span>", table)
+    table = re.sub(r" ((?:(?:±|to|of) [^<\s]+|%))(?=</td>)", r" <span>\1</span>", table)
     return f'<div class="scrolled" tabindex="0">\n{table}\n</div>'
 
 

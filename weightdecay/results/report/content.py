@@ -56,6 +56,7 @@ class Report:
         self.has_diverged = result.dataset["diverged_at"].values >= 0
         self.has_accuracy = any(math.isfinite(row["validation_accuracy"]) for row in self.rows)
         self.metric_name = metric.replace("_", " ")
+        self.unfinished: Mapping[str, int] | None = self.settings.get("unfinished")
 
     def parts(self) -> dict[str, Any]:
         """Return the values of the template by name."""
@@ -84,7 +85,8 @@ class Report:
     def _size(self) -> str:
         candidates, members = len(self.candidates), len(self.result)
         steps = int(self.result.dataset["step"].values[-1])
-        return f"{text.counted(candidates, 'candidate')}, {text.counted(members, 'member')}, {steps:,} training steps"
+        size = f"{text.counted(candidates, 'candidate')}, {text.counted(members, 'member')}, {steps:,} training steps"
+        return size if self.unfinished is None else f"{size} so far, of {self.unfinished['num_steps']:,}"
 
     def _cards(self) -> list[tuple[str, str, str]]:
         """Return the decision in numbers: title, value and remark of each card."""
@@ -129,7 +131,15 @@ class Report:
 
     def _notices(self) -> list[Notice]:
         notices = []
-        if self.settings.get("interrupted"):
+        if self.unfinished is not None:
+            message = (
+                f"{self.unfinished['done']:,} of {self.unfinished['members']:,} members are done, and "
+                f"{self.unfinished['saved']:,} are saved. Candidates are compared at step {self.unfinished['step']:,} "
+                f"of {self.unfinished['num_steps']:,}, which at least half of the saved members have reached; those "
+                "that have not are shown without numbers. The choice may change."
+            )
+            notices.append(Notice("warning", "The run is not finished", message))
+        elif self.settings.get("interrupted"):
             message = "Numbers are missing. Call wd.fit_grid again with the same directory to resume the run."
             notices.append(Notice("warning", "The run was interrupted", message))
         if self.chosen is not None and self.chosen.advice:
@@ -299,6 +309,10 @@ class Report:
         return html.facts(facts)
 
     def _model(self) -> str:
+        model = self.settings.get("model")
+        code = [] if model is None else [html.code(model)]
+        if self.unfinished is not None:
+            return "\n".join([*code, html.paragraph("The weights are shown when the run is finished.")])
         member = 0 if self.chosen is None else self.chosen.members[0]
         named = [(name or "(array)", np.shape(leaf)) for name, leaf in tree.named_leaves(self.result.params(member))]
         sizes = [math.prod(shape) for _, shape in named]
@@ -314,14 +328,12 @@ class Report:
         if "mask" in self.settings:
             facts["mask"] = str(self.settings["mask"])
         table = cells.scrolled(html.table(arrays, text_columns=["name", "shape"]))
-        model = self.settings.get("model")
-        code = [] if model is None else [html.code(model)]
         return "\n".join([*code, html.facts(facts), html.folded("Every array", table)])
 
     def _settings(self) -> str:
         elsewhere = (
             *("model", "mask", "examples", "folds", "plan"),
-            *("backend", "seconds", "compiled_programs", "interrupted"),
+            *("backend", "seconds", "compiled_programs", "interrupted", "unfinished"),
         )
         facts = {name: value for name, value in self.settings.items() if name not in elsewhere}
         num_evaluations = self.result.dataset.sizes["step"]
@@ -361,7 +373,9 @@ class Report:
         last = self.result.dataset["train_loss"].values[:, -1]
         missing = int((~np.isfinite(last) & ~self.has_diverged).sum())
         remark = "The run was not interrupted."
-        if self.settings.get("interrupted"):
+        if self.unfinished is not None:
+            remark = f"The run is not finished: {self.unfinished['done']} of {len(self.result)} members are done."
+        elif self.settings.get("interrupted"):
             members = cells.some_of(missing, len(self.result))
             remark = f"The run was interrupted: {members} members did not reach the last step."
         return "\n".join([*parts, html.paragraph(remark)])

@@ -103,6 +103,8 @@ def _drawn(result: Any, metric: str, chosen: Selected) -> Iterator[tuple[str, st
             f"{text.percent(table['zero_fraction'].max())}.",
             lambda ax: result.plot_sparsity(ax=ax),
         )
+    if "unfinished" in result.settings:
+        return  # it has no weights
     yield (
         "norms",
         "Norms of the layers",

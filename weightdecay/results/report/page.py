@@ -41,13 +41,20 @@ def write(path: str | os.PathLike[str], page: str) -> Path:
     return file
 
 
-def page(result: Any, *, metric: str = "validation_loss", test: Mapping[str, Any] | None = None) -> str:
+def page(
+    result: Any,
+    *,
+    metric: str = "validation_loss",
+    test: Mapping[str, Any] | None = None,
+    refresh: int | None = None,
+) -> str:
     """Render the page.
 
     Args:
       result: A `weightdecay.GridResult`.
       metric: The metric of the choice, as in ``result.best``.
       test: Test scores, as they are kept with the result; None = the test set was not scored.
+      refresh: Seconds after which a browser reads the file again; None = never.
 
     Returns:
       HTML that loads nothing from elsewhere; the same for the same result.
@@ -55,7 +62,7 @@ def page(result: Any, *, metric: str = "validation_loss", test: Mapping[str, Any
     Raises:
       ArgumentError: An unknown metric.
     """
-    return render(**Report(result, metric, test).parts())
+    return render(**Report(result, metric, test).parts(), refresh=refresh)
 
 
 def render(**parts: Any) -> str:
@@ -64,7 +71,7 @@ def render(**parts: Any) -> str:
     Args:
       **parts: Values of the template by name. These may be left out: ``kind``, what the page is, ``lead``, the heading
         above its sentence, ``no_plots``, the sentence in place of plots, and ``refresh``, seconds after which a browser
-        reads the file again (0 = never).
+        reads the file again (None = never).
 
     Returns:
       HTML that loads nothing from elsewhere.
@@ -73,7 +80,7 @@ def render(**parts: Any) -> str:
         "kind": "Weight decay report",
         "lead": "Decision",
         "no_plots": "No candidate has a finite value to draw.",
-        "refresh": 0,
+        "refresh": None,
     }
     fixed = {"generator": _GENERATOR, "style": _file("page.css"), "script": _file("tables.js")}
     return _template().render(**{**usual, **fixed, **parts})
