@@ -256,9 +256,9 @@ def test_plot_path_takes_rules_of_every_form():
     ]
     result = made(wd.Grid(decay=decay, learning_rate=[1e-2]))
     ax = result.plot_path()
-    assert line(ax, "ElasticNet by l1_coefficient")[0].tolist() == [1e-3, 1e-2]
-    assert line(ax, "L2 by coefficient[Dense_0]")[0].tolist() == [1e-3, 1e-2, 1e-1]
-    assert line(ax, "L2 on first + ProximalL1 by L2_on_first.coefficient")[0].tolist() == [1e-3, 1e-2]
+    assert line(ax, "ElasticNet by l1 coefficient")[0].tolist() == [1e-3, 1e-2]
+    assert line(ax, "L2 by coefficient of Dense_0")[0].tolist() == [1e-3, 1e-2, 1e-1]
+    assert line(ax, "L2 on first + ProximalL1 by L2 on first")[0].tolist() == [1e-3, 1e-2]
     assert line(ax, "Huber")[0].tolist() == [1e-3, 1e-2]
     assert line(ax, "MaxNorm")[0].tolist() == [0.5, 1.0, 2.0]
     assert "best over delta" in ax.get_legend().get_title().get_text()
@@ -285,7 +285,7 @@ def test_legends_of_many_lines_end():
         ax.plot([0, 1], [0, place], label=f"line {place}")
     style.finish(style.axes(ax), "time, s", "length, m")
     words = [one.get_text() for one in ax.get_legend().get_texts()]
-    assert words == [*(f"line {place}" for place in range(10)), "and 27 others", "line 37", "line 38", "line 39"]
+    assert words == [*(f"line {place}" for place in range(14)), "and 23 others", "line 37", "line 38", "line 39"]
     check_looks(ax)
 
 

@@ -237,8 +237,10 @@ def compare(
     with cli_arguments.concerning("output"):
         compared.result.save(folder, overwrite=overwrite)
         compared.table().to_csv(folder / "comparison.csv")
+        page = compared.report(folder / "report.html")
     cli_output.save_plots(folder, comparison=compared.plot)
     cli_output.echo(f"\n{compared}\n\nAll trials, comparison.csv and comparison.png written to {folder}")
+    cli_output.echo(f"Read {page} in a browser.")
 
 
 @app.command()
@@ -274,7 +276,7 @@ def article(
         made.save(folder, overwrite=overwrite)
     cli_output.echo(
         f"\n{made.tables_and_summary()}\n\n"
-        f"article.md, tables and results written to {folder}; {made.seconds:.0f} seconds."
+        f"article.md, article.html, tables and results written to {folder}; {made.seconds:.0f} seconds."
     )
 
 

@@ -52,25 +52,36 @@ def draw(
         mean, error = values_of(line)
         if line in others:
             label = f"{len(others)} others, worse" if line is others[0] else ""
-            ax.plot(line.coefficients, mean, color="0.75", linewidth=0.8, zorder=1, label=label)
+            grey = {"color": "0.75", "linewidth": 0.8, "zorder": 1}
+            if all(line.joined):
+                ax.plot(line.coefficients, mean, label=label, **grey)
+                continue
+            ax.plot(line.coefficients, mean, ".", label=label, **grey)
+            for run in line.runs():
+                ax.plot(line.coefficients[run], mean[run], **grey)
             continue
         has_errors |= bool((np.nan_to_num(error) > 0).any())
         if line.column is None:
             _draw_horizontal(ax, line, mean[0], error[0])
             continue
-        colour = line.group if len(rules) == 1 else rules.index(line.rule)
-        looks = style.line_style(colour, line.group) | ({"linestyle": "none"} if line.varying else {})
-        ax.plot(line.coefficients, mean, label=line.label, **looks)
-        if bars or line.varying:
+        by_rule = len(rules) > 1 and max(line.group for line in distinguished) < len(style.DASHES)
+        looks = style.line_style(rules.index(line.rule) if by_rule else distinguished.index(line), line.group)
+        is_whole = all(line.joined)
+        ax.plot(line.coefficients, mean, label=line.label, **looks | ({} if is_whole else {"linestyle": "none"}))
+        for run in [] if is_whole else line.runs():
+            ax.plot(line.coefficients[run], mean[run], **looks | {"marker": ""})
+        if bars or not is_whole:
             errors = np.nan_to_num(error)
             ax.errorbar(line.coefficients, mean, errors, fmt="none", ecolor=looks["color"], capsize=3, elinewidth=1)
         else:
             style.band(ax, line.coefficients, mean, error, looks["color"])
-    varying = dict.fromkeys(name.replace("_", " ") for line in lines.lines for name in line.varying)
+    parted = [line for line in lines.lines if line not in without and not all(line.joined)]
+    varying = dict.fromkeys(axis_labels.name_of(name) for line in parted for name in line.varying)
+    parting = "points that differ in {} are not joined" if lines.best_over else "each point has its own {}"
     return style.notes_on(
         lines.best_over,
-        f"each point has its own {', '.join(varying)}" if varying else "",
-        (_BARS if bars or varying else BANDS) if has_errors else "",
+        parting.format(", ".join(varying)) if varying else "",
+        (_BARS if bars or parted else BANDS) if has_errors else "",
     )
 
 

@@ -59,7 +59,9 @@ def norms(table: Any, layer_norm: Any, *, decay: str | None = None, ax: Any = No
         values = layer_norm.values[:, index].astype(float)
         if line is not None:
             mean, error = np.array([estimate(values, candidate) for candidate in line.candidates]).T
-            ax.plot(line.coefficients, mean, label=name, **looks)
+            ax.plot(line.coefficients, mean, label=name, **looks | ({} if all(line.joined) else {"linestyle": "none"}))
+            for run in [] if all(line.joined) else line.runs():
+                ax.plot(line.coefficients[run], mean[run], **looks | {"marker": ""})
             has_bands |= style.band(ax, line.coefficients, mean, error, looks["color"])
             drawn += list(mean)
         if without_decay is not None:

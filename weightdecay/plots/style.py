@@ -11,16 +11,20 @@ from typing import Any
 
 import numpy as np
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""The palette of Okabe & Ito without its yellow, which is hard to see on paper."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#882255", "#2B2BFF", "#4E4E00", "#7FA800", "#14147A"),
+)
+"""Twelve colours: the palette of Okabe & Ito without its yellow, which is hard to see on paper, and five more that
+differ from these and from each other, also for readers who see no green."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h")
 DASHES = ("-", "--", "-.", ":")
 GREY = "0.35"
 STEP_LABEL = "training step, number of updates"
 """Label of an axis of training steps."""
-MAX_LEGEND_ENTRIES = 14
+MAX_LEGEND_ENTRIES = 18
 """Maximum number of entries of a legend; further entries are only counted."""
-_MAX_LEGEND_ROWS = 8
+_MAX_LEGEND_ROWS = 9
 _MAX_TICKS = 6
 _MAX_LABEL_LENGTH = 60  # characters of a legend entry
 
@@ -47,7 +51,7 @@ def line_style(colour: int, dash: int = 0) -> dict[str, Any]:
     """Return the style of a line: colour and marker by the first number, dashes by the second.
 
     Args:
-      colour: Counted from 0. There are seven colours and nine markers, which gives 63 different pairs.
+      colour: Counted from 0. There are twelve colours, each with a marker of its own.
       dash: Counted from 0.
 
     Returns:
@@ -134,6 +138,40 @@ def mark_empty(ax: Any, values: Any) -> None:
     """
     if not np.isfinite(np.asarray(values, float)).any():
         ax.text(0.5, 0.5, "no finite value", transform=ax.transAxes, ha="center", va="center", color=GREY)
+
+
+def limits_of_good(values: Any, *, lower_is_better: bool, shown: Sequence[float] = ()) -> tuple[float, float]:
+    """Compute the range of a metric in which its good values can be told apart.
+
+    It extends from the best value to three times the spread of the better third (at least three values), which is the
+    whole range if values are spread evenly, and less if some are far worse than the others.
+
+    Args:
+      values: The metric; values that are not finite are ignored.
+      lower_is_better: Whether lower values are better.
+      shown: Values that are inside in any case, unless they are ten spreads worse than the best.
+
+    Returns:
+      The lowest and the highest value of the range; nan if no value is finite.
+
+    Examples:
+      >>> limits_of_good([0.5, 0.52, 0.53, 0.6, 2.3, 40.0], lower_is_better=True)
+      (0.5, 0.59)
+      >>> limits_of_good([0.9, 0.8, 0.7], lower_is_better=False)
+      (0.7, 0.9)
+    """
+    finite = np.asarray(values, float)
+    finite = np.sort(finite[np.isfinite(finite)] * (1 if lower_is_better else -1))
+    if not len(finite):
+        return math.nan, math.nan
+    best, worst = finite[0], finite[-1]
+    spread = finite[min(len(finite) - 1, max(2, math.ceil(len(finite) / 3) - 1))] - best
+    limit = min(worst, best + 3 * spread) if spread > 0 else worst
+    for value in np.asarray(shown, float) * (1 if lower_is_better else -1):
+        if limit < value <= best + 10 * spread:
+            limit = value
+    ends = sorted((float(best), float(limit)) if lower_is_better else (-float(limit), -float(best)))
+    return round(ends[0], 12), round(ends[1], 12)
 
 
 def coefficient_axis(ax: Any, coefficients: Any) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from weightdecay.core.metrics import recorded
 from weightdecay.results import dataset as datasets
 from weightdecay.results.grid_result import GridResult
+from weightdecay.search import member
 from weightdecay.storage import run_directory, run_members
 from weightdecay.storage.checkpoints import Snapshot
 from weightdecay.storage.training_records import TrainingRecords
@@ -19,8 +20,8 @@ _NOT_SETTINGS = ("data", "initial", "frozen", "evaluations", "programs", "versio
 def load(path: str | Path) -> GridResult:
     """Read a result, or what there is of a run that is not finished.
 
-    Members of an unfinished run are compared at one step: the latest one that at least half of the saved members have
-    reached. Metrics of the others are nan there. The result has curves and no weights. A member whose metrics are not
+    Candidates of an unfinished run are compared at one step: the latest one that at least half of those that are saved
+    have reached with all their replicates. Metrics of the others are nan there. The result has curves and no weights. A member whose metrics are not
     finite has diverged at or before that evaluation.
 
     Args:
@@ -51,8 +52,7 @@ def load(path: str | Path) -> GridResult:
         raise FileNotFoundError(
             f"directory {path} holds a run of which no evaluation is saved yet; wait, or resume it by the same call."
         )
-    reached = sorted((one.evaluated[-1] for one in saved), reverse=True)
-    compared = reached[(len(reached) - 1) // 2]
+    compared = _compared_step(run)
     steps = sorted({step for one in saved for step in one.evaluated if step <= compared})
     depends_on = run.description["depends_on"]
     settings = {name: value for name, value in depends_on.items() if name not in _NOT_SETTINGS}
@@ -72,6 +72,17 @@ def load(path: str | Path) -> GridResult:
         settings,
         versions=depends_on.get("versions") or None,
     )
+
+
+def _compared_step(run: run_members.Unfinished) -> int:
+    """Return the evaluation at which candidates are compared; see `load`."""
+    reached: dict[int, list[int]] = {}
+    for number, one in zip(member.candidates(run.members), run.saved, strict=True):
+        reached.setdefault(number, []).append(one.evaluated[-1] if one is not None and one.evaluated else 0)
+    complete = [min(steps) for steps in reached.values() if min(steps) > 0]
+    partial = [max(steps) for steps in reached.values() if max(steps) > 0]
+    in_order = sorted(complete or partial, reverse=True)
+    return in_order[(len(in_order) - 1) // 2]
 
 
 def is_unfinished(path: str | Path) -> bool:

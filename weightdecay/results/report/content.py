@@ -49,6 +49,8 @@ class Report:
             self.chosen = result.best(metric=metric, optimism=True)
         except ValueError as error:
             self.no_choice = str(error)
+            if "unfinished" in self.settings:
+                self.no_choice = "no candidate with a finite value is trained with all its seeds yet."
         self.without_decay: Selected | None = result.no_decay(metric=metric)
         self.differences: list[dict[Any, Any]] = []
         if self.without_decay is not None:
@@ -70,17 +72,21 @@ class Report:
                 Section("choice", "Choice", self._choice()),
                 Section("candidates", "Candidates", self._candidates()),
             ],
-            "after": [
-                Section("grid", "Grid", self._grid()),
-                Section("data", "Data", self._data()),
-                Section("model", "Model", self._model()),
-                Section("settings", "Settings", self._settings()),
-                Section("plan", "Plan", self._plan()),
-                Section("seeds", "Seeds", self._seeds()),
-                Section("versions", "Versions", self._versions()),
-                Section("failures", "Failures", self._failures()),
-            ],
+            "after": self.of_run(),
         }
+
+    def of_run(self) -> list[Section]:
+        """Return the sections on how the grid was run, which pages of other kinds have too."""
+        return [
+            Section("grid", "Grid", self._grid()),
+            Section("data", "Data", self._data()),
+            Section("model", "Model", self._model()),
+            Section("settings", "Settings", self._settings()),
+            Section("plan", "Plan", self._plan()),
+            Section("seeds", "Seeds", self._seeds()),
+            Section("versions", "Versions", self._versions()),
+            Section("failures", "Failures", self._failures()),
+        ]
 
     def _size(self) -> str:
         candidates, members = len(self.candidates), len(self.result)
@@ -135,8 +141,8 @@ class Report:
             message = (
                 f"{self.unfinished['done']:,} of {self.unfinished['members']:,} members are done, and "
                 f"{self.unfinished['saved']:,} are saved. Candidates are compared at step {self.unfinished['step']:,} "
-                f"of {self.unfinished['num_steps']:,}, which at least half of the saved members have reached; those "
-                "that have not are shown without numbers. The choice may change."
+                f"of {self.unfinished['num_steps']:,}, which at least half of those that are saved have reached with "
+                "all their seeds; the others are shown without numbers. The choice may change."
             )
             notices.append(Notice("warning", "The run is not finished", message))
         elif self.settings.get("interrupted"):

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ from weightdecay.plots import heatmap
 from weightdecay.results.selected import Selected
 
 _MAX_SVG_BYTES = 200_000  # a larger plot is smaller as a PNG
+
+Drawn = tuple[str, str, str, str, Callable[[Any], Any]]
 
 
 class Illustration(NamedTuple):
@@ -46,18 +48,27 @@ def of(result: Any, metric: str, chosen: Selected) -> list[Illustration]:
     Returns:
       The plots in this order. The same result gives the same bytes.
     """
+    return illustrations(_drawn(result, metric, chosen))
+
+
+def illustrations(drawn: Iterable[Drawn]) -> list[Illustration]:
+    """Draw plots in the default style, whatever the user has set.
+
+    Args:
+      drawn: Name, title, caption, alternative text and drawing function of each; a function takes matplotlib axes.
+
+    Returns:
+      The plots in this order. The same plots give the same bytes.
+    """
     import matplotlib
     from matplotlib import style
 
-    # The default style, whatever the user has set; and identifiers within an SVG that are the same every time.
+    # Identifiers within an SVG are the same every time.
     with style.context("default"), matplotlib.rc_context({"svg.hashsalt": "weightdecay"}):
-        return [
-            Illustration(name, title, caption, alt, _source(draw))
-            for name, title, caption, alt, draw in _drawn(result, metric, chosen)
-        ]
+        return [Illustration(name, title, caption, alt, _source(draw)) for name, title, caption, alt, draw in drawn]
 
 
-def _drawn(result: Any, metric: str, chosen: Selected) -> Iterator[tuple[str, str, str, str, Callable[[Any], Any]]]:
+def _drawn(result: Any, metric: str, chosen: Selected) -> Iterator[Drawn]:
     """Yield name, title, caption, alternative text and drawing function of each plot."""
     table, dataset = result.table(), result.dataset
     metric_name, base_name = metric.replace("_", " "), metric.removeprefix("validation_")
