@@ -391,7 +391,7 @@ def test_report_replaces_a_report_and_nothing_else(result, tmp_path, undrawn):
 @pytest.mark.slow
 def test_large_drawings_become_pixels(result, monkeypatch):
     drawn = {one.name: one.source for one in figures.of(result, "validation_loss", result.best())}
-    assert list(drawn) == ["path", "heatmap", "curves", "gap", "sparsity", "norms", "weights", "rotation"]
+    assert list(drawn) == ["facets", "heatmap", "curves", "gap", "sparsity", "norms", "weights", "rotation"]
     assert all(base64.b64decode(source.partition(",")[2]).startswith(b"<?xml") for source in drawn.values())
     monkeypatch.setattr(figures, "_MAX_SVG_BYTES", 1000)
     (first, *_) = figures.of(result, "validation_loss", result.best())

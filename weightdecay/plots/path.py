@@ -1,6 +1,6 @@
 """A metric against the coefficient: the regularization path."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ def path(
     split: str | None = "learning_rate",
     chosen: Chosen | None = None,
     loss: str | None = None,
+    colours: Mapping[str, int] | None = None,
     ax: Any = None,
 ) -> Any:
     """Plot a metric against the coefficient, one line per rule and learning rate, with bands of one standard error.
@@ -36,6 +37,7 @@ def path(
       split: Axis of the grid with one line per value. None, or if that gives more than eight lines: the best over it.
       chosen: The chosen candidate, marked by a ring, on the left axis if it has no coefficient; None marks nothing.
       loss: Name of the data loss, for its unit.
+      colours: Number of the colour of each rule, where several axes share them; None = by the order of the rules.
       ax: Matplotlib axes; None makes new axes.
 
     Returns:
@@ -50,7 +52,7 @@ def path(
     lines = table_lines.through(table, metric, split=split)
     errors = f"{metric}_standard_error"
     notes = along_coefficient.draw(
-        ax, lines, table, metric, lambda line: (line.values(table, metric), line.values(table, errors))
+        ax, lines, table, metric, lambda line: (line.values(table, metric), line.values(table, errors)), colours=colours
     )
     values = np.concatenate([line.values(table, metric) for line in lines.lines] or [np.zeros(0)])
     style.mark_empty(ax, values)
@@ -61,7 +63,7 @@ def path(
     return style.finish(ax, along_coefficient.axis_label(lines.lines), axis_labels.axis_of_metric(metric, loss), notes)
 
 
-def show_good(ax: Any, lines: Sequence[Line], table: pd.DataFrame, metric: str) -> None:
+def show_good(ax: Any, lines: Sequence[Line], table: pd.DataFrame, metric: str, *, marks: bool = True) -> None:
     """Limit the y axis to the good values of a validation metric, and mark the candidates that are worse.
 
     Args:
@@ -69,6 +71,7 @@ def show_good(ax: Any, lines: Sequence[Line], table: pd.DataFrame, metric: str) 
       lines: The lines that were drawn.
       table: The table, as ``result.table()`` returns it.
       metric: Column of the table; nothing changes if it is not a validation metric of a known direction.
+      marks: Whether candidates that are worse are marked.
     """
     try:
         lower = metrics.lower_is_better(metric, table.attrs.get("lower_is_better"))
@@ -91,7 +94,7 @@ def show_good(ax: Any, lines: Sequence[Line], table: pd.DataFrame, metric: str) 
         for coefficient, value in zip(line.coefficients, line.values(table, metric), strict=True)
         if value > high or value < low
     ]
-    if worse:
+    if worse and marks:
         looks = {"transform": ax.get_xaxis_transform(), "linestyle": "none", "color": "0.25", "markersize": 5}
         edge, marker = (0.95, "^") if lower else (0.05, "v")
         ax.plot(worse, np.full(len(worse), edge), marker=marker, label="worse than shown", **looks)

@@ -155,6 +155,38 @@ def through(table: pd.DataFrame, metric: str, *, split: str | None = "learning_r
     return Lines(lines, tuple(name for name in axes if name in best_over))
 
 
+def differing(table: pd.DataFrame, groups: Iterable[Sequence[Any]], fixed: set[str]) -> list[str]:
+    """Return the hyperparameters in which rows of one group differ.
+
+    Args:
+      table: The table, as ``result.table()`` returns it.
+      groups: Labels of the rows of each group.
+      fixed: Names that are left out.
+
+    Returns:
+      Names of columns, in order.
+    """
+    names = hyperparameters(table)
+    rows = {label: row for label, row in zip(table.index, table.to_dict("records"), strict=True)}
+    found = _differing_axes(([rows[label] for label in group] for group in groups), names, fixed)
+    return [name for name in names if name in found]
+
+
+def best_of(table: pd.DataFrame, labels: Sequence[Any], metric: str) -> Any:
+    """Return the label of the best of some rows, as `through` chooses it.
+
+    Args:
+      table: The table, as ``result.table()`` returns it.
+      labels: Labels of the rows.
+      metric: As in `through`.
+
+    Returns:
+      One of the labels.
+    """
+    rows = _rows(table.loc[list(labels)])
+    return _best(rows, *_deciding_metric(metric, table))["candidate"]
+
+
 def leading(lines: Sequence[Line], table: pd.DataFrame, metric: str) -> list[Line]:
     """Select the lines that are drawn in colour: those with the best validation metric.
 
