@@ -103,7 +103,7 @@ class Page(HTMLParser):
         if {"style", "title", "script"} & set(self.open):
             return
         self.sections[self.section] += text
-        if self.open and self.open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.open):
             self.rows[self.section][-1][-1] += text
         if self.open and self.open[-1] == "h2":
             self.headings[-1] += text
@@ -162,7 +162,7 @@ def test_candidates_are_those_of_the_table_with_intervals_and_differences(result
     for row in rows:
         number = int(row["candidate"])
         told = table.loc[number]
-        # Printed to the digits that the standard error leaves: half of the last one, of which there are three at least.
+        # Printed to the second digit of the standard error: half of the last one.
         for cell, values in {
             "validation loss": ["validation_loss", "validation_loss_standard_error"],
             "95 % interval": ["validation_loss_lower", "validation_loss_upper"],

@@ -79,7 +79,8 @@ def draw(
             continue
         if bars or not is_whole:
             errors = np.nan_to_num(error)
-            ax.errorbar(line.coefficients, mean, errors, fmt="none", ecolor=looks["color"], capsize=3, elinewidth=1)
+            if errors.any():
+                ax.errorbar(line.coefficients, mean, errors, fmt="none", ecolor=looks["color"], capsize=3, elinewidth=1)
         else:
             style.band(ax, line.coefficients, mean, error, looks["color"])
     parted = [line for line in lines.lines if line not in without and not all(line.joined)]

@@ -25,7 +25,7 @@ def importance(table: pd.DataFrame, metric: str, *, ax: Any = None) -> Any:
     ax.errorbar(table["importance"], rows, xerr=np.nan_to_num(table["standard_error"]), **looks)
     ax.axvline(0, color="black", linewidth=1)
     names = ["rule" if name == "decay" else axis_labels.name_of(str(name)) for name in table.index]
-    ax.set_yticks(rows, [style.wrapped(name, 24) for name in names])
+    ax.set_yticks(rows, [style.wrapped(name, 24.0) for name in names])
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.grid(axis="x", color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)

@@ -77,7 +77,7 @@ def parallel(
     count = 5
     _write_axis(ax, xs[-1], [index / (count - 1) for index in range(count)], _numbers(low, high, count))
     titles = [*(axis_labels.name_of(name) if name != "decay" else "rule" for name in names), metric.replace("_", " ")]
-    ax.set_xticks(xs, [style.wrapped(title, 14) for title in titles])
+    ax.set_xticks(xs, [style.wrapped(title, 14.0) for title in titles])
     ax.set_yticks([])
     ax.set_xlim(-0.25, len(axes) + 0.45)
     ax.set_ylim(_BELOW - 0.05, 1.05)
@@ -116,5 +116,5 @@ def _write_axis(ax: Any, x: float, heights: list[float], texts: list[str]) -> No
     for height, text in zip(heights, texts, strict=True):
         ax.plot([x, x + 0.02], [height, height], color="black", linewidth=1, zorder=3)
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
-        shown = style.wrapped(text if len(text) < 28 else f"{text[:25]}...", 14)
+        shown = style.wrapped(text if len(text) < 28 else f"{text[:25]}...", 14.0)
         ax.text(x + 0.03, height, shown, fontsize=7.5, va="center", ha="left", bbox=box, zorder=6)

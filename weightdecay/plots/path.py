@@ -82,11 +82,12 @@ def show_good(ax: Any, lines: Sequence[Line], table: pd.DataFrame, metric: str, 
     low, high = style.limits_of_good(values, lower_is_better=lower, shown=no_decay)
     if not metric.startswith("validation_") or not low < high:
         return
+    margin = 0.08 * (high - low)
+    low, high = low - margin, high + margin
     finite = values[np.isfinite(values)]
     if finite.min() >= low and finite.max() <= high:
         return
-    margin = 0.08 * (high - low)
-    ax.set_ylim(low - margin, high + margin)
+    ax.set_ylim(low, high)
     worse = [
         coefficient
         for line in lines

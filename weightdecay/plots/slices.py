@@ -46,7 +46,8 @@ def slices(
     top, drawn = panels.in_place_of(ax, min(len(names), _MAX_PANELS))
     values = table[metric].to_numpy(float)
     low, high = _limits(table, values, metric)
-    is_lower = bool(high >= low) and _lower_is_better(table, metric) is not False
+    low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
+    is_lower = _lower_is_better(table, metric) is not False
     for index, (panel, name) in enumerate(zip(drawn, names, strict=False)):
         axis = value_axis.of(table, name)
         axis.set_on(panel, "x")
@@ -59,8 +60,7 @@ def slices(
             label = f"chosen: {chosen.decay}"
             panel.plot([axis.positions[place]], [values[place]], "o", label=label, zorder=5, **looks)
         if np.isfinite([low, high]).all() and low < high:
-            margin = 0.1 * (high - low)
-            panel.set_ylim(low - margin, high + margin)
+            panel.set_ylim(low, high)
         style.mark_empty(panel, values)
         is_first = index % panels.MAX_COLUMNS == 0
         style.finish(panel, axis.label, axis_labels.axis_of_metric(metric, loss) if is_first else "")

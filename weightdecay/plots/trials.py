@@ -34,6 +34,7 @@ def trials(
     everything = np.concatenate([*shown.values(), np.zeros(0)])
     lower = direction(metric) == "lower"
     low, high = style.limits_of_good(everything, lower_is_better=lower)
+    low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)
     outside = lost = False
     for row, (name, one) in enumerate(shown.items()):
         inside = np.isfinite(one) & (one >= low) & (one <= high)
@@ -51,9 +52,8 @@ def trials(
         if name in chosen:
             ax.plot([chosen[name]], [row], "D", markersize=6, color=style.COLOURS[1], label="" if row else "chosen")
     if np.isfinite([low, high]).all() and low < high:
-        margin = 0.06 * (high - low)
-        ax.set_xlim(low - margin, high + margin)
-    ax.set_yticks(range(len(shown)), [style.wrapped(name, 30) for name in shown])
+        ax.set_xlim(low, high)
+    ax.set_yticks(range(len(shown)), [style.wrapped(name, 30.0) for name in shown])
     ax.set_ylim(len(shown) - 0.5, -0.5)
     ax.grid(axis="y", color="0.92", linewidth=0.8)
     ax.set_axisbelow(True)

@@ -84,7 +84,7 @@ class ValueAxis:
                 from matplotlib.ticker import NullLocator
 
                 is_long = max(map(len, names)) * len(names) > 40
-                names = [style.wrapped(textwrap.shorten(name, 48, placeholder=" ..."), 24) for name in names]
+                names = [style.wrapped(textwrap.shorten(name, 48, placeholder=" ..."), 24.0) for name in names]
                 looks = {"rotation": 30, "ha": "right", "fontsize": "small"} if is_long and which == "x" else {}
                 axis.set_ticks(positions, names, **looks)
                 axis.set_minor_locator(NullLocator())

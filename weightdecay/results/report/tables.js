@@ -5,6 +5,15 @@
     const digits = text.trim().replaceAll(",", "").match(/^(?:all )?([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)/i);
     return digits === null ? NaN : parseFloat(digits[1]);
   };
+  // Words in their order, and the numbers between them by their size: L2(0.0001) before L2(0.1).
+  const inWords = (a, b) => {
+    const [x, y] = [a, b].map((text) => text.split(/((?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)/i));
+    for (let index = 0; index < Math.min(x.length, y.length); index++) {
+      const order = index % 2 ? x[index] - y[index] : x[index].localeCompare(y[index]);
+      if (order) return order;
+    }
+    return x.length - y.length;
+  };
   const element = (tag, attributes, text) => {
     const made = Object.assign(document.createElement(tag), attributes);
     made.textContent = text;
@@ -66,7 +75,7 @@
           const filled = rows.filter((row) => !isEmpty(row));
           const numeric = filled.filter((row) => !Number.isNaN(number(texts.get(row)))).length * 2 > filled.length;
           const compare = (a, b) => {
-            if (!numeric) return sign * texts.get(a).localeCompare(texts.get(b), undefined, { numeric: true });
+            if (!numeric) return sign * inWords(texts.get(a), texts.get(b));
             const [x, y] = [number(texts.get(a)), number(texts.get(b))];
             return Number.isNaN(x) || Number.isNaN(y) ? Number.isNaN(x) - Number.isNaN(y) : sign * (x - y);
           };
