@@ -6,15 +6,16 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from made_results import LAYERS, STEPS, made
 from matplotlib import colors, pyplot
 
 import weightdecay as wd
+from made_results import LAYERS, STEPS, made
 from weightdecay.core import rule_facts
 from weightdecay.decay import KINDS
 from weightdecay.plots import axis_labels, heatmap, style, table_lines
 from weightdecay.plots.weights import weights
 from weightdecay.results.grid_result import GridResult
+
 
 def decays(*rules, num=5):
     return [wd.NoDecay(), *itertools.chain(*(wd.logspace(rule, 1e-4, 1e0, num) for rule in rules))]

@@ -7,9 +7,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from made_results import made
 
 import weightdecay as wd
+from made_results import made
 from weightdecay.apps import comparison_page
 from weightdecay.apps.comparison import Comparison
 
@@ -75,7 +75,9 @@ def page(wide, tmp_path_factory):
 
 
 def test_tables_sort_by_each_column(wide, page, tmp_path):
-    script = TABLE + """
+    script = (
+        TABLE
+        + """
     found.first = shown("candidate");
     press("validation loss"); press("validation loss");
     found.sort = heads[titles.indexOf("validation loss")].getAttribute("aria-sort");
@@ -88,6 +90,7 @@ def test_tables_sort_by_each_column(wide, page, tmp_path):
     found.others = heads.filter((head) => head.hasAttribute("aria-sort")).length;
     found.focusable = heads.every((head) => head.querySelector("button").tabIndex === 0 && head.scope === "col");
     """
+    )
     found = run(page, script, tmp_path)
     means = np.array([candidate.mean for candidate in wide.candidates()])
     assert list(map(int, found["first"])) == np.argsort(means, kind="stable")[:20].tolist()
@@ -100,7 +103,9 @@ def test_tables_sort_by_each_column(wide, page, tmp_path):
 
 
 def test_tables_filter_by_words_and_show_all(wide, page, tmp_path):
-    script = TABLE + """
+    script = (
+        TABLE
+        + """
     const status = box.querySelector("[role=status]"), more = box.querySelector(".tools button");
     found.status = status.textContent;
     more.click(); found.all = shown("candidate").length; found.less = more.textContent;
@@ -109,6 +114,7 @@ def test_tables_filter_by_words_and_show_all(wide, page, tmp_path):
     search("nothing of this kind"); found.nothing = shown("decay"); found.hidden = more.hidden;
     search("CHOSEN"); found.chosen = shown("candidate");
     """
+    )
     found = run(page, script, tmp_path)
     count = len(wide.candidates())
     assert found["status"] == f"the first 20 of {count} candidates"
@@ -175,12 +181,15 @@ def test_page_of_a_comparison_sorts_and_fits(tmp_path):
     trials = {name: [row] for row, name in enumerate(methods)}
     compared = Comparison(result, trials, chosen, "validation_loss", losses, correct)
     page = comparison_page.page(compared)
-    script = TABLE.replace("#candidates", "#ranking") + """
+    script = (
+        TABLE.replace("#candidates", "#ranking")
+        + """
     found.first = shown("method");
     press("test accuracy"); found.ascending = shown("method");
     found.page = document.documentElement.scrollWidth;
     found.tables = [...document.querySelectorAll(".scrolled")].map((box) => box.scrollWidth - box.clientWidth);
     """
+    )
     found = run(page, script, tmp_path)
     assert found["first"] == compared.ranking
     assert found["ascending"] == compared.ranking[::-1]

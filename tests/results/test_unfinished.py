@@ -16,7 +16,9 @@ from weightdecay.storage import run_members, training_records
 
 DATA = wd.data.digits(num_train=60)
 GRID = wd.Grid(
-    decay=[wd.NoDecay(), (wd.Masked(wd.L2(0.1), wd.masks.first), wd.L1(1e-3))], learning_rate=[1e-2, 3e-2, 1e30], seed=range(2)
+    decay=[wd.NoDecay(), (wd.Masked(wd.L2(0.1), wd.masks.first), wd.L1(1e-3))],
+    learning_rate=[1e-2, 3e-2, 1e30],
+    seed=range(2),
 )
 METRICS = ["validation_loss", "validation_accuracy", "train_loss", "weight_norm"]
 

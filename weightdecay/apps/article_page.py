@@ -62,7 +62,9 @@ def page(article: Any) -> str:
         illustrations=figures.illustrations(drawn),
         before=[
             Section(
-                "verdicts", "All verdicts", cells.long_table(verdicts, ["table", "title", "verdict", "claim"], {}, "tables")
+                "verdicts",
+                "All verdicts",
+                cells.long_table(verdicts, ["table", "title", "verdict", "claim"], {}, "tables"),
             ),
             *(
                 Section(f"table-{number}", f"Table {number}. {table.title}", _table(table))

@@ -54,7 +54,7 @@ def axes_map(
         if decay not in set(table["decay"]):
             known = ", ".join(dict.fromkeys(table["decay"]))
             raise ArgumentError("decay", f"decay is {decay!r}; give the name of a rule of the grid: {known}.")
-        table = table[table["decay"] == decay]
+        table = table_lines.rows_where(table, table["decay"] == decay)
     across, up = value_axis.of(table, x, argument="x"), value_axis.of(table, y, argument="y")
     cells = _cells(table, metric, across, up)
     if not cells:

@@ -50,13 +50,13 @@ def path_facets(
             f"facets is {by!r}, which has {count} values; give an axis other than the rule with at most {MAX_FACETS}.",
         )
     rules = _best_rules(table, metric)
-    table = table[[rule in rules or rule == "NoDecay" for rule in table["decay"]]]
+    table = table_lines.rows_where(table, [rule in rules or rule == "NoDecay" for rule in table["decay"]])
     axis = value_axis.of(table, by, argument="facets")
     colours = {rule: number for number, rule in enumerate(rules)}
     top, drawn = panels.in_place_of(ax, count)
     notes: dict[str, None] = {}
     for panel, level, name in zip(drawn, axis.levels, axis.names, strict=True):
-        part = table[axis.positions == level]
+        part = table_lines.rows_where(table, axis.positions == level)
         here = chosen if chosen is not None and chosen.number in part.index else None
         path(part, metric, split=None, chosen=here, loss=loss, colours=colours, ax=panel)
         legend = panel.get_legend()

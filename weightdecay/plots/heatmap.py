@@ -46,7 +46,7 @@ def heatmap(
       metric: A column of the table that is not a hyperparameter.
       x: Hyperparameter on the horizontal axis, a column of the table, such as ``"momentum"``, or ``"decay"``, the rule;
         None: ``"coefficient"``, or the learning rate if ``y`` is the coefficient.
-      y: Hyperparameter on the vertical axis; None: ``"learning_rate"``, or the coefficient if ``x`` is the learning rate.
+      y: Hyperparameter on the vertical axis; None: ``"learning_rate"``, or the coefficient if ``x`` is that.
       decay: Name of a rule; None: the rule of the chosen candidate if it has several learning rates, else the rule with
         the most cells; with other axes than the default all rules.
       chosen: The chosen candidate, whose cell is ringed; None rings nothing.
@@ -85,24 +85,25 @@ def heatmap(
             f"decay is {decay!r}, whose candidates have one learning rate, {next(iter(cells.names), '')}; a heat map "
             "needs several: add an axis learning_rate=[1e-3, 3e-3] to the grid, or use plot_path.",
         )
-    if not cells.has_schedules and value_axis.of(table[table["decay"] == decay], "learning_rate").scale == "steps":
+    of_rule = table_lines.rows_where(table, table["decay"] == decay)
+    if not cells.has_schedules and value_axis.of(of_rule, "learning_rate").scale == "steps":
         return axes_map.axes_map(
             table, metric, cells.column, "learning_rate", decay=decay, chosen=chosen, loss=loss, ax=ax
         )
     ax = style.axes(ax)
     has_schedules = cells.has_schedules
-    y = np.arange(len(cells.rates), dtype=float) if has_schedules else cells.rates
-    image, extend = _draw(ax, cells, cells.values(table, metric), y, metric, has_schedules=has_schedules)
+    rows = np.arange(len(cells.rates), dtype=float) if has_schedules else cells.rates
+    image, extend = _draw(ax, cells, cells.values(table, metric), rows, metric, has_schedules=has_schedules)
     style.set_ticks(ax.xaxis, style.ticks_among(cells.coefficients))
     if has_schedules:
-        ax.set_yticks(y, cells.names)
+        ax.set_yticks(rows, cells.names)
     else:
         style.set_ticks(ax.yaxis, style.ticks_among(cells.rates))
     has_time_scales = not has_schedules and _draw_time_scales(ax, decay)
     if chosen is not None:
         cell = next((cell for cell, number in cells.candidates.items() if number == chosen.number), None)
         if cell is not None:
-            _ring(ax, cells, y, cell, f"chosen: {chosen.decay}", has_schedules=has_schedules)
+            _ring(ax, cells, rows, cell, f"chosen: {chosen.decay}", has_schedules=has_schedules)
     pad = 0.09 if has_time_scales else 0.03
     bar = ax.figure.colorbar(image, ax=ax, pad=pad, extend=extend)
     bar.set_label(style.wrapped(axis_labels.axis_of_metric(metric, loss), 45.0))
@@ -197,7 +198,10 @@ def _draw(
     if diverged:
         ax.patches[-1].set_label("diverged, or not finite")
     values_at = {
-        (float(cells.coefficients[column]), float(y[row])): (float(shown[row, column]), image.to_rgba(shown[row, column]))
+        (float(cells.coefficients[column]), float(y[row])): (
+            float(shown[row, column]),
+            image.to_rgba(shown[row, column]),
+        )
         for row, column in cells.candidates
         if shown[row, column] is not np.ma.masked
     }

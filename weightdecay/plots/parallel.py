@@ -73,9 +73,9 @@ def parallel(
         label = f"chosen: {chosen.decay}"
         ax.plot(xs, heights[row], color="black", linewidth=2.2, zorder=4, marker="o", markersize=4, label=label)
     for x, axis in zip(xs, axes, strict=False):
-        _write_axis(ax, x, *_ticks(axis))
+        _write_axis(ax, float(x), *_ticks(axis))
     count = 5
-    _write_axis(ax, xs[-1], [index / (count - 1) for index in range(count)], _numbers(low, high, count))
+    _write_axis(ax, float(xs[-1]), [index / (count - 1) for index in range(count)], _numbers(low, high, count))
     titles = [*(axis_labels.name_of(name) if name != "decay" else "rule" for name in names), metric.replace("_", " ")]
     ax.set_xticks(xs, [style.wrapped(title, 14.0) for title in titles])
     ax.set_yticks([])
@@ -84,7 +84,7 @@ def parallel(
     notes = ["below an axis: the candidate has no such value"] if has_gap else []
     if np.isfinite(values).any() and (np.nanmin(values) < low or np.nanmax(values) > high):
         notes.append("worse values are at the end of the last axis")
-    style.finish(ax, "hyperparameters, and the metric at last", "", notes)
+    style.finish(ax, "hyperparameters, and the metric at last", "position on each axis, fraction", notes)
     ax.spines[["left", "bottom"]].set_visible(False)
     bar = ax.figure.colorbar(colours, ax=ax, pad=0.02)
     bar.set_label(style.wrapped(axis_labels.axis_of_metric(metric, loss), 45.0))

@@ -124,4 +124,3 @@ def _mark(
     if lost.any():
         at_top = np.full(lost.sum(), 0.985)
         panel.plot(positions[lost], at_top, marker="x", color="black", label="diverged, or not finite", **looks)
-

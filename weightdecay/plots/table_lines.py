@@ -155,6 +155,19 @@ def through(table: pd.DataFrame, metric: str, *, split: str | None = "learning_r
     return Lines(lines, tuple(name for name in axes if name in best_over))
 
 
+def rows_where(table: pd.DataFrame, mask: Any) -> pd.DataFrame:
+    """Return some rows of a table.
+
+    Args:
+      table: The table.
+      mask: Whether each row is kept, shape ``(rows,)``.
+
+    Returns:
+      The rows, with their labels and the attributes of the table.
+    """
+    return table.iloc[np.flatnonzero(np.asarray(mask, bool))]
+
+
 def differing(table: pd.DataFrame, groups: Iterable[Sequence[Any]], fixed: set[str]) -> list[str]:
     """Return the hyperparameters in which rows of one group differ.
 

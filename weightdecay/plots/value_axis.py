@@ -129,7 +129,9 @@ def of(table: pd.DataFrame, column: str, *, argument: str = "x", rules: Sequence
         return _numeric(column, _label(table, column, rules), np.array(values, float))
     names = ["" if isinstance(value, float) and np.isnan(value) else text.short(value) for value in values]
     by_number = {name: value for name, value in zip(names, values, strict=True) if isinstance(value, int | float)}
-    distinct = sorted(filter(None, dict.fromkeys(names)), key=lambda name: (name not in by_number, by_number.get(name, 0)))
+    distinct = sorted(
+        filter(None, dict.fromkeys(names)), key=lambda name: (name not in by_number, by_number.get(name, 0))
+    )
     return _in_steps(column, _label(table, column, rules), names, distinct)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from weightdecay.core.checks import ArgumentError
-from weightdecay.plots import value_axis
+from weightdecay.plots import table_lines, value_axis
 
 _MIN_CANDIDATES = 12
 _FOLDS, _TREES, _PERMUTATIONS = 5, 100, 10
@@ -21,7 +21,7 @@ def importance(table: pd.DataFrame, metric: str = "validation_loss") -> pd.DataF
 
     Args:
       table: The table, as ``result.table()`` returns it.
-      metric: A column of the table that is not a hyperparameter. Values far outside (three interquartile ranges above
+      metric: A column of the table that is not a hyperparameter. Values far outside (1.5 interquartile ranges above
         the third or below the first quartile) are moved to these ends, so that one bad candidate does not decide.
         Candidates that are not finite are left out.
 
@@ -49,13 +49,13 @@ def importance(table: pd.DataFrame, metric: str = "validation_loss") -> pd.DataF
             f"metric is {metric!r}, which is finite for {finite.sum()} candidates; importance needs at least "
             f"{_MIN_CANDIDATES}.",
         )
-    table, values = table[finite], values[finite]
+    table, values = table_lines.rows_where(table, finite), values[finite]
     names = value_axis.varying(table)
     if not names:
         raise ArgumentError("metric", "no hyperparameter has two values among the finite candidates; add an axis.")
     features = np.column_stack([_feature(table, name) for name in names])
     first, third = np.quantile(values, [0.25, 0.75])
-    values = np.clip(values, first - 3 * (third - first), third + 3 * (third - first))
+    values = np.clip(values, first - 1.5 * (third - first), third + 1.5 * (third - first))
     variance = values.var()
     scores, fractions = [], []
     for train, test in KFold(_FOLDS, shuffle=True, random_state=0).split(features):

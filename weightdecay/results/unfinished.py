@@ -21,8 +21,8 @@ def load(path: str | Path) -> GridResult:
     """Read a result, or what there is of a run that is not finished.
 
     Candidates of an unfinished run are compared at one step: the latest one that at least half of those that are saved
-    have reached with all their replicates. Metrics of the others are nan there. The result has curves and no weights. A member whose metrics are not
-    finite has diverged at or before that evaluation.
+    have reached with all their replicates. Metrics of the others are nan there. The result has curves and no weights. A
+    member whose metrics are not finite has diverged at or before that evaluation.
 
     Args:
       path: The folder of a result, or the directory of a run.

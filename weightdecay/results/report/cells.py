@@ -116,7 +116,8 @@ def long_table(
 
 def scrolled(table: str) -> str:
     """Let a table scroll if the page is too narrow for it; what follows a number stays together in one line."""
-    table = re.sub(r" ((?:(?:±|to|of) [^<\s]+|%))(?=</td>)", r" <span>\1</span>", table)
+    table = re.sub(r" ((?:±|to|of) [^<\s]+)(?=</td>)", r" <span>\1</span>", table)
+    table = re.sub(r"(?<=>)([-+.\d]+ %)(?=</td>)", r"<span>\1</span>", table)
     return f'<div class="scrolled" tabindex="0">\n{table}\n</div>'
 
 
@@ -135,4 +136,3 @@ def _folding(
     rest_classes = {index - MAX_ROWS: name for index, name in row_classes.items()}
     folded = scrolled(html.table(rest, text_columns=text_columns, row_classes=rest_classes))
     return f"{table}\n{html.folded(f'The other {count - MAX_ROWS} of {count} {noun}', folded)}"
-

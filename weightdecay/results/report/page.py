@@ -91,9 +91,7 @@ def _template() -> Any:
     import jinja2
 
     options: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefined}
-    return jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **options).from_string(
-        _file("page.html.jinja")
-    )
+    return jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **options).from_string(_file("page.html.jinja"))
 
 
 @functools.cache
