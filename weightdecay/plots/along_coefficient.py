@@ -14,7 +14,7 @@ from weightdecay.plots.table_lines import Chosen, Line, Lines
 BANDS = "bands: one standard error over seeds"
 """Remark of a legend whose lines have bands."""
 _NO_BANDS = "grey band: one standard error; those of so many lines are left out"
-_MAX_BANDS = 6  # lines whose bands can be told apart
+_MAX_BANDS = 6  # lines whose bands can be distinguished
 _BARS = "bars and grey band: one standard error over seeds"
 
 

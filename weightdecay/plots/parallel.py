@@ -1,5 +1,6 @@
 """Parallel coordinates: each candidate is a line through all its hyperparameters and its metric."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,8 @@ def parallel(
     count = 5
     _write_axis(ax, float(xs[-1]), [index / (count - 1) for index in range(count)], _numbers(low, high, count))
     titles = [*(axis_labels.name_of(name) if name != "decay" else "rule" for name in names), metric.replace("_", " ")]
-    ax.set_xticks(xs, [style.wrapped(title, 14.0) for title in titles])
+    width = max(6, int(12 * style.size(ax)[0] / len(titles)))
+    ax.set_xticks(xs, [textwrap.fill(title, width) for title in titles], fontsize="small")
     ax.set_yticks([])
     ax.set_xlim(-0.25, len(axes) + 0.45)
     ax.set_ylim(_BELOW - 0.05, 1.05)

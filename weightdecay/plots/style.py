@@ -159,7 +159,7 @@ def mark_empty(ax: Any, values: Any) -> None:
 
 
 def limits_of_good(values: Any, *, lower_is_better: bool, shown: Sequence[float] = ()) -> tuple[float, float]:
-    """Compute the range of a metric in which its good values can be told apart.
+    """Compute the range of a metric in which its good values can be distinguished.
 
     It extends from the best value to three times the spread of the better third (at least three values), which is the
     whole range if values are spread evenly, and less if some are far worse than the others.
