@@ -311,8 +311,7 @@ def report(
     """Write one HTML page: the decision, the candidates, plots, and how the grid was run."""
     from weightdecay.apps import cli_report
 
-    with cli_arguments.concerning("output"):
-        cli_report.write(folder, output, metric=metric, every=every)
+    cli_report.write(folder, output, metric=metric, every=every)
 
 
 @app.command()

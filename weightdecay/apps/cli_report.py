@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from weightdecay.apps import cli_output
+from weightdecay.apps import cli_arguments, cli_output
 from weightdecay.core.checks import ArgumentError
 from weightdecay.results import unfinished
 from weightdecay.results.grid_result import GridResult
@@ -29,7 +29,9 @@ def write(folder: Path, output: Path | None, *, metric: str, every: float | None
     while True:
         result = _loaded(folder, wait=None if is_first or every is None else every)
         progress = result.settings.get("unfinished")
-        result.report(file, metric=metric, refresh=None if every is None or progress is None else max(1, round(every)))
+        seconds = None if every is None or progress is None else max(1, round(every))
+        with cli_arguments.concerning("output"):
+            result.report(file, metric=metric, refresh=seconds)
         if is_first:
             cli_output.echo(f"Read {file} in a browser.")
             is_first = False

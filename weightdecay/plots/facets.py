@@ -50,6 +50,7 @@ def path_facets(
             f"facets is {by!r}, which has {count} values; give an axis other than the rule with at most {MAX_FACETS}.",
         )
     rules = _best_rules(table, metric)
+    left_out = len(set(table["decay"]) - {"NoDecay", *rules})
     table = table_lines.rows_where(table, [rule in rules or rule == "NoDecay" for rule in table["decay"]])
     axis = value_axis.of(table, by, argument="facets")
     colours = {rule: number for number, rule in enumerate(rules)}
@@ -64,7 +65,7 @@ def path_facets(
             notes |= dict.fromkeys(filter(None, legend.get_title().get_text().replace("\n", " ").split("; ")))
         panel.set_title(f"{axis_labels.name_of(by)} {name}", fontsize="medium")
     _share(drawn, table, metric)
-    panels.finish(top, drawn, list(notes))
+    panels.finish(top, drawn, [*notes, *([f"{left_out} other rules, worse, are not shown"] if left_out else [])])
     return drawn
 
 
