@@ -193,9 +193,10 @@ class RunDirectory:
             self._require_present()
             if self.leases is None or self.leases.take_result():
                 write(self.path / entrance.RESULT)
-                (self.path / entrance.MEMBERS).unlink(missing_ok=True)
                 if self.leases is not None:
                     self.leases.result_is_written()
+            if result_folder.is_result(self.path / entrance.RESULT):  # else the process that writes it removes them
+                (self.path / entrance.MEMBERS).unlink(missing_ok=True)
         except Exception as error:  # whatever fails, the caller still returns the result
             self._result_failure = error
 
