@@ -6,54 +6,15 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-import xarray
 from matplotlib import colors, pyplot
 
 import weightdecay as wd
+from made_results import LAYERS, STEPS, made
 from weightdecay.core import rule_facts
 from weightdecay.decay import KINDS
 from weightdecay.plots import axis_labels, heatmap, style, table_lines
 from weightdecay.plots.weights import weights
-from weightdecay.results.dataset import coordinates
 from weightdecay.results.grid_result import GridResult
-
-STEPS = np.arange(10, 110, 10)
-LAYERS = ["Dense_0/kernel", "Dense_1/kernel"]
-
-
-def made(grid, *, steps=STEPS, accuracy=True, died=(), layers=LAYERS, loss="softmax_cross_entropy", predicted=True):
-    """A result whose numbers are random, so that each of them is told apart, and sane as far as plots look at them."""
-    members, rng = list(grid), np.random.default_rng(0)
-    shape = (len(members), len(steps))
-    names = ("train_loss", "validation_loss", "penalty", "weight_norm", "zero_fraction")
-    metrics = {name: rng.uniform(0.5, 1, shape).astype(np.float32) for name in names}
-    for name in ("train_accuracy", "validation_accuracy"):
-        metrics[name] = rng.uniform(0.5, 0.9, shape).astype(np.float32) if accuracy else np.full(shape, np.nan)
-    for index, member in enumerate(members):
-        if member["decay"].name not in ("ProximalL1", "ProximalGroupLasso"):
-            metrics["zero_fraction"][index] = 0
-    diverged_at = np.full(len(members), -1)
-    for index in died:
-        diverged_at[index] = steps[len(steps) // 2]
-        for values in metrics.values():
-            values[index, len(steps) // 2 :] = np.nan
-    by_layer = {"layer_weight_norm": rng.uniform(1, 9, (*shape, len(layers)))}
-    by_layer["rotation"] = rng.uniform(0.01, 0.1, (*shape, len(layers)))
-    if predicted:
-        by_layer["predicted_rotation"] = np.full((*shape, len(layers)), 0.05)
-        by_layer["predicted_rotation"][..., 0] = np.nan
-    dataset = xarray.Dataset(
-        {name: (("member", "step"), values) for name, values in metrics.items()}
-        | {name: (("member", "step", "layer"), values) for name, values in by_layer.items()}
-        | {"diverged_at": ("member", diverged_at), "stopped_at": ("member", np.full(len(members), -1))},
-        coords={"member": np.arange(len(members)), "step": steps, "layer": layers}
-        | {name: ("member", values) for name, values in coordinates(members).items()},
-    )
-    weights = [
-        ({name.split("/")[0]: {"kernel": rng.normal(size=(6, 5)), "bias": np.zeros(5)} for name in layers}, {})
-        for _ in members
-    ]
-    return GridResult(dataset, members, weights, {"loss": loss})
 
 
 def decays(*rules, num=5):
@@ -256,9 +217,9 @@ def test_plot_path_takes_rules_of_every_form():
     ]
     result = made(wd.Grid(decay=decay, learning_rate=[1e-2]))
     ax = result.plot_path()
-    assert line(ax, "ElasticNet by l1_coefficient")[0].tolist() == [1e-3, 1e-2]
-    assert line(ax, "L2 by coefficient[Dense_0]")[0].tolist() == [1e-3, 1e-2, 1e-1]
-    assert line(ax, "L2 on first + ProximalL1 by L2_on_first.coefficient")[0].tolist() == [1e-3, 1e-2]
+    assert line(ax, "ElasticNet by l1 coefficient")[0].tolist() == [1e-3, 1e-2]
+    assert line(ax, "L2 by coefficient of Dense_0")[0].tolist() == [1e-3, 1e-2, 1e-1]
+    assert line(ax, "L2 on first + ProximalL1 by L2 on first")[0].tolist() == [1e-3, 1e-2]
     assert line(ax, "Huber")[0].tolist() == [1e-3, 1e-2]
     assert line(ax, "MaxNorm")[0].tolist() == [0.5, 1.0, 2.0]
     assert "best over delta" in ax.get_legend().get_title().get_text()
@@ -285,7 +246,7 @@ def test_legends_of_many_lines_end():
         ax.plot([0, 1], [0, place], label=f"line {place}")
     style.finish(style.axes(ax), "time, s", "length, m")
     words = [one.get_text() for one in ax.get_legend().get_texts()]
-    assert words == [*(f"line {place}" for place in range(10)), "and 27 others", "line 37", "line 38", "line 39"]
+    assert words == [*(f"line {place}" for place in range(14)), "and 23 others", "line 37", "line 38", "line 39"]
     check_looks(ax)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from weightdecay.apps import article_tables, step_times
+from weightdecay.apps import article_page, article_tables, step_times
 from weightdecay.apps.article_protocol import RANGES, Protocol, epoch_steps
 from weightdecay.apps.article_settings import DECOUPLED, NONE, NORMALIZED, SHRINKING, Setting, Trained
 from weightdecay.apps.article_tables import ArticleTable
@@ -83,7 +83,7 @@ class Article:
         """Write the tables and the results of the grids.
 
         Args:
-          folder: A new or an empty folder. It gets ``article.md``, ``article.json``, for each table
+          folder: A new or an empty folder. It gets ``article.md``, ``article.html``, ``article.json``, for each table
             ``table-1-claimed.csv`` and ``table-1-measured.csv``, and the results in ``all`` and ``few``, which
             `weightdecay.load` reads.
           overwrite: Whether an earlier article in the folder may be replaced.
@@ -121,6 +121,7 @@ class Article:
             table.claimed.to_csv(path / f"table-{number}-claimed.csv")
             table.measured.to_csv(path / f"table-{number}-measured.csv")
         _write(path / "article.md", self.to_markdown())
+        _write(path / "article.html", article_page.page(self))
         return path
 
 

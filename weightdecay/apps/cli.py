@@ -246,9 +246,13 @@ def compare(
         compared.result.save(folder, overwrite=overwrite)
         compared.table().to_csv(folder / "comparison.csv")
         cli_config.write(folder, "compare", options)
+        page = compared.report(folder / "report.html")
     cli_output.save_plots(folder, comparison=compared.plot)
     cli_output.show_comparison(compared)
-    written = f"All trials, {cli_config.FILE}, comparison.csv and comparison.png written to {folder}"
+    written = (
+        f"All trials, {cli_config.FILE}, comparison.csv and comparison.png written to {folder}\n"
+        f"Read {page} in a browser."
+    )
     cli_output.echo(f"\n{cli_output.wrapped(written, cli_output.width())}")
 
 
@@ -285,7 +289,7 @@ def article(
         made.save(folder, overwrite=overwrite)
     cli_output.echo(
         f"\n{made.tables_and_summary()}\n\n"
-        f"article.md, tables and results written to {folder}; {made.seconds:.0f} seconds."
+        f"article.md, article.html, tables and results written to {folder}; {made.seconds:.0f} seconds."
     )
 
 
@@ -304,19 +308,23 @@ def status(
 @app.command()
 @_command
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a result, or directory of a finished run.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a result, or directory of a run, also one in progress.")],
     output: Annotated[Path | None, typer.Option(help="File to write.", show_default="FOLDER/report.html")] = None,
     metric: Annotated[
         str, typer.Option(help="Metric of the choice: validation_loss, validation_accuracy or one of your own.")
     ] = "validation_loss",
+    every: Annotated[
+        float | None,
+        typer.Option(
+            help="Write the page again after this number of seconds, until the run is finished; the browser follows.",
+            show_default="once",
+        ),
+    ] = None,
 ) -> None:
     """Write one HTML page: the decision, the candidates, plots, and how the grid was run."""
-    from weightdecay.results import grid_result
+    from weightdecay.apps import cli_report
 
-    result = grid_result.load(folder)
-    with cli_arguments.concerning("output"):
-        page = result.report(folder / "report.html" if output is None else output, metric=metric)
-    cli_output.echo(f"Read {page} in a browser.")
+    cli_report.write(folder, output, metric=metric, every=every)
 
 
 @app.command()

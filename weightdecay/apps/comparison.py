@@ -5,9 +5,11 @@ chosen by the mean validation metric over seeds, and that choice is scored on th
 methods train as one grid.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -304,6 +306,24 @@ class Comparison:
         from weightdecay.plots.ranking import ranking
 
         return ranking(self.table(), self.scored_by, ax=ax)
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write the comparison as one HTML page, as ``result.report`` does; see `weightdecay.apps.comparison_page`.
+
+        Args:
+          path: An ``.html`` file. An existing report is replaced, any other file is not touched.
+
+        Returns:
+          The path.
+
+        Raises:
+          FileExistsError: The file exists and is not a report.
+          ArgumentError: The path has another extension.
+        """
+        from weightdecay.apps import comparison_page
+        from weightdecay.results.report import page
+
+        return page.write(path, comparison_page.page(self))
 
     def cells(self) -> list[list[str]]:
         """Return the table as text: a row of names, and one for each method, the best one first."""

@@ -1,6 +1,6 @@
 """What the plots against the coefficient share (`path`, `gap`, `sparsity`): lines, bands, marks and checks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from weightdecay.plots.table_lines import Chosen, Line, Lines
 
 BANDS = "bands: one standard error over seeds"
 """Remark of a legend whose lines have bands."""
+_NO_BANDS = "grey band: one standard error; those of so many lines are left out"
+_MAX_BANDS = 6  # lines whose bands can be distinguished
 _BARS = "bars and grey band: one standard error over seeds"
 
 
@@ -25,6 +27,7 @@ def draw(
     *,
     bars: bool = False,
     without: Sequence[Line] = (),
+    colours: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Draw lines against the coefficient.
 
@@ -36,6 +39,7 @@ def draw(
       values_of: ``values_of(line)`` returns means and standard errors of a line, each of shape ``(points,)``.
       bars: Whether standard errors are drawn as bars and not as bands.
       without: Lines that are not drawn.
+      colours: Number of the colour of each rule, where several axes share them; None = by the order of the lines.
 
     Returns:
       Remarks for the legend.
@@ -44,7 +48,7 @@ def draw(
     distinguished = table_lines.leading(with_coefficients, table, metric)
     rules = list(dict.fromkeys(line.rule for line in distinguished))
     style.coefficient_axis(ax, np.concatenate([line.coefficients for line in lines.lines] or [np.zeros(0)]))
-    has_errors = False
+    has_errors, is_full = False, len(distinguished) > _MAX_BANDS
     others = [line for line in with_coefficients if line not in distinguished and line not in without]
     for line in sorted(lines.lines, key=lambda line: (line.column is None, line in others)):
         if line in without:
@@ -52,25 +56,40 @@ def draw(
         mean, error = values_of(line)
         if line in others:
             label = f"{len(others)} others, worse" if line is others[0] else ""
-            ax.plot(line.coefficients, mean, color="0.75", linewidth=0.8, zorder=1, label=label)
+            grey = {"color": "0.75", "linewidth": 0.8, "zorder": 1}
+            if all(line.joined):
+                ax.plot(line.coefficients, mean, label=label, **grey)
+                continue
+            ax.plot(line.coefficients, mean, ".", label=label, **grey)
+            for run in line.runs():
+                ax.plot(line.coefficients[run], mean[run], **grey)
             continue
         has_errors |= bool((np.nan_to_num(error) > 0).any())
         if line.column is None:
             _draw_horizontal(ax, line, mean[0], error[0])
             continue
-        colour = line.group if len(rules) == 1 else rules.index(line.rule)
-        looks = style.line_style(colour, line.group) | ({"linestyle": "none"} if line.varying else {})
-        ax.plot(line.coefficients, mean, label=line.label, **looks)
-        if bars or line.varying:
+        by_rule = len(rules) > 1 and max(line.group for line in distinguished) < len(style.DASHES)
+        colour = rules.index(line.rule) if by_rule else distinguished.index(line)
+        looks = style.line_style(colour if colours is None else colours[line.rule], line.group)
+        is_whole = all(line.joined)
+        ax.plot(line.coefficients, mean, label=line.label, **looks | ({} if is_whole else {"linestyle": "none"}))
+        for run in [] if is_whole else line.runs():
+            ax.plot(line.coefficients[run], mean[run], **looks | {"marker": ""})
+        if is_full:
+            continue
+        if bars or not is_whole:
             errors = np.nan_to_num(error)
-            ax.errorbar(line.coefficients, mean, errors, fmt="none", ecolor=looks["color"], capsize=3, elinewidth=1)
+            if errors.any():
+                ax.errorbar(line.coefficients, mean, errors, fmt="none", ecolor=looks["color"], capsize=3, elinewidth=1)
         else:
             style.band(ax, line.coefficients, mean, error, looks["color"])
-    varying = dict.fromkeys(name.replace("_", " ") for line in lines.lines for name in line.varying)
+    parted = [line for line in lines.lines if line not in without and not all(line.joined)]
+    varying = dict.fromkeys(axis_labels.name_of(name) for line in parted for name in line.varying)
+    parting = "points that differ in {} are not joined" if lines.best_over else "each point has its own {}"
     return style.notes_on(
         lines.best_over,
-        f"each point has its own {', '.join(varying)}" if varying else "",
-        (_BARS if bars or varying else BANDS) if has_errors else "",
+        parting.format(", ".join(varying)) if varying else "",
+        "" if not has_errors else _NO_BANDS if is_full else _BARS if bars or parted else BANDS,
     )
 
 

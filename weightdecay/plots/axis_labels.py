@@ -53,6 +53,29 @@ def of_coefficient(rule: str, column: str = "coefficient") -> str:
     return facts.units.get(field or "", "the unit of its rule")
 
 
+def name_of(column: str) -> str:
+    """Return a column of a table in words.
+
+    Args:
+      column: A hyperparameter, such as a coefficient as for `is_coefficient`.
+
+    Returns:
+      The words.
+
+    Examples:
+      >>> name_of("learning_rate"), name_of("coefficient[Dense_0]"), name_of("L2_on_first.coefficient")
+      ('learning rate', 'coefficient of Dense_0', 'L2 on first')
+      >>> name_of("Huber.delta")
+      'delta of Huber'
+    """
+    column, bracket, layer = column.partition("[")
+    rule, _, field = column.rpartition(".")
+    words = field.replace("_", " ")
+    rule = rule.replace("_", " ")
+    named = words if not rule else rule if field == "coefficient" else f"{words} of {rule}"
+    return f"{named} of {layer.removesuffix(']')}" if bracket else named
+
+
 def _match(column: str) -> re.Match[str] | None:
     """Match the name of a coefficient in the name of a column."""
     names = "|".join(map(re.escape, sorted({"coefficient", *rule_facts.coefficient_names()})))
@@ -77,7 +100,7 @@ def axis_of_coefficients(rules: Iterable[tuple[str, str]]) -> str:
     """
     by_unit: dict[str, list[str]] = {}
     for rule, column in dict.fromkeys(rules):
-        name = rule if column == "coefficient" else f"{rule} by {column}"
+        name = rule if column == "coefficient" else f"{rule} by {name_of(column)}"
         by_unit.setdefault(of_coefficient(rule, column), []).append(name)
     if not by_unit:
         return "coefficient c, no unit (no rule here has one)"

@@ -10,10 +10,9 @@ from weightdecay.core import rule_facts
 from weightdecay.core.checks import ArgumentError
 from weightdecay.core.metrics import direction
 from weightdecay.core.text import suggestion
-from weightdecay.plots import axis_labels, style, table_lines
+from weightdecay.plots import axes_map, axis_labels, style, table_lines, value_axis
 from weightdecay.plots.table_lines import Chosen, RateMap
 
-_MAX_SHOWN = 2.5  # times the best loss; larger losses all have the colour of the worst
 _MAX_TIME_SCALES = 6
 
 
@@ -21,12 +20,17 @@ def heatmap(
     table: pd.DataFrame,
     metric: str = "validation_loss",
     *,
+    x: str | None = None,
+    y: str | None = None,
     decay: str | None = None,
     chosen: Chosen | None = None,
     loss: str | None = None,
     ax: Any = None,
 ) -> Any:
-    """Plot a metric over coefficient and learning rate of one rule, both logarithmic; the colour is the mean.
+    """Plot a metric over two hyperparameters: by default over coefficient and learning rate of one rule.
+
+    The axes are then logarithmic, and the colour is the mean. Any other two axes, and learning rates with very uneven
+    gaps, are drawn by `weightdecay.plots.axes_map.axes_map`.
 
     Bright is good and dark is bad, also in grey print. For every other axis of the grid a cell shows the best
     candidate, and the legend names these axes. White lines are lines of equal time scale τ, the number of steps in
@@ -40,8 +44,11 @@ def heatmap(
     Args:
       table: The table, as ``result.table()`` returns it.
       metric: A column of the table that is not a hyperparameter.
+      x: Hyperparameter on the horizontal axis, a column of the table, such as ``"momentum"``, or ``"decay"``, the rule;
+        None: ``"coefficient"``, or the learning rate if ``y`` is the coefficient.
+      y: Hyperparameter on the vertical axis; None: ``"learning_rate"``, or the coefficient if ``x`` is that.
       decay: Name of a rule; None: the rule of the chosen candidate if it has several learning rates, else the rule with
-        the most cells.
+        the most cells; with other axes than the default all rules.
       chosen: The chosen candidate, whose cell is ringed; None rings nothing.
       loss: Name of the data loss, for its unit.
       ax: Matplotlib axes; None makes new axes.
@@ -61,6 +68,11 @@ def heatmap(
             f"metric is {metric!r}; give a metric of the table, such as 'validation_loss'."
             f"{suggestion(str(metric), map(str, table.columns))}",
         )
+    if (x or y) is not None:
+        x = x or ("learning_rate" if y == "coefficient" else "coefficient")
+        y = y or ("coefficient" if x == "learning_rate" else "learning_rate")
+        if (x, y) != ("coefficient", "learning_rate"):
+            return axes_map.axes_map(table, metric, x, y, decay=decay, chosen=chosen, loss=loss, ax=ax)
     decay = _rule(table, decay, chosen)
     cells = table_lines.over_learning_rates(table, metric, decay)
     if cells.column is None or not len(cells.coefficients):
@@ -73,21 +85,26 @@ def heatmap(
             f"decay is {decay!r}, whose candidates have one learning rate, {next(iter(cells.names), '')}; a heat map "
             "needs several: add an axis learning_rate=[1e-3, 3e-3] to the grid, or use plot_path.",
         )
+    of_rule = table_lines.rows_where(table, table["decay"] == decay)
+    if not cells.has_schedules and value_axis.of(of_rule, "learning_rate").scale == "steps":
+        return axes_map.axes_map(
+            table, metric, cells.column, "learning_rate", decay=decay, chosen=chosen, loss=loss, ax=ax
+        )
     ax = style.axes(ax)
     has_schedules = cells.has_schedules
-    y = np.arange(len(cells.rates), dtype=float) if has_schedules else cells.rates
-    image, is_clipped = _draw(ax, cells, cells.values(table, metric), y, metric, has_schedules=has_schedules)
+    rows = np.arange(len(cells.rates), dtype=float) if has_schedules else cells.rates
+    image, extend = _draw(ax, cells, cells.values(table, metric), rows, metric, has_schedules=has_schedules)
     style.set_ticks(ax.xaxis, style.ticks_among(cells.coefficients))
     if has_schedules:
-        ax.set_yticks(y, cells.names)
+        ax.set_yticks(rows, cells.names)
     else:
         style.set_ticks(ax.yaxis, style.ticks_among(cells.rates))
     has_time_scales = not has_schedules and _draw_time_scales(ax, decay)
     if chosen is not None:
         cell = next((cell for cell, number in cells.candidates.items() if number == chosen.number), None)
         if cell is not None:
-            _ring(ax, cells, y, cell, f"chosen: {chosen.decay}", has_schedules=has_schedules)
-    pad, extend = 0.09 if has_time_scales else 0.03, "max" if is_clipped else "neither"
+            _ring(ax, cells, rows, cell, f"chosen: {chosen.decay}", has_schedules=has_schedules)
+    pad = 0.09 if has_time_scales else 0.03
     bar = ax.figure.colorbar(image, ax=ax, pad=pad, extend=extend)
     bar.set_label(style.wrapped(axis_labels.axis_of_metric(metric, loss), 45.0))
     has_zero = (table.loc[list(table["decay"] == decay), cells.column].to_numpy(float) == 0).any()
@@ -138,19 +155,23 @@ def _rule(table: pd.DataFrame, decay: str | None, chosen: Chosen | None) -> str:
 
 def _draw(
     ax: Any, cells: RateMap, values: np.ma.MaskedArray, y: np.ndarray, metric: str, *, has_schedules: bool
-) -> tuple[Any, bool]:
+) -> tuple[Any, str]:
     """Draw cells, or points where most cells would be empty.
 
     Returns:
-      What the colour bar belongs to, and whether the worst losses share a colour.
+      What the colour bar belongs to, and the end of it at which worse values share a colour.
     """
     from matplotlib.colors import Normalize
 
     shown = np.ma.masked_invalid(values)
     low, high = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
-    is_clipped = metric.endswith("loss") and 0 < _MAX_SHOWN * low < high
-    norm = Normalize(low, _MAX_SHOWN * low if is_clipped else high)
-    looks = {"norm": norm, "cmap": "viridis_r" if direction(metric) == "lower" else "viridis"}
+    extend, lower = "neither", direction(metric) == "lower"
+    if direction(metric) is not None and shown.count():
+        ends = style.limits_of_good(shown.compressed(), lower_is_better=lower)
+        extend = "max" if ends[1] < high else "min" if ends[0] > low else "neither"
+        low, high = ends
+    norm = Normalize(low, high)
+    looks = {"norm": norm, "cmap": "viridis_r" if lower else "viridis"}
     x_edges, y_edges = _edges(cells.coefficients), np.arange(len(y) + 1) - 0.5 if has_schedules else _edges(y)
     ax.set_xscale("log")
     ax.set_yscale("linear" if has_schedules else "log")
@@ -168,7 +189,7 @@ def _draw(
         if diverged:
             xs, ys = ([cells.coefficients[column] for _, column in diverged], [y[row] for row, _ in diverged])
             ax.plot(xs, ys, "x", color="black", markersize=6, label="diverged, or not finite")
-        return image, is_clipped
+        return image, extend
     image = ax.pcolormesh(x_edges, y_edges, shown, **looks)
     for row, column in diverged:
         ax.add_patch(
@@ -176,39 +197,21 @@ def _draw(
         )
     if diverged:
         ax.patches[-1].set_label("diverged, or not finite")
-    _write(ax, cells, y, shown, image)
-    return image, is_clipped
+    values_at = {
+        (float(cells.coefficients[column]), float(y[row])): (
+            float(shown[row, column]),
+            image.to_rgba(shown[row, column]),
+        )
+        for row, column in cells.candidates
+        if shown[row, column] is not np.ma.masked
+    }
+    style.write_values(ax, values_at, (len(cells.rates), len(cells.coefficients)))
+    return image, extend
 
 
 def _is_scattered(cells: RateMap) -> bool:
     """Whether the candidates do not form a product of coefficients and learning rates, as in a random grid."""
     return len(cells.rates) * len(cells.coefficients) > 3 * len(cells.candidates)
-
-
-def _write(ax: Any, cells: RateMap, y: np.ndarray, shown: np.ma.MaskedArray, image: Any) -> None:
-    """Write the numbers into the cells if there is space, in black or white, whichever has more contrast."""
-    width, height = style.size(ax)
-    size = 8.0
-    numbers = {cell: f"{float(shown[cell]):.3g}" for cell in cells.candidates if shown[cell] is not np.ma.masked}
-    longest = max(map(len, numbers.values()), default=0)
-    space = 0.72 * width / len(cells.coefficients), 0.62 * height / len(cells.rates)
-    if longest * 0.66 * size / 72 > space[0] or 1.7 * size / 72 > space[1]:
-        return
-    for (row, column), number in numbers.items():
-        red, green, blue, _ = colour = image.to_rgba(float(shown[row, column]))
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
-        luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-        ax.text(
-            cells.coefficients[column],
-            y[row],
-            number,
-            ha="center",
-            va="center",
-            fontsize=size,
-            color="black" if luminance > 0.179 else "white",
-            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
-            zorder=4,
-        )
 
 
 def _draw_time_scales(ax: Any, decay: str) -> bool:

@@ -59,8 +59,13 @@ def norms(table: Any, layer_norm: Any, *, decay: str | None = None, ax: Any = No
         values = layer_norm.values[:, index].astype(float)
         if line is not None:
             mean, error = np.array([estimate(values, candidate) for candidate in line.candidates]).T
-            ax.plot(line.coefficients, mean, label=name, **looks)
-            has_bands |= style.band(ax, line.coefficients, mean, error, looks["color"])
+            ax.plot(line.coefficients, mean, label=name, **looks | ({} if all(line.joined) else {"linestyle": "none"}))
+            for run in [] if all(line.joined) else line.runs():
+                ax.plot(line.coefficients[run], mean[run], **looks | {"marker": ""})
+            if all(line.joined):
+                has_bands |= style.band(ax, line.coefficients, mean, error, looks["color"])
+            elif (np.nan_to_num(error) > 0).any():
+                ax.errorbar(line.coefficients, mean, np.nan_to_num(error), fmt="none", ecolor=looks["color"], capsize=3)
             drawn += list(mean)
         if without_decay is not None:
             mean, _ = estimate(values, without_decay.candidates[0])

@@ -1,14 +1,14 @@
 """A metric against the coefficient: the regularization path."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from weightdecay.core import metrics
 from weightdecay.plots import along_coefficient, axis_labels, style, table_lines
-from weightdecay.plots.table_lines import Chosen
-
-_MAX_SHOWN = 2.5  # times the best loss; larger losses are cut off, so that the minimum can be read
+from weightdecay.plots.table_lines import Chosen, Line
 
 
 def path(
@@ -18,15 +18,18 @@ def path(
     split: str | None = "learning_rate",
     chosen: Chosen | None = None,
     loss: str | None = None,
+    colours: Mapping[str, int] | None = None,
     ax: Any = None,
 ) -> Any:
     """Plot a metric against the coefficient, one line per rule and learning rate, with bands of one standard error.
 
     For every other axis of the grid the best candidate is shown, and the legend names these axes. Rules without a
     coefficient are horizontal lines. A coefficient of 0 is at the left of a linear piece of the axis. If there are more
-    than eight lines, the eight with the best validation metric are drawn in colour and the others in grey. Where each
-    candidate has its own value of another axis, as in a random grid, points are not joined. Losses above 2.5 times the
-    best are cut off at the top; a cross at the top marks each candidate that diverged.
+    than twelve lines, the twelve with the best validation metric are drawn in colour and the others in grey. Points are
+    joined where their candidates differ in the coefficient alone, and not in another axis, as in a random grid or the
+    best over an axis. A validation metric is shown from its best value to three times the spread of its better third,
+    and no decay in addition; a triangle at the edge marks each worse candidate, and a cross at the top each that
+    diverged.
 
     Args:
       table: The table, as ``result.table()`` returns it.
@@ -34,6 +37,7 @@ def path(
       split: Axis of the grid with one line per value. None, or if that gives more than eight lines: the best over it.
       chosen: The chosen candidate, marked by a ring, on the left axis if it has no coefficient; None marks nothing.
       loss: Name of the data loss, for its unit.
+      colours: Number of the colour of each rule, where several axes share them; None = by the order of the rules.
       ax: Matplotlib axes; None makes new axes.
 
     Returns:
@@ -48,20 +52,50 @@ def path(
     lines = table_lines.through(table, metric, split=split)
     errors = f"{metric}_standard_error"
     notes = along_coefficient.draw(
-        ax, lines, table, metric, lambda line: (line.values(table, metric), line.values(table, errors))
+        ax, lines, table, metric, lambda line: (line.values(table, metric), line.values(table, errors)), colours=colours
     )
     values = np.concatenate([line.values(table, metric) for line in lines.lines] or [np.zeros(0)])
     style.mark_empty(ax, values)
-    if metric.endswith("loss"):
-        _cut_off(ax, values)
+    show_good(ax, lines.lines, table, metric)
     along_coefficient.cross_diverged(ax, lines.lines, table, metric)
     if chosen is not None and chosen.number in table.index:
         along_coefficient.ring_chosen(ax, lines.lines, table, float(table.loc[chosen.number, metric]), chosen)  # pyright: ignore[reportArgumentType]
     return style.finish(ax, along_coefficient.axis_label(lines.lines), axis_labels.axis_of_metric(metric, loss), notes)
 
 
-def _cut_off(ax: Any, losses: np.ndarray) -> None:
-    """Limit the y axis to losses that are not far above the best."""
-    finite = losses[np.isfinite(losses)]
-    if len(finite) and finite.max() > _MAX_SHOWN * finite.min() > 0:
-        ax.set_ylim(top=_MAX_SHOWN * finite.min(), bottom=0.9 * finite.min())
+def show_good(ax: Any, lines: Sequence[Line], table: pd.DataFrame, metric: str, *, marks: bool = True) -> None:
+    """Limit the y axis to the good values of a validation metric, and mark the candidates that are worse.
+
+    Args:
+      ax: Matplotlib axes.
+      lines: The lines that were drawn.
+      table: The table, as ``result.table()`` returns it.
+      metric: Column of the table; nothing changes if it is not a validation metric of a known direction.
+      marks: Whether candidates that are worse are marked.
+    """
+    try:
+        lower = metrics.lower_is_better(metric, table.attrs.get("lower_is_better"))
+    except ValueError:
+        return
+    values = np.concatenate([line.values(table, metric) for line in lines] or [np.zeros(0)])
+    no_decay = [line.values(table, metric)[0] for line in lines if line.column is None]
+    low, high = style.limits_of_good(values, lower_is_better=lower, shown=no_decay)
+    if not metric.startswith("validation_") or not low < high:
+        return
+    margin = 0.08 * (high - low)
+    low, high = low - margin, high + margin
+    finite = values[np.isfinite(values)]
+    if finite.min() >= low and finite.max() <= high:
+        return
+    ax.set_ylim(low, high)
+    worse = [
+        coefficient
+        for line in lines
+        if line.column is not None
+        for coefficient, value in zip(line.coefficients, line.values(table, metric), strict=True)
+        if value > high or value < low
+    ]
+    if worse and marks:
+        looks = {"transform": ax.get_xaxis_transform(), "linestyle": "none", "color": "0.25", "markersize": 5}
+        edge, marker = (0.95, "^") if lower else (0.05, "v")
+        ax.plot(worse, np.full(len(worse), edge), marker=marker, label="worse than shown", **looks)

@@ -42,6 +42,7 @@ def ranking(table: pd.DataFrame, score: str, *, reference: str = "no regularizat
         ax.axvline(table.loc[reference, score], color=style.GREY, linestyle="--", linewidth=1, label=reference)
     ax.set_yticks(rows, [str(name) for name in table.index])
     ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.locator_params(axis="x", nbins=5)
     ax.grid(axis="x", color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     note = "bars: one standard error of the difference to the best, paired by seed and test example"

@@ -6,21 +6,27 @@ The legend is above the axes, where it covers no data, and a title that the user
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""The palette of Okabe & Ito without its yellow, which is hard to see on paper."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+from weightdecay.plots import axis_labels
+
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#882255", "#2B2BFF", "#4E4E00", "#7FA800", "#14147A"),
+)
+"""Twelve colours: the palette of Okabe & Ito without its yellow, which is hard to see on paper, and five more that
+differ from these and from each other, also for readers who see no green."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h")
 DASHES = ("-", "--", "-.", ":")
 GREY = "0.35"
 STEP_LABEL = "training step, number of updates"
 """Label of an axis of training steps."""
-MAX_LEGEND_ENTRIES = 14
+MAX_LEGEND_ENTRIES = 18
 """Maximum number of entries of a legend; further entries are only counted."""
-_MAX_LEGEND_ROWS = 8
+_MAX_LEGEND_ROWS = 9
 _MAX_TICKS = 6
 _MAX_LABEL_LENGTH = 60  # characters of a legend entry
 
@@ -47,7 +53,7 @@ def line_style(colour: int, dash: int = 0) -> dict[str, Any]:
     """Return the style of a line: colour and marker by the first number, dashes by the second.
 
     Args:
-      colour: Counted from 0. There are seven colours and nine markers, which gives 63 different pairs.
+      colour: Counted from 0. There are twelve colours, each with a marker of its own.
       dash: Counted from 0.
 
     Returns:
@@ -99,6 +105,25 @@ def finish(ax: Any, xlabel: str, ylabel: str, notes: Sequence[str] = (), *, abov
     ax.set_ylabel(wrapped(ylabel, height * 12.5))
     ax.spines[["top", "right"]].set_visible(False)
     handles, labels = ax.get_legend_handles_labels()
+    if handles or notes:
+        legend_above(ax, handles, labels, notes, above=above)
+        _reserve_legend_space(ax)
+    return ax
+
+
+def legend_above(
+    ax: Any, handles: Sequence[Any], labels: Sequence[str], notes: Sequence[str] = (), *, above: float = 0.4
+) -> None:
+    """Put a legend above axes.
+
+    Args:
+      ax: Matplotlib axes.
+      handles: What is explained.
+      labels: One text for each.
+      notes: Remarks that are printed as the title of the legend.
+      above: Distance between the axes and the legend, in units of the font size.
+    """
+    width, _ = size(ax)
     labels = [textwrap.shorten(label, _MAX_LABEL_LENGTH, placeholder=" ...") for label in labels]
     columns = int(max(1, width * 14 // (max(map(len, labels), default=1) + 7)))
     most = min(MAX_LEGEND_ENTRIES, _MAX_LEGEND_ROWS * columns)
@@ -106,23 +131,20 @@ def finish(ax: Any, xlabel: str, ylabel: str, notes: Sequence[str] = (), *, abov
         kept = most - 4  # The last three mark no decay, diverged candidates and the chosen candidate.
         labels = [*labels[:kept], f"and {len(handles) - kept - 3} others", *labels[-3:]]
         handles = [*handles[:kept], _invisible_handle(), *handles[-3:]]
-    if handles or notes:
-        ax.legend(
-            handles,
-            labels,
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            borderaxespad=above,
-            ncols=math.ceil(len(labels) / math.ceil(len(labels) / columns)) if labels else 1,
-            title=wrapped("; ".join(notes), width * 14) or None,
-            title_fontsize="small",
-            alignment="left",
-            fontsize="small",
-            frameon=False,
-            handlelength=2.6,
-        )
-        _reserve_legend_space(ax)
-    return ax
+    ax.legend(
+        handles,
+        labels,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=above,
+        ncols=math.ceil(len(labels) / math.ceil(len(labels) / columns)) if labels else 1,
+        title=wrapped("; ".join(notes), width * 14) or None,
+        title_fontsize="small",
+        alignment="left",
+        fontsize="small",
+        frameon=False,
+        handlelength=2.6,
+    )
 
 
 def mark_empty(ax: Any, values: Any) -> None:
@@ -134,6 +156,40 @@ def mark_empty(ax: Any, values: Any) -> None:
     """
     if not np.isfinite(np.asarray(values, float)).any():
         ax.text(0.5, 0.5, "no finite value", transform=ax.transAxes, ha="center", va="center", color=GREY)
+
+
+def limits_of_good(values: Any, *, lower_is_better: bool, shown: Sequence[float] = ()) -> tuple[float, float]:
+    """Compute the range of a metric in which its good values can be distinguished.
+
+    It extends from the best value to three times the spread of the better third (at least three values), which is the
+    whole range if values are spread evenly, and less if some are far worse than the others.
+
+    Args:
+      values: The metric; values that are not finite are ignored.
+      lower_is_better: Whether lower values are better.
+      shown: Values that are inside in any case, unless they are ten spreads worse than the best.
+
+    Returns:
+      The lowest and the highest value of the range; nan if no value is finite.
+
+    Examples:
+      >>> limits_of_good([0.5, 0.52, 0.53, 0.6, 2.3, 40.0], lower_is_better=True)
+      (0.5, 0.59)
+      >>> limits_of_good([0.9, 0.8, 0.7], lower_is_better=False)
+      (0.7, 0.9)
+    """
+    finite = np.asarray(values, float)
+    finite = np.sort(finite[np.isfinite(finite)] * (1 if lower_is_better else -1))
+    if not len(finite):
+        return math.nan, math.nan
+    best, worst = finite[0], finite[-1]
+    spread = finite[min(len(finite) - 1, max(2, math.ceil(len(finite) / 3) - 1))] - best
+    limit = min(worst, best + 3 * spread) if spread > 0 else worst
+    for value in np.asarray(shown, float) * (1 if lower_is_better else -1):
+        if limit < value <= best + 10 * spread:
+            limit = value
+    ends = sorted((float(best), float(limit)) if lower_is_better else (-float(limit), -float(best)))
+    return round(ends[0], 12), round(ends[1], 12)
 
 
 def coefficient_axis(ax: Any, coefficients: Any) -> None:
@@ -249,6 +305,39 @@ def logarithmic_y(ax: Any, values: Any) -> None:
         ax.yaxis.set_minor_locator(NullLocator())
 
 
+def write_values(
+    ax: Any, values: Mapping[tuple[float, float], tuple[float, Any]], shape: tuple[int, int], *, font_size: float = 8.0
+) -> None:
+    """Write numbers into cells if there is space, in black or white, whichever has more contrast.
+
+    Args:
+      ax: Matplotlib axes.
+      values: Number and colour of the cell at each position.
+      shape: Numbers of rows and columns of all cells.
+      font_size: In points.
+    """
+    width, height = size(ax)
+    written = {place: f"{value:.3g}" for place, (value, _) in values.items()}
+    longest = max(map(len, written.values()), default=0)
+    space = 0.72 * width / shape[1], 0.62 * height / shape[0]
+    if longest * 0.66 * font_size / 72 > space[0] or 1.7 * font_size / 72 > space[1]:
+        return
+    for place, number in written.items():
+        red, green, blue, _ = colour = values[place][1]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+        luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+        ax.text(
+            *place,
+            number,
+            ha="center",
+            va="center",
+            fontsize=font_size,
+            color="black" if luminance > 0.179 else "white",
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
+            zorder=4,
+        )
+
+
 def wrapped(text: str, width: float) -> str:
     """Wrap a text into lines without breaking a unit.
 
@@ -274,10 +363,25 @@ def size(ax: Any) -> tuple[float, float]:
     Returns:
       Width and height in inches.
     """
-    grid = ax.get_subplotspec()
-    rows, columns = (1, 1) if grid is None else grid.get_gridspec().get_geometry()
     width, height = ax.figure.get_size_inches()
-    return 0.85 * width / columns, 0.75 * height / rows
+    of_width, of_height = _fractions(ax.get_subplotspec())
+    return 0.85 * width * of_width, 0.75 * height * of_height
+
+
+def _fractions(spec: Any) -> tuple[float, float]:
+    """Return the fractions of width and height of a figure that a place in its grid has."""
+    if spec is None:
+        return 1.0, 1.0
+    grid = spec.get_gridspec()
+    rows, columns = grid.get_geometry()
+    widths, heights = (
+        np.ones(count) if ratios is None else np.asarray(ratios, float)
+        for count, ratios in ((columns, grid.get_width_ratios()), (rows, grid.get_height_ratios()))
+    )
+    own = widths[list(spec.colspan)].sum() / widths.sum(), heights[list(spec.rowspan)].sum() / heights.sum()
+    above = grid.get_topmost_subplotspec() if hasattr(grid, "get_topmost_subplotspec") else None
+    outer = (1.0, 1.0) if above is None else _fractions(above)
+    return float(own[0] * outer[0]), float(own[1] * outer[1])
 
 
 def notes_on(best_over: Sequence[str], *others: str) -> list[str]:
@@ -290,7 +394,7 @@ def notes_on(best_over: Sequence[str], *others: str) -> list[str]:
     Returns:
       The remarks.
     """
-    names = ", ".join(name.replace("_", " ") for name in best_over)
+    names = ", ".join(map(axis_labels.name_of, best_over))
     return [*([f"best over {names}"] if names else []), *filter(None, others)]
 
 

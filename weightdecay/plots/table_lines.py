@@ -4,6 +4,7 @@ A grid may have any number of axes, and a plot has two. Candidates that differ o
 show are not averaged: the one with the best validation metric is drawn, as it would be chosen.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -14,7 +15,7 @@ import pandas as pd
 from weightdecay.core import metrics, text
 from weightdecay.plots import axis_labels
 
-MAX_LINES = 8
+MAX_LINES = 12
 """Maximum number of lines that can be distinguished; with more, the best over the learning rates is shown."""
 _METRICS = (*metrics.names("weights"), *metrics.names("table"), "seeds", "diverged")
 
@@ -51,8 +52,9 @@ class Line:
       group: Index of the line among the lines of its rule, counted from 0.
       coefficients: Ascending, shape ``(points,)``; nan for rules without a coefficient.
       candidates: Number of the candidate at each point.
-      varying: Axes of the grid that change from point to point, if each point is a single candidate, as in a random
-        grid. Such points are not joined.
+      varying: Axes of the grid, other than that of the coefficient, in which candidates of the line differ.
+      joined: Whether each point is joined to the next one: their candidates differ in the coefficient alone. One less
+        than there are points.
     """
 
     label: str
@@ -62,6 +64,13 @@ class Line:
     coefficients: np.ndarray
     candidates: tuple[int, ...]
     varying: tuple[str, ...] = ()
+    joined: tuple[bool, ...] = ()
+
+    def runs(self) -> list[slice]:
+        """Return the slices of points that are joined to each other, each of at least two points."""
+        ends = [-1, *(index for index, joined in enumerate(self.joined) if not joined), len(self.joined)]
+        runs = [slice(before + 1, after + 1) for before, after in itertools.pairwise(ends)]
+        return [run for run in runs if run.stop - run.start > 1]
 
     def values(self, table: pd.DataFrame, metric: str) -> np.ndarray:
         """Return a metric along the line.
@@ -114,8 +123,9 @@ def through(table: pd.DataFrame, metric: str, *, split: str | None = "learning_r
     axes, rows = hyperparameters(table), _rows(table)
     deciding, sign = _deciding_metric(metric, table)
     values = list(dict.fromkeys(_value(row, split) for row in rows)) if split in axes else []
-    if len({(row["decay"], _value(row, split)) for row in rows if values and row["decay"] != "NoDecay"}) > MAX_LINES:
-        values = []
+    split_rows = [(row["decay"], _value(row, split)) for row in rows if values and row["decay"] != "NoDecay"]
+    if len(set(split_rows)) > MAX_LINES or (len(values) > 1 and len(set(split_rows)) == len(split_rows) > 1):
+        values = []  # too many lines, or lines of one point each, as in a random grid
     lines, best_over = [], set()
     for rule in dict.fromkeys(row["decay"] for row in rows):
         column = coefficient_column([row for row in rows if row["decay"] == rule], axes)
@@ -129,19 +139,65 @@ def through(table: pd.DataFrame, metric: str, *, split: str | None = "learning_r
                 continue
             fixed = {"decay", column, *([split, f"{split}_schedule"] if values else [])}
             best_over |= _differing_axes(points.values(), axes, fixed)
-            singles = [alike[0] for alike in points.values()] if max(map(len, points.values())) == 1 else []
-            differing = _differing_axes([singles], axes, fixed)
+            drawn = [_best(alike, deciding, sign) for alike in points.values()]
+            differing = _differing_axes([drawn], axes, fixed)
+            joined = tuple(not _differing_axes([pair], axes, fixed) for pair in itertools.pairwise(drawn))
             label = "no decay" if rule == "NoDecay" else str(rule)
             if column not in (None, "coefficient"):
-                label = f"{rule} by {column}"
+                label = f"{rule} by {axis_labels.name_of(str(column))}"
             if len(values) > 1:
                 label += f", {str(split).replace('_', ' ')} {text.short(value)}"
-            candidates = tuple(_best(alike, deciding, sign)["candidate"] for alike in points.values())
+            candidates = tuple(row["candidate"] for row in drawn)
             coefficients = np.array([np.nan if column is None else x for x in points])
             varying = tuple(name for name in axes if name in differing)
-            lines.append(Line(label, str(rule), column, group, coefficients, candidates, varying))
+            lines.append(Line(label, str(rule), column, group, coefficients, candidates, varying, joined))
     lines.sort(key=lambda line: line.column is None)
     return Lines(lines, tuple(name for name in axes if name in best_over))
+
+
+def rows_where(table: pd.DataFrame, mask: Any) -> pd.DataFrame:
+    """Return some rows of a table.
+
+    Args:
+      table: The table.
+      mask: Whether each row is kept, shape ``(rows,)``.
+
+    Returns:
+      The rows, with their labels and the attributes of the table.
+    """
+    return table.iloc[np.flatnonzero(np.asarray(mask, bool))]
+
+
+def differing(table: pd.DataFrame, groups: Iterable[Sequence[Any]], fixed: set[str]) -> list[str]:
+    """Return the hyperparameters in which rows of one group differ.
+
+    Args:
+      table: The table, as ``result.table()`` returns it.
+      groups: Labels of the rows of each group.
+      fixed: Names that are left out.
+
+    Returns:
+      Names of columns, in order.
+    """
+    names = hyperparameters(table)
+    rows = {label: row for label, row in zip(table.index, table.to_dict("records"), strict=True)}
+    found = _differing_axes(([rows[label] for label in group] for group in groups), names, fixed)
+    return [name for name in names if name in found]
+
+
+def best_of(table: pd.DataFrame, labels: Sequence[Any], metric: str) -> Any:
+    """Return the label of the best of some rows, as `through` chooses it.
+
+    Args:
+      table: The table, as ``result.table()`` returns it.
+      labels: Labels of the rows.
+      metric: As in `through`.
+
+    Returns:
+      One of the labels.
+    """
+    rows = _rows(table.loc[list(labels)])
+    return _best(rows, *_deciding_metric(metric, table))["candidate"]
 
 
 def leading(lines: Sequence[Line], table: pd.DataFrame, metric: str) -> list[Line]:

@@ -504,7 +504,9 @@ class GridResult(ModelMethods, PlotMethods, TrackerMethods):
         )
         result_folder.write(path, contents, overwrite=overwrite)
 
-    def report(self, path: str | os.PathLike[str], *, metric: str = "validation_loss") -> Path:
+    def report(
+        self, path: str | os.PathLike[str], *, metric: str = "validation_loss", refresh: int | None = None
+    ) -> Path:
         """Write the result as one HTML page, which begins with the decision; see `weightdecay.results.report.page`.
 
         The page is self-contained: plots are included and nothing is loaded from elsewhere. It lists candidates, data,
@@ -514,6 +516,7 @@ class GridResult(ModelMethods, PlotMethods, TrackerMethods):
         Args:
           path: An ``.html`` file. An existing report is replaced, any other file is not touched.
           metric: The metric of the choice, as in `best`.
+          refresh: Seconds after which a browser that shows the page reads the file again; None = never.
 
         Returns:
           The path.
@@ -522,7 +525,7 @@ class GridResult(ModelMethods, PlotMethods, TrackerMethods):
           FileExistsError: The file exists and is not a report.
           ArgumentError: The path has another extension, or an unknown metric.
         """
-        return page.write(path, page.page(self, metric=metric, test=self._test))
+        return page.write(path, page.page(self, metric=metric, test=self._test, refresh=refresh))
 
     def __len__(self) -> int:
         """Return the number of members."""

@@ -12,16 +12,22 @@ import xarray
 
 from weightdecay.core.checks import ArgumentError
 from weightdecay.plots import layers
+from weightdecay.plots.along_coefficient import check_metric
 from weightdecay.plots.curves import curves
+from weightdecay.plots.facets import path_facets
 from weightdecay.plots.gap import gap
 from weightdecay.plots.heatmap import heatmap
 from weightdecay.plots.heatmap import rules as rules_with_heatmap
+from weightdecay.plots.importance import importance as importance_plot
 from weightdecay.plots.norms import norm_curves, norms
 from weightdecay.plots.overview import overview
+from weightdecay.plots.parallel import parallel
 from weightdecay.plots.path import path
 from weightdecay.plots.rotation import rotation
+from weightdecay.plots.slices import slices
 from weightdecay.plots.sparsity import sparsity
 from weightdecay.plots.weights import weights
+from weightdecay.results.importance import importance
 from weightdecay.results.selected import Selected
 
 
@@ -29,16 +35,66 @@ class PlotMethods:
     """Methods that plot. All but `plot` draw into matplotlib axes, given or new, and return them."""
 
     def plot_path(
-        self: Any, metric: str = "validation_loss", *, split: str | None = "learning_rate", ax: Any = None
+        self: Any,
+        metric: str = "validation_loss",
+        *,
+        split: str | None = "learning_rate",
+        facets: str | None = None,
+        ax: Any = None,
     ) -> Any:
-        """Plot a metric against the coefficient, one line per rule; see `weightdecay.plots.path.path`."""
-        chosen = _chosen(self, metric if metric in self.validation_metrics() else "validation_loss")
-        return path(self.table(), metric, split=split, chosen=chosen, loss=self.settings.get("loss"), ax=ax)
+        """Plot a metric against the coefficient, one line per rule; see `weightdecay.plots.path.path`.
 
-    def plot_heatmap(self: Any, metric: str = "validation_loss", *, decay: str | None = None, ax: Any = None) -> Any:
-        """Plot a metric over coefficient and learning rate of a rule; see `weightdecay.plots.heatmap.heatmap`."""
+        Args:
+          metric: A column of the table that is not a hyperparameter.
+          split: Axis of the grid with one line per value.
+          facets: Axis of the grid, such as ``"learning_rate"``, with a panel for each value; see
+            `weightdecay.plots.facets.path_facets`. None = one panel.
+          ax: Matplotlib axes; None makes new axes. Panels take their place.
+
+        Returns:
+          The axes; with ``facets`` a list of them.
+        """
         chosen = _chosen(self, metric if metric in self.validation_metrics() else "validation_loss")
-        return heatmap(self.table(), metric, decay=decay, chosen=chosen, loss=self.settings.get("loss"), ax=ax)
+        loss = self.settings.get("loss")
+        if facets is not None:
+            return path_facets(self.table(), metric, facets, chosen=chosen, loss=loss, ax=ax)
+        return path(self.table(), metric, split=split, chosen=chosen, loss=loss, ax=ax)
+
+    def plot_slices(self: Any, metric: str = "validation_loss", *, ax: Any = None) -> Any:
+        """Plot a metric against each hyperparameter, a panel each; see `weightdecay.plots.slices.slices`."""
+        chosen = _chosen(self, metric if metric in self.validation_metrics() else "validation_loss")
+        return slices(self.table(), metric, chosen=chosen, loss=self.settings.get("loss"), ax=ax)
+
+    def plot_parallel(self: Any, metric: str = "validation_loss", *, ax: Any = None) -> Any:
+        """Plot each candidate as a line through all its values; see `weightdecay.plots.parallel.parallel`."""
+        chosen = _chosen(self, metric if metric in self.validation_metrics() else "validation_loss")
+        return parallel(self.table(), metric, chosen=chosen, loss=self.settings.get("loss"), ax=ax)
+
+    def plot_importance(self: Any, metric: str = "validation_loss", *, ax: Any = None) -> Any:
+        """Plot how much each hyperparameter matters, with its uncertainty; see `importance`."""
+        return importance_plot(self.importance(metric), metric, ax=ax)
+
+    def importance(self: Any, metric: str = "validation_loss") -> pd.DataFrame:
+        """Estimate how much each hyperparameter matters; see `weightdecay.results.importance.importance`."""
+        check_metric(self.table(), metric)
+        return importance(self.table(), metric)
+
+    def plot_heatmap(
+        self: Any,
+        metric: str = "validation_loss",
+        *,
+        x: str | None = None,
+        y: str | None = None,
+        decay: str | None = None,
+        ax: Any = None,
+    ) -> Any:
+        """Plot a metric over two hyperparameters, by default coefficient and learning rate of a rule.
+
+        See `weightdecay.plots.heatmap.heatmap`.
+        """
+        chosen = _chosen(self, metric if metric in self.validation_metrics() else "validation_loss")
+        loss = self.settings.get("loss")
+        return heatmap(self.table(), metric, x=x, y=y, decay=decay, chosen=chosen, loss=loss, ax=ax)
 
     def plot_curves(self: Any, metric: str = "loss", *, candidates: Sequence[int] | None = None, ax: Any = None) -> Any:
         """Plot training and validation curves; see `weightdecay.plots.curves.curves`.

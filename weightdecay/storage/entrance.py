@@ -12,11 +12,11 @@ from weightdecay.core.warn import warn
 from weightdecay.storage import checkpoints, processes
 from weightdecay.storage.processes import Processes
 
-RUN, CHECKPOINTS, RESULT = "run.json", "checkpoints", "result"
+RUN, CHECKPOINTS, RESULT, MEMBERS = "run.json", "checkpoints", "result", "members.json"
 _PROCESSES, _TURN, _LEASES = "processes", "turn", "leases"
 _EARLIER = {"lock", "owner.json"}  # earlier versions let one process in
 _OPTIONS = "sweep.yaml"  # what the command line writes before the run begins
-_ENTRIES = {RUN, CHECKPOINTS, RESULT, _PROCESSES, _TURN, _LEASES, _OPTIONS, *_EARLIER}
+_ENTRIES = {RUN, CHECKPOINTS, RESULT, MEMBERS, _PROCESSES, _TURN, _LEASES, _OPTIONS, *_EARLIER}
 
 
 def create(path: Path) -> None:

@@ -4,6 +4,7 @@
   the difference; only the mesh of devices may differ, and those that were used are listed there.
 - ``checkpoints/00000001/``: some members at one step each, as `weightdecay.storage.checkpoints` writes them.
 - ``result/``: the finished result, as `weightdecay.storage.result_folder` writes it.
+- ``members.json``: until then, the hyperparameters of the members (`weightdecay.storage.run_members`).
 - ``processes/``, ``turn/``, ``leases/``: only while processes train there, or after they were killed: who they are
   (`weightdecay.storage.processes`), and which lanes each of them trains (`weightdecay.storage.leases`).
 
@@ -201,6 +202,8 @@ class RunDirectory:
                 write(self.path / entrance.RESULT)
                 if self.leases is not None:
                     self.leases.result_is_written()
+            if result_folder.is_result(self.path / entrance.RESULT):  # else the process that writes it removes them
+                (self.path / entrance.MEMBERS).unlink(missing_ok=True)
         except Exception as error:  # whatever fails, the caller still returns the result
             self._result_failure = error
 

@@ -1,62 +1,71 @@
-"""Cells and tables of the report: numbers with the digits that their errors allow, and tables that fold when long."""
+"""Cells and tables of the report: numbers, and tables that fold when long."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from weightdecay.core import html, text
 
+MAX_COLUMNS = 13
+"""Number of columns of numbers that fit on a page of 1100 pixels."""
 MAX_ROWS = 20
 """Number of rows of a long table that are shown at once; the others are folded."""
 
 
-def digits(errors: Iterable[float | int]) -> int | None:
-    """Return the number of decimal places of a column of means, so that the smallest error keeps one digit.
-
-    An error that is far smaller than the others is ignored.
-
-    Args:
-      errors: Standard errors of the column.
-
-    Returns:
-      The number of decimal places; None if there are no errors.
-    """
-    places = [-math.floor(math.log10(error)) for error in errors if math.isfinite(error) and error > 0]
-    return min(max(min(max(places), int(np.median(places)) + 2), 0), 8) if places else None
-
-
-def mean(value: float, error: float, num_digits: int | None) -> str:
-    """Format a mean with its standard error.
-
-    Args:
-      value: The mean.
-      error: Its standard error; nan = the mean alone.
-      num_digits: Decimal places, as `digits` returns them.
-
-    Returns:
-      The text.
-    """
-    if not math.isfinite(value) or num_digits is None:
-        return text.number(value)
-    return f"{value:.{num_digits}f} ± {error:.{num_digits}f}" if math.isfinite(error) else f"{value:.{num_digits}f}"
-
-
-def interval(lower: float, upper: float, num_digits: int | None) -> str:
-    """Format an interval.
+def interval(lower: float, upper: float, error: float) -> str:
+    """Format an interval with the decimal places of the estimate that it belongs to.
 
     Args:
       lower: Lower end.
       upper: Upper end.
-      num_digits: Decimal places, as `digits` returns them.
+      error: Standard error of the estimate, which determines the decimal places as in `weightdecay.core.text.estimate`.
 
     Returns:
       The text; a dash if an end is not finite.
+
+    Examples:
+      >>> interval(1.85123, 2.08, 0.027)
+      '1.851 to 2.080'
     """
-    if num_digits is None or not (math.isfinite(lower) and math.isfinite(upper)):
+    if not (math.isfinite(lower) and math.isfinite(upper)):
         return text.NOTHING
-    return f"{lower:.{num_digits}f} to {upper:.{num_digits}f}"
+    if not (math.isfinite(error) and error > 0):
+        return f"{lower:.4g} to {upper:.4g}"
+    places = max(1 - math.floor(math.log10(error)), 0)
+    if places > 8:
+        return f"{lower:.4g} to {upper:.4g}"
+    return f"{lower:.{places}f} to {upper:.{places}f}"
+
+
+def mean(value: float, error: float) -> str:
+    """Format a mean with its standard error as `weightdecay.core.text.estimate` does; a dash if it is not finite.
+
+    Args:
+      value: The mean.
+      error: Its standard error; nan = the mean alone.
+
+    Returns:
+      The text.
+    """
+    return text.estimate(value, error) if math.isfinite(value) else text.NOTHING
+
+
+def narrowed(columns: dict[str, list[str]], least_needed: Sequence[str]) -> list[str]:
+    """Remove columns of a table that would be wider than a page.
+
+    Args:
+      columns: Cells by the title of their column; columns are removed from it.
+      least_needed: Titles of the columns that may be removed, in this order.
+
+    Returns:
+      The titles that were removed.
+    """
+    removed = []
+    for title in least_needed:
+        if len(columns) > MAX_COLUMNS and columns.pop(title, None) is not None:
+            removed.append(title)
+    return removed
 
 
 def some_of(some: int, total: int) -> str:
@@ -88,7 +97,7 @@ def setting(value: Any) -> str:
 def long_table(
     columns: Mapping[str, Sequence[Any]], text_columns: Collection[str], row_classes: Mapping[int, str], noun: str
 ) -> str:
-    """Make a table that shows its first rows; the others are folded.
+    """Make a table that shows its first rows; the others are folded, and ``tables.js`` sorts and filters all of them.
 
     Args:
       columns: Cells by the title of their column.
@@ -100,6 +109,25 @@ def long_table(
       HTML.
     """
     count = len(next(iter(columns.values())))
+    if count > 1:
+        return f'<div data-rows="{noun}">\n{_folding(columns, text_columns, row_classes, noun, count)}\n</div>'
+    return _folding(columns, text_columns, row_classes, noun, count)
+
+
+def scrolled(table: str) -> str:
+    """Let a table scroll if the page is too narrow for it; what follows a number stays together in one line."""
+    table = re.sub(r" ((?:±|to|of) [^<\s]+)(?=</td>)", r" <span>\1</span>", table)
+    table = re.sub(r"(?<=>)([-+.\d]+ %)(?=</td>)", r"<span>\1</span>", table)
+    return f'<div class="scrolled" tabindex="0">\n{table}\n</div>'
+
+
+def _folding(
+    columns: Mapping[str, Sequence[Any]],
+    text_columns: Collection[str],
+    row_classes: Mapping[int, str],
+    noun: str,
+    count: int,
+) -> str:
     first = {name: cells[:MAX_ROWS] for name, cells in columns.items()}
     table = scrolled(html.table(first, text_columns=text_columns, row_classes=row_classes))
     if count <= MAX_ROWS:
@@ -108,8 +136,3 @@ def long_table(
     rest_classes = {index - MAX_ROWS: name for index, name in row_classes.items()}
     folded = scrolled(html.table(rest, text_columns=text_columns, row_classes=rest_classes))
     return f"{table}\n{html.folded(f'The other {count - MAX_ROWS} of {count} {noun}', folded)}"
-
-
-def scrolled(table: str) -> str:
-    """Let a table scroll if the page is too narrow for it."""
-    return f'<div class="scrolled" tabindex="0">\n{table}\n</div>'

@@ -14,6 +14,9 @@ from weightdecay.results.report import cells, figures
 from weightdecay.results.selected import Selected
 from weightdecay.search import grid as grids
 
+_LEAST_NEEDED = ("weight norm", "gap", "95 % interval", "validation accuracy", "zeros")
+"""Columns of the candidates that are left out first where there are many hyperparameters."""
+
 
 class Notice(NamedTuple):
     """A remark that is shown directly below the decision."""
@@ -46,6 +49,8 @@ class Report:
             self.chosen = result.best(metric=metric, optimism=True)
         except ValueError as error:
             self.no_choice = str(error)
+            if "unfinished" in self.settings:
+                self.no_choice = "no candidate with a finite value is trained with all its seeds yet."
         self.without_decay: Selected | None = result.no_decay(metric=metric)
         self.differences: list[dict[Any, Any]] = []
         if self.without_decay is not None:
@@ -53,6 +58,7 @@ class Report:
         self.has_diverged = result.dataset["diverged_at"].values >= 0
         self.has_accuracy = any(math.isfinite(row["validation_accuracy"]) for row in self.rows)
         self.metric_name = metric.replace("_", " ")
+        self.unfinished: Mapping[str, int] | None = self.settings.get("unfinished")
 
     def parts(self) -> dict[str, Any]:
         """Return the values of the template by name."""
@@ -66,22 +72,27 @@ class Report:
                 Section("choice", "Choice", self._choice()),
                 Section("candidates", "Candidates", self._candidates()),
             ],
-            "after": [
-                Section("grid", "Grid", self._grid()),
-                Section("data", "Data", self._data()),
-                Section("model", "Model", self._model()),
-                Section("settings", "Settings", self._settings()),
-                Section("plan", "Plan", self._plan()),
-                Section("seeds", "Seeds", self._seeds()),
-                Section("versions", "Versions", self._versions()),
-                Section("failures", "Failures", self._failures()),
-            ],
+            "after": self.of_run(),
         }
+
+    def of_run(self) -> list[Section]:
+        """Return the sections on how the grid was run, which pages of other kinds have too."""
+        return [
+            Section("grid", "Grid", self._grid()),
+            Section("data", "Data", self._data()),
+            Section("model", "Model", self._model()),
+            Section("settings", "Settings", self._settings()),
+            Section("plan", "Plan", self._plan()),
+            Section("seeds", "Seeds", self._seeds()),
+            Section("versions", "Versions", self._versions()),
+            Section("failures", "Failures", self._failures()),
+        ]
 
     def _size(self) -> str:
         candidates, members = len(self.candidates), len(self.result)
         steps = int(self.result.dataset["step"].values[-1])
-        return f"{text.counted(candidates, 'candidate')}, {text.counted(members, 'member')}, {steps:,} training steps"
+        size = f"{text.counted(candidates, 'candidate')}, {text.counted(members, 'member')}, {steps:,} training steps"
+        return size if self.unfinished is None else f"{size} so far, of {self.unfinished['num_steps']:,}"
 
     def _cards(self) -> list[tuple[str, str, str]]:
         """Return the decision in numbers: title, value and remark of each card."""
@@ -97,8 +108,7 @@ class Report:
         if self.chosen.is_without_decay:
             title, difference = "Best with decay, minus no decay", self.chosen.difference_with_decay
         if difference is not None:
-            digits = cells.digits([difference.standard_error / 10])
-            interval = cells.interval(difference.lower, difference.upper, digits)
+            interval = cells.interval(difference.lower, difference.upper, difference.standard_error)
             remark = f"{100 * self.chosen.confidence:g} % interval {interval}"
             if interval == text.NOTHING:
                 remark = "one replicate"
@@ -127,7 +137,15 @@ class Report:
 
     def _notices(self) -> list[Notice]:
         notices = []
-        if self.settings.get("interrupted"):
+        if self.unfinished is not None:
+            message = (
+                f"{self.unfinished['done']:,} of {self.unfinished['members']:,} members are done, and "
+                f"{self.unfinished['saved']:,} are saved. Candidates are compared at step {self.unfinished['step']:,} "
+                f"of {self.unfinished['num_steps']:,}, which at least half of those that are saved have reached with "
+                "all their seeds; the others are shown without numbers. The choice may change."
+            )
+            notices.append(Notice("warning", "The run is not finished", message))
+        elif self.settings.get("interrupted"):
             message = "Numbers are missing. Call wd.fit_grid again with the same directory to resume the run."
             notices.append(Notice("warning", "The run was interrupted", message))
         if self.chosen is not None and self.chosen.advice:
@@ -205,6 +223,9 @@ class Report:
         if "time scale" in columns:
             remark += " Time scale: number of epochs over which decay forgets updates."
         row_classes = {row: classes[number] for row, number in enumerate(order) if number in classes}
+        left_out = cells.narrowed(columns, _LEAST_NEEDED)
+        if left_out:
+            remark += f" Left out for the width of the page, and in result.table(): {', '.join(left_out)}."
         table = cells.long_table(columns, ["role", "decay"], row_classes, "candidates")
         return f"{html.paragraph(remark)}\n{table}"
 
@@ -239,10 +260,9 @@ class Report:
             if name == "validation_accuracy" and not self.has_accuracy:
                 continue
             error, lower, upper = (f"{name}_{end}" for end in ("standard_error", "lower", "upper"))
-            digits = cells.digits(row[error] for row in rows[: cells.MAX_ROWS])
-            columns[name.replace("_", " ")] = [cells.mean(row[name], row[error], digits) for row in rows]
+            columns[name.replace("_", " ")] = [cells.mean(row[name], row[error]) for row in rows]
             if name == self.metric and has_error and not is_choice:
-                columns["95 % interval"] = [cells.interval(row[lower], row[upper], digits) for row in rows]
+                columns["95 % interval"] = [cells.interval(row[lower], row[upper], row[error]) for row in rows]
         if self.differences:
             columns |= self._differences(numbers, with_interval=has_error and is_choice)
         columns["gap"] = [text.number(row["generalization_gap"], "+.4f") for row in rows]
@@ -262,10 +282,11 @@ class Report:
         if self.without_decay is not None:
             nothing = dict.fromkeys(self.differences[0], math.nan)
             rows = [nothing if n == self.without_decay.number else row for n, row in zip(numbers, rows, strict=True)]
-        digits = cells.digits(row["standard_error"] for row in rows[: cells.MAX_ROWS])
-        columns = {"minus no decay": [cells.mean(row["difference"], row["standard_error"], digits) for row in rows]}
+        columns = {"minus no decay": [cells.mean(row["difference"], row["standard_error"]) for row in rows]}
         if with_interval:
-            columns["its 95 % interval"] = [cells.interval(row["lower"], row["upper"], digits) for row in rows]
+            columns["its 95 % interval"] = [
+                cells.interval(row["lower"], row["upper"], row["standard_error"]) for row in rows
+            ]
         return columns
 
     def _time_scales(self, numbers: Sequence[int]) -> list[str]:
@@ -294,6 +315,10 @@ class Report:
         return html.facts(facts)
 
     def _model(self) -> str:
+        model = self.settings.get("model")
+        code = [] if model is None else [html.code(model)]
+        if self.unfinished is not None:
+            return "\n".join([*code, html.paragraph("The weights are shown when the run is finished.")])
         member = 0 if self.chosen is None else self.chosen.members[0]
         named = [(name or "(array)", np.shape(leaf)) for name, leaf in tree.named_leaves(self.result.params(member))]
         sizes = [math.prod(shape) for _, shape in named]
@@ -309,14 +334,12 @@ class Report:
         if "mask" in self.settings:
             facts["mask"] = str(self.settings["mask"])
         table = cells.scrolled(html.table(arrays, text_columns=["name", "shape"]))
-        model = self.settings.get("model")
-        code = [] if model is None else [html.code(model)]
         return "\n".join([*code, html.facts(facts), html.folded("Every array", table)])
 
     def _settings(self) -> str:
         elsewhere = (
             *("model", "mask", "examples", "folds", "plan"),
-            *("backend", "seconds", "compiled_programs", "interrupted"),
+            *("backend", "seconds", "compiled_programs", "interrupted", "unfinished"),
         )
         facts = {name: value for name, value in self.settings.items() if name not in elsewhere}
         num_evaluations = self.result.dataset.sizes["step"]
@@ -356,7 +379,9 @@ class Report:
         last = self.result.dataset["train_loss"].values[:, -1]
         missing = int((~np.isfinite(last) & ~self.has_diverged).sum())
         remark = "The run was not interrupted."
-        if self.settings.get("interrupted"):
+        if self.unfinished is not None:
+            remark = f"The run is not finished: {self.unfinished['done']} of {len(self.result)} members are done."
+        elif self.settings.get("interrupted"):
             members = cells.some_of(missing, len(self.result))
             remark = f"The run was interrupted: {members} members did not reach the last step."
         return "\n".join([*parts, html.paragraph(remark)])

@@ -41,13 +41,20 @@ def write(path: str | os.PathLike[str], page: str) -> Path:
     return file
 
 
-def page(result: Any, *, metric: str = "validation_loss", test: Mapping[str, Any] | None = None) -> str:
+def page(
+    result: Any,
+    *,
+    metric: str = "validation_loss",
+    test: Mapping[str, Any] | None = None,
+    refresh: int | None = None,
+) -> str:
     """Render the page.
 
     Args:
       result: A `weightdecay.GridResult`.
       metric: The metric of the choice, as in ``result.best``.
       test: Test scores, as they are kept with the result; None = the test set was not scored.
+      refresh: Seconds after which a browser reads the file again; None = never.
 
     Returns:
       HTML that loads nothing from elsewhere; the same for the same result.
@@ -55,16 +62,41 @@ def page(result: Any, *, metric: str = "validation_loss", test: Mapping[str, Any
     Raises:
       ArgumentError: An unknown metric.
     """
-    return _template().render(generator=_GENERATOR, **Report(result, metric, test).parts())
+    return render(**Report(result, metric, test).parts(), refresh=refresh)
+
+
+def render(**parts: Any) -> str:
+    """Render a page of given parts; `weightdecay.results.report.content.Report.parts` lists those of a result.
+
+    Args:
+      **parts: Values of the template by name. These may be left out: ``kind``, what the page is, ``lead``, the heading
+        above its sentence, ``no_plots``, the sentence in place of plots, and ``refresh``, seconds after which a browser
+        reads the file again (None = never).
+
+    Returns:
+      HTML that loads nothing from elsewhere.
+    """
+    usual = {
+        "kind": "Weight decay report",
+        "lead": "Decision",
+        "no_plots": "No candidate has a finite value to draw.",
+        "refresh": None,
+    }
+    fixed = {"generator": _GENERATOR, "style": _file("page.css"), "script": _file("tables.js")}
+    return _template().render(**{**usual, **fixed, **parts})
 
 
 @functools.cache
 def _template() -> Any:
     import jinja2
 
-    text = resources.files("weightdecay.results.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     options: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefined}
-    return jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **options).from_string(text)
+    return jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **options).from_string(_file("page.html.jinja"))
+
+
+@functools.cache
+def _file(name: str) -> str:
+    return resources.files("weightdecay.results.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _is_report(file: Path) -> bool:
