@@ -2,8 +2,8 @@
 
 import ast
 import json
-import os
 import re
+import runpy
 from pathlib import Path
 
 import nbformat
@@ -12,37 +12,13 @@ import pytest
 import weightdecay
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
+INDEX = (FOLDER / "README.md").read_text(encoding="utf-8")
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-# The content of the cell tagged "parameters" while a test runs the notebook: each of its names, with a smaller value.
-SMALL = {
-    "a_tenth_of_the_grid": {"NUM_STEPS": 20, "NUM_COEFFICIENTS": 5, "SEEDS": 2, "BUDGET": 0.3},
-    "a_grid_of_thousands": {"NUM_CANDIDATES": 32, "SEEDS": 2, "NUM_STEPS": 20, "NUM_TRAIN": 100},
-    "coupled_and_decoupled": {"NUM_STEPS": 20, "SEEDS": 2, "NUM_COEFFICIENTS": 4, "NUM_LEARNING_RATES": 3},
-    "dropout_and_normalization": {
-        "NUM_STEPS": 20,
-        "NUM_TRAIN": 100,
-        "NUM_COEFFICIENTS": 2,
-        "DROPOUT_RATES": (0.0, 0.5),
-        "NUM_TRIALS": 2,
-        "SEEDS": 2,
-    },
-    "first_sweep": {"NUM_STEPS": 20, "SEEDS": 2, "NUM_COEFFICIENTS": 3, "LEARNING_RATES": [1e-3, 3e-3]},
-    "l1_and_sparsity": {
-        "NUM_LASSO_STEPS": 20,
-        "NUM_ALPHAS": 3,
-        "NUM_STEPS": 20,
-        "NUM_COEFFICIENTS": 3,
-        "SEEDS": 2,
-    },
-    "norms_and_rotation": {"NUM_STEPS": 40, "EVAL_EVERY": 10, "COEFFICIENTS": (0.3, 3.0), "SEEDS": 2},
-    "repeated_text": {"NUM_STEPS": 20, "EPOCHS": (1, 4), "NUM_COEFFICIENTS": 2, "SEEDS": 2},
-    "what_a_coefficient_means": {"NUM_STEPS": 20, "ALPHAS": [1.0, 100.0], "NUM_FREE_STEPS": 10},
-    "your_own_network": {"NUM_STEPS": 20, "NUM_TRAIN": 100, "NUM_COEFFICIENTS": 2, "SEEDS": 2, "WIDTHS": (16,)},
-}
+RUN = runpy.run_path(str(FOLDER / "run.py"))
 
 
 def read(name):
-    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    return RUN["read"](name)
 
 
 def code(notebook):
@@ -76,25 +52,27 @@ def strings(value):
 
 
 def test_every_notebook_has_a_small_size():
-    assert sorted(SMALL) == NOTEBOOKS
+    assert sorted(RUN["SMALL"]) == NOTEBOOKS
+
+
+def test_index_has_every_notebook_with_its_title():
+    rows = re.findall(r"^\| (\d+) \| \[(.*?)\]\((\w+)\.ipynb\) \| (start|middle|far) \|", INDEX, flags=re.M)
+    assert sorted(name for _, _, name, _ in rows) == NOTEBOOKS
+    assert [int(number) for number, *_ in rows] == list(range(1, len(rows) + 1))
+    assert all(f"# {title}" == read(name).cells[0].source.splitlines()[0] for _, title, name, _ in rows)
+    levels = [("start", "middle", "far").index(level) for *_, level in rows]
+    assert levels == sorted(levels)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_runs_at_a_small_size(name, tmp_path):
-    from nbclient import NotebookClient
-
-    notebook = read(name)
+    notebook, small = read(name), RUN["SMALL"][name]
     drawn = [pictures(cell) for cell in code(notebook)]
     first = code(notebook)[0]
     assert first.metadata.get("tags") == ["parameters"]
-    assert assigned(first) == list(SMALL[name])
-    first.source = "\n".join(f"{parameter} = {value!r}" for parameter, value in SMALL[name].items())
-    # The kernel draws into the notebook, and does not use the settings of the person who runs the test.
-    environment = {variable: value for variable, value in os.environ.items() if variable != "MPLBACKEND"}
-    environment |= {"IPYTHONDIR": str(tmp_path / "ipython"), "PYTHONPATH": str(FOLDER.parent)}
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
-    client.execute(env=environment)
+    assert assigned(first) == list(small)
+    RUN["executed"](notebook, tmp_path, small)
     printed = [output.text for cell in code(notebook) for output in cell.outputs if output.get("name") == "stderr"]
     assert not printed  # a warning, or a progress bar
     assert [pictures(cell) for cell in code(notebook)] == drawn

@@ -172,6 +172,34 @@ def test_facets_share_axes_and_colours():
     assert sum(any("chosen" in one.get_label() for one in panel.get_lines()) for panel in panels) == 1
 
 
+def test_every_candidate_of_a_worse_facet_is_marked():
+    result = made(wd.Grid(decay=wd.logspace(wd.L2, 1e-4, 1, 9), learning_rate=[1e-3, 1e-2]))
+    table = result.table()
+    good = 0.5 + 0.01 * np.abs(np.arange(9) - 4)
+    for rate, losses in ((1e-3, good + 0.4), (1e-2, good)):
+        rows = np.flatnonzero(table["learning_rate"] == rate)
+        result.dataset["validation_loss"][rows, -1] = losses
+    worse, better = result.plot_path(facets="learning_rate")
+    np.testing.assert_allclose(np.sort(line(worse, "worse than shown")[0]), np.unique(table["coefficient"]), rtol=1e-12)
+    assert not [one for one in better.get_lines() if one.get_label() == "worse than shown"]
+    assert worse.get_ylim() == better.get_ylim()
+    assert better.get_ylim()[1] < 0.8
+
+
+def test_limits_hold_a_standard_error_of_the_best():
+    grid = wd.Grid(decay=wd.logspace(wd.L2, 1e-4, 1, 9), learning_rate=[1e-2], seed=range(3))
+    result = made(grid)
+    of_candidates = [0.5, 0.501, 0.502, 0.503, 0.6, 0.7, 0.8, 0.9, 2.0]
+    offsets = np.array([-0.1, 0.0, 0.1])
+    for index, member in enumerate(grid):
+        number = list(np.unique([m["decay"].coefficient for m in grid])).index(member["decay"].coefficient)
+        result.dataset["validation_loss"][index, -1] = of_candidates[number] + offsets[member["seed"]]
+    low, high = result.plot_path().get_ylim()
+    error = 0.1 / np.sqrt(3)
+    assert low < 0.5 - error
+    assert 0.5 + error < high < 0.6
+
+
 def test_colours_of_twelve_rules_differ():
     kinds = [wd.L2, wd.L1, wd.Decoupled, wd.Independent, wd.Corrected, wd.Cautious, wd.Stable, wd.Adaptive]
     kinds += [wd.ProximalL1, wd.ProximalL2, wd.Spectral, wd.Orthogonal]

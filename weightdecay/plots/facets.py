@@ -7,7 +7,7 @@ import pandas as pd
 
 from weightdecay.core.checks import ArgumentError
 from weightdecay.plots import axis_labels, panels, style, table_lines, value_axis
-from weightdecay.plots.path import path, show_good
+from weightdecay.plots.path import good_limits, path
 from weightdecay.plots.table_lines import Chosen
 
 MAX_FACETS = 9
@@ -56,15 +56,17 @@ def path_facets(
     colours = {rule: number for number, rule in enumerate(rules)}
     top, drawn = panels.in_place_of(ax, count)
     notes: dict[str, None] = {}
-    for panel, level, name in zip(drawn, axis.levels, axis.names, strict=True):
-        part = table_lines.rows_where(table, axis.positions == level)
+    parts = [table_lines.rows_where(table, axis.positions == level) for level in axis.levels]
+    lines = [line for part in parts for line in table_lines.through(part, metric, split=None).lines]
+    limits = good_limits(lines, table, metric)
+    for panel, part, name in zip(drawn, parts, axis.names, strict=True):
         here = chosen if chosen is not None and chosen.number in part.index else None
-        path(part, metric, split=None, chosen=here, loss=loss, colours=colours, ax=panel)
+        path(part, metric, split=None, chosen=here, loss=loss, colours=colours, limits=limits, ax=panel)
         legend = panel.get_legend()
         if legend is not None:
             notes |= dict.fromkeys(filter(None, legend.get_title().get_text().replace("\n", " ").split("; ")))
         panel.set_title(f"{axis_labels.name_of(by)} {name}", fontsize="medium")
-    _share(drawn, table, metric)
+    _share(drawn, lines)
     panels.finish(top, drawn, [*notes, *([f"{left_out} other rules, worse, are not shown"] if left_out else [])])
     return drawn
 
@@ -76,15 +78,13 @@ def _best_rules(table: pd.DataFrame, metric: str) -> list[str]:
     return [rule for rule in dict.fromkeys(table["decay"]) if rule in kept]
 
 
-def _share(drawn: list[Any], table: pd.DataFrame, metric: str) -> None:
+def _share(drawn: list[Any], lines: list[table_lines.Line]) -> None:
     """Give all panels the same limits, and the outer ones the labels."""
-    lines = table_lines.through(table, metric, split=None).lines
     coefficients = np.concatenate([line.coefficients for line in lines] or [np.zeros(0)])
-    limits = [panel.get_ylim() for panel in drawn]
+    ends = [panel.get_ylim() for panel in drawn]
     for panel in drawn:
         style.coefficient_axis(panel, coefficients)
-        panel.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-        show_good(panel, lines, table, metric, marks=False)
+        panel.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
     for index, panel in enumerate(drawn):
         if index % panels.MAX_COLUMNS:
             panel.set_ylabel("")
