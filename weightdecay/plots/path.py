@@ -68,7 +68,7 @@ def path(
 
 
 def good_limits(lines: Sequence[Line], table: pd.DataFrame, metric: str) -> tuple[float, float] | None:
-    """Limits of the y axis in which the good values of a validation metric can be told apart.
+    """Limits of the y axis in which the good values of a validation metric can be distinguished.
 
     Args:
       lines: The lines that are drawn.
