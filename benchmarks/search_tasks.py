@@ -164,13 +164,13 @@ def record(folder: Path, path: Path | None, names: list[str] | None) -> None:
             validation=dataset["validation_loss"].values,
             steps=dataset["step"].values,
             diverged_at=dataset["diverged_at"].values,
-            test=np.array([_loss(result.predict(data.test[0], index), data.test[1]) for index in range(len(result))]),
+            test=np.array([loss_of(result.predict(data.test[0], index), data.test[1]) for index in range(len(result))]),
         )
         print(f"{name}: {len(result)} members in {seconds:.1f} s", flush=True)
 
 
-def _loss(outputs: Any, targets: Any) -> float:
-    """Mean loss of outputs: cross-entropy of labels, squared error of real targets."""
+def loss_of(outputs: Any, targets: Any) -> float:
+    """Return the mean loss of outputs: cross-entropy of labels, squared error of real targets."""
     outputs, targets = np.asarray(outputs, np.float64), np.asarray(targets)
     if targets.dtype.kind == "f":
         return float(np.square(outputs.reshape(targets.shape) - targets).mean())
