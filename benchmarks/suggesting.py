@@ -23,7 +23,6 @@ from scipy import stats
 
 import weightdecay as wd
 from weightdecay.decay import KINDS, scaling
-from weightdecay.results import suggestion
 from weightdecay.search import calibration, turn
 
 RATES, SEEDS = (1e-3, 3e-3, 1e-2), 4
@@ -124,9 +123,9 @@ def cases(folders: list[Path]) -> list[Case]:
                 if basis is None or (basis == scaling.OBJECTIVE and momentum is not None):
                     continue
                 kind = KINDS[str(name)] if basis == scaling.TIME_SCALE else wd.Decoupled
-                unit = 1 / suggestion.strength(kind, float(rate), int(steps[-1]), momentum)
+                unit = 1 / scaling.removed_until(kind, float(rate), int(steps[-1]), momentum=momentum)
                 if turned is not None:
-                    unit = 1 / suggestion.strength(kind, float(rate), turned.step, momentum) - unit
+                    unit = 1 / scaling.removed_until(kind, float(rate), turned.step, momentum=momentum) - unit
                 found.append(
                     Case(
                         *(file.stem, (basis, str(name)), float(coefficients[best])),

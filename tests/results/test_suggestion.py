@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 
 import weightdecay as wd
 from weightdecay.core.checks import ArgumentError
-from weightdecay.results.suggestion import strength
+from weightdecay.decay import scaling
 from weightdecay.search import calibration, turn
 
 STEPS = np.arange(20, 1001, 20)
@@ -52,13 +52,13 @@ def test_find_turn_ignores_a_rise_that_is_smaller_than_the_differences_of_the_se
 
 
 def test_strength_is_the_sum_of_what_a_coefficient_of_one_removes():
-    assert strength(wd.Decoupled, 0.01, 300, None) == pytest.approx(3.0)
-    assert strength(wd.Independent, 0.01, 300, None) == pytest.approx(300.0)
-    assert strength(wd.L2, 0.01, 300, 0.9) == pytest.approx(30.0)
-    assert math.isnan(strength(wd.L2, 0.01, 300, None))
+    assert scaling.removed_until(wd.Decoupled, 0.01, 300) == pytest.approx(3.0)
+    assert scaling.removed_until(wd.Independent, 0.01, 300) == pytest.approx(300.0)
+    assert scaling.removed_until(wd.L2, 0.01, 300, momentum=0.9) == pytest.approx(30.0)
+    assert math.isnan(scaling.removed_until(wd.L2, 0.01, 300))
     schedule = wd.schedules.Linear(0.02, 0.0, 1000)
     # The sum of an arithmetic series; evaluated at 200 of its steps.
-    assert strength(wd.Decoupled, schedule, 1000, None) == pytest.approx(0.02 * 1001 / 2, rel=1e-3)
+    assert scaling.removed_until(wd.Decoupled, schedule, 1000) == pytest.approx(0.02 * 1001 / 2, rel=1e-3)
 
 
 def test_suggest_is_the_missing_part_of_early_stopping():

@@ -4,6 +4,7 @@ The time scale is what `weightdecay.decay.theory` knows of a rule, so that a new
 a time scale that adds a penalty to the loss keeps the objective. For any other rule there is no basis.
 """
 
+import math
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from weightdecay.core import rule_facts
 from weightdecay.decay import optimizers, theory
 from weightdecay.decay.base import Rule
 from weightdecay.decay.declarations import UnsupportedRuleError
@@ -24,6 +26,7 @@ TIME_SCALE, OBJECTIVE = "time scale", "objective"
 LONGEST, SHORTEST = 1000.0, 0.1
 """Time scales of the default coefficients of the command line, in lengths of the run: from where decay does nothing to
 where it removes everything."""
+_NUM_POINTS = 200  # steps at which a schedule is evaluated
 _LEAST_STEPS = 10.0  # of a time scale: in shorter ones decay alone makes training unstable
 
 
@@ -55,6 +58,33 @@ def removed(decay: Rule, learning_rate: Any, steps: Sequence[int], *, momentum: 
         return np.full(len(steps), np.nan)
     with np.errstate(divide="ignore"):
         return 1 / theory.decayed(base, steps).time_scale
+
+
+def removed_until(kind: type[Rule], learning_rate: Any, until: int, *, momentum: float | None = None) -> float:
+    """R(t): the sum, over the steps up to t, of the fraction of the weights that a coefficient of 1 removes.
+
+    Args:
+      kind: Class of the rule.
+      learning_rate: A number > 0, or a schedule of `weightdecay.schedules` whose steps are no fractions of a run.
+      until: t, >= 1.
+      momentum: Momentum of SGD; None for every other optimizer.
+
+    Returns:
+      The sum, in units of 1 / coefficient; nan where theory does not know it, and of a rule that needs more than one
+      coefficient, or none. A schedule is evaluated at 200 steps.
+
+    Examples:
+      >>> from weightdecay import decay
+      >>> removed_until(decay.Decoupled, 0.01, 500)
+      5.0
+    """
+    if len(kind.coefficient_names()) != 1 or kind.required() != kind.coefficient_names():
+        return math.nan
+    facts, is_number = rule_facts.of_rule(kind.__name__), isinstance(learning_rate, Real)
+    if is_number and momentum is None and facts is not None and facts.removed_fraction is not None:
+        return until * float(facts.removed_fraction(float(learning_rate)))
+    counts = [1] if is_number else np.unique(np.linspace(1, until, _NUM_POINTS).round().astype(int)).tolist()
+    return until * float(removed(kind.from_one(1.0), learning_rate, counts, momentum=momentum).mean())
 
 
 def basis(decay: Rule, *, momentum: float | None = None) -> str | None:

@@ -31,7 +31,6 @@ from weightdecay.search.grid import logspace
 from weightdecay.search.turn import Turn
 
 OPTIMIZERS = ("adam", "sgd", "lion", "rmsprop", "lamb", "muon")
-_NUM_POINTS = 200  # at which a schedule is evaluated
 
 
 @dataclass(frozen=True)
@@ -254,23 +253,6 @@ def suggest(
     return Suggestion(*(tuple(rows), turned, num_steps, len(curves), learning_rate, used, confidence), tuple(without))
 
 
-def strength(kind: type[Rule], rate: Any, until: int, momentum: float | None) -> float:
-    """R(t): the sum, over the steps up to t, of the fraction of the weights that a coefficient of 1 removes.
-
-    Args:
-      kind: Class of the rule.
-      rate: A number, or a schedule without fractions of a run.
-      until: t, >= 1.
-      momentum: Momentum of SGD; None for every other optimizer.
-
-    Returns:
-      The sum, in units of 1 / coefficient; nan where it is not known.
-    """
-    counts = [1] if isinstance(rate, Real) else np.unique(np.linspace(1, until, _NUM_POINTS).round().astype(int))
-    one = kind.from_one(1.0)
-    return until * float(scaling.removed(one, rate, [int(count) for count in counts], momentum=momentum).mean())
-
-
 def _row(
     kind: type[Rule],
     turned: Turn | None,
@@ -288,14 +270,14 @@ def _row(
     if calibrated is None:
         return None
     of_kind = kind if basis == scaling.TIME_SCALE else Decoupled
-    whole = strength(of_kind, rate, num_steps, momentum)
+    whole = scaling.removed_until(of_kind, rate, num_steps, momentum=momentum)
     if not whole > 0:
         return None
     smallest, largest = calibrated.factors(confidence)
     if turned is None:
         infinite = math.inf if basis == scaling.TIME_SCALE else math.nan
         return SuggestedRule(kind.__name__, 0.0, 0.0, largest / whole, infinite, f"at most {largest:.2g} / R(T)")
-    missing = 1 / strength(of_kind, rate, turned.step, momentum) - 1 / whole
+    missing = 1 / scaling.removed_until(of_kind, rate, turned.step, momentum=momentum) - 1 / whole
     coefficient = calibrated.factor * missing
     time_scale = num_steps / (coefficient * whole) if basis == scaling.TIME_SCALE else math.nan
     why = f"k {calibrated.factor:.2g}, {calibrated.num_tasks} tasks"

@@ -9,12 +9,10 @@ each explains the trainings.
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from weightdecay.core import rule_facts
 from weightdecay.decay import Rule, scaling
 from weightdecay.decay.families import coefficient
 from weightdecay.decay.placement import Masked
@@ -27,7 +25,6 @@ from weightdecay.search.strategy import Known
 _WIDTH = 0.15  # of the bowl around a coefficient that a turn suggests, in units of the range of coefficients
 _DEPTH_AT_SUGGESTED, _DEPTH_AFTER_TURN, _DEPTH_WITHOUT_TURN = 1.2, 0.8, 0.3  # of bowls, in the unit of the model
 _INSIDE = 0.1, 0.9  # of the range of coefficients, in which the expected best one is
-_NUM_POINTS = 200  # at which a schedule is evaluated
 
 
 def expectations(known: Known, candidates: list[list[int]], places: Layout) -> np.ndarray:
@@ -78,23 +75,15 @@ class _Removed:
 
     def __init__(self, num_steps: int) -> None:
         self.num_steps = num_steps
-        self._kept: dict[tuple[str, str, int], float | None] = {}
+        self._kept: dict[tuple[str, str, int], float] = {}
 
-    def __call__(self, kind: type[Rule], rate: Any, until: int) -> float | None:
-        """Return R(until); None where it is not known of the rule or of its learning rate."""
+    def __call__(self, kind: type[Rule], rate: Any, until: int) -> float:
+        """Return R(until); nan where it is not known of the rule or of its learning rate."""
         key = kind.__name__, repr(rate), until
         if key not in self._kept:
-            self._kept[key] = self._computed(kind, rate, until)
+            of_run = rate.over(self.num_steps) if isinstance(rate, Parametric) else rate
+            self._kept[key] = scaling.removed_until(kind, of_run, until)
         return self._kept[key]
-
-    def _computed(self, kind: type[Rule], rate: Any, until: int) -> float | None:
-        facts = rule_facts.of_rule(kind.__name__)
-        if facts is None or facts.removed_fraction is None:
-            return None
-        if isinstance(rate, Parametric):
-            steps = np.unique(np.linspace(1, until, _NUM_POINTS).round().astype(int)).tolist()
-            return until * float(scaling.removed(kind.from_one(1.0), rate.over(self.num_steps), steps).mean())
-        return until * float(facts.removed_fraction(float(rate))) if isinstance(rate, Real) else None
 
 
 def _suggested(removed: _Removed, member: Mapping[str, Any], before: Mapping[str, Any], step: int) -> float | None:
@@ -104,9 +93,11 @@ def _suggested(removed: _Removed, member: Mapping[str, Any], before: Mapping[str
         rule = rule.rule
     kind = type(rule)
     calibrated = calibration.of_rule(scaling.TIME_SCALE, kind.__name__, "adam")
+    if calibrated is None:
+        return None
     until_turn = removed(kind, before.get("learning_rate"), step)
     until_end = removed(kind, member.get("learning_rate"), removed.num_steps)
-    if calibrated is None or until_turn is None or until_end is None or not 0 < until_turn < until_end:
+    if not 0 < until_turn < until_end:
         return None
     return calibrated.factor * (1 / until_turn - 1 / until_end)
 
