@@ -78,7 +78,8 @@ def removed_until(kind: type[Rule], learning_rate: Any, until: int, *, momentum:
       >>> removed_until(decay.Decoupled, 0.01, 500)
       5.0
     """
-    if len(kind.coefficient_names()) != 1 or kind.required() != kind.coefficient_names():
+    names = kind.coefficient_names()
+    if issubclass(kind, Combined | Masked) or len(names) != 1 or kind.required() != names:
         return math.nan
     facts, is_number = rule_facts.of_rule(kind.__name__), isinstance(learning_rate, Real)
     if is_number and momentum is None and facts is not None and facts.removed_fraction is not None:
