@@ -163,6 +163,11 @@ class HostsDirectory(RunDirectory):
             self._run.flush()
 
     @override
+    def record_members(self, members: Mapping[str, Mapping[str, Any]]) -> None:
+        if self._run is not None:
+            self._run.record_members(members)
+
+    @override
     def write_result(self, write: Callable[[Any], None]) -> None:
         if self._run is not None:
             self._run.write_result(write)

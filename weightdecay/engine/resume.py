@@ -10,7 +10,7 @@ import numpy as np
 from weightdecay.core import files
 from weightdecay.engine.workload import Workload
 from weightdecay.search.grid import Grid
-from weightdecay.storage import fingerprints, run_members
+from weightdecay.storage import fingerprints
 from weightdecay.storage.checkpoints import Snapshot
 from weightdecay.storage.run_directory import RunDirectory
 
@@ -46,7 +46,7 @@ def resume(workload: Any, grid: Grid, run: RunDirectory, *, has_patience: bool =
     run.record_dependencies(depends_on, workload.num_steps, patient=has_patience, call=call.hexdigest()[:16])
     if "kind" not in depends_on:  # of fit_grid, whose members have curves
         named = {key: int(index) for group in groups for key, index in zip(group.keys, group.indices, strict=True)}
-        run_members.record(run.path, {key: grid[named[key]] for key in sorted(named, key=named.__getitem__)})
+        run.record_members({key: grid[named[key]] for key in sorted(named, key=named.__getitem__)})
     run.index.refresh()  # another process may have begun meanwhile
     resumed = [
         dataclasses.replace(group, started=restore(workload, group, range(len(group.keys)), run)) for group in groups

@@ -190,6 +190,16 @@ class RunDirectory:
         """Save the members that wait, and wait until they are saved."""
         self._writer.submit(self._write_waiting).result()
 
+    def record_members(self, members: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record the hyperparameters of the members that a call trains, for reports of a run that is not finished.
+
+        Args:
+          members: Hyperparameters by the name of the member in the run directory, in the order of the grid.
+        """
+        from weightdecay.storage import run_members
+
+        run_members.record(self.path, members)
+
     def write_result(self, write: Callable[[Path], None]) -> None:
         """Write the finished result into the directory, unless another process does; `close` reports if that fails.
 
