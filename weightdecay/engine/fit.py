@@ -285,6 +285,7 @@ def fit_grid(
         trained = workload.run
         if started_races:
             reached = started_races[-1].reached
+            records.keep_until(reached, np.asarray(trained.steps))
             records.marks["dropped_at"] = np.where(reached < trained.steps[-1], reached, -1).astype(np.int32)
         outcome.record_theory(trained, trained.grid, records)
         result = GridResult.build(

@@ -75,6 +75,15 @@ class RecordedWeights(Sequence[Any]):
             self._positions[index] = number, offset
             self._shared[index] = shared
 
+    def forget(self, index: int) -> None:
+        """Forget the tree of a member.
+
+        Args:
+          index: Position of the member in the grid.
+        """
+        with self._lock:
+            self._positions[index] = self._shared[index] = None
+
     def __len__(self) -> int:
         """Return the number of members."""
         return len(self._positions)
@@ -234,6 +243,27 @@ class TrainingRecords:
             self._write_weights(self.weights, int(index), member.result(), frozen)
             if self.averages is not None and member.average is not None:
                 self._write_weights(self.averages, int(index), member.averaged(), frozen)
+
+    def keep_until(self, reached: np.ndarray, steps: np.ndarray) -> None:
+        """Forget what members did after a step, as what a run directory holds of an earlier, other search.
+
+        Args:
+          reached: The last step that counts, 0 = nothing does, shape ``(members,)``.
+          steps: Steps of the evaluations, shape ``(evaluations,)``.
+        """
+        later = steps[None, :] > reached[:, None]
+        measured = np.any(
+            [np.isfinite(values).reshape(*later.shape, -1).any(axis=-1) & later for values in self.metrics.values()],
+            axis=(0, 2),
+        )
+        for values in self.metrics.values():
+            values[later] = np.nan
+        for marks in self.marks.values():
+            marks[marks > reached] = -1
+        for index in np.flatnonzero(measured):
+            for records in (self.weights, self.averages):
+                if records is not None:
+                    records.forget(int(index))
 
     def _write_weights(self, records: RecordedWeights, index: int, weights: Any, frozen: Any) -> None:
         params, model_state = jax.tree.map(np.asarray, weights)
