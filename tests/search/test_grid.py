@@ -437,7 +437,7 @@ def test_where_does_not_let_its_function_change_members():
 @pytest.mark.usefixtures("without_beartype")
 def test_where_refuses():
     ours = wd.Grid(learning_rate=[0.1, 0.2])
-    with pytest.raises(ValueError, match="predicate is true for none of the 2 members"):
+    with pytest.raises(ValueError, match="none of the 2 members satisfies the predicate"):
         ours.where(lambda one: one["learning_rate"] > 1)
     with pytest.raises(TypeError, match=r"predicate is 'learning_rate > 1', of type str; give a function"):
         ours.where("learning_rate > 1")
