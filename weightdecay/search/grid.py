@@ -255,7 +255,7 @@ class Grid(Sequence[dict[str, Any]]):
           >>> grid.where(lambda member: member["learning_rate"] < 1 or member["momentum"] == 0)
           Grid of 3 members: learning_rate (2), momentum (2), decay (1), seed (1)
           >>> grid.where(learning_rate=0.1, momentum=[0.0, 0.9])
-          Grid of 2 members: momentum (2), learning_rate (1), decay (1), seed (1)
+          Grid of 2 members: learning_rate (1) x momentum (2) x decay (1) x seed (1)
         """
         members = list(self)
         return self._of([members[number] for number in conditions.selected(members, predicate, values)])
