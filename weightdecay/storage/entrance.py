@@ -13,6 +13,7 @@ from weightdecay.storage import checkpoints, processes
 from weightdecay.storage.processes import Processes
 
 RUN, CHECKPOINTS, RESULT, MEMBERS = "run.json", "checkpoints", "result", "members.json"
+MEMBERS_FORMAT = "weightdecay members 1"
 _PROCESSES, _TURN, _LEASES = "processes", "turn", "leases"
 _EARLIER = {"lock", "owner.json"}  # earlier versions let one process in
 _OPTIONS = "sweep.yaml"  # what the command line writes before the run begins

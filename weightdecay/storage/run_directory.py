@@ -27,6 +27,7 @@ from typing import Any
 from weightdecay.core import files
 from weightdecay.core.checks import ArgumentError, is_number
 from weightdecay.core.warn import warn
+from weightdecay.search import member as member_json
 from weightdecay.storage import checkpoints, entrance, fingerprints, result_folder
 from weightdecay.storage.checkpoint_index import CheckpointIndex
 from weightdecay.storage.checkpoints import Snapshot
@@ -193,12 +194,15 @@ class RunDirectory:
     def record_members(self, members: Mapping[str, Mapping[str, Any]]) -> None:
         """Record the hyperparameters of the members that a call trains, for reports of a run that is not finished.
 
+        Where the disk is full, nothing is recorded.
+
         Args:
           members: Hyperparameters by the name of the member in the run directory, in the order of the grid.
         """
-        from weightdecay.storage import run_members
-
-        run_members.record(self.path, members)
+        encoded = {key: member_json.encode(member) for key, member in members.items()}
+        with contextlib.suppress(OSError):
+            content = {"format": entrance.MEMBERS_FORMAT, "members": encoded}
+            files.write_json(self.path / entrance.MEMBERS, content, parents=False)
 
     def write_result(self, write: Callable[[Path], None]) -> None:
         """Write the finished result into the directory, unless another process does; `close` reports if that fails.

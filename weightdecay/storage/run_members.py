@@ -4,8 +4,6 @@ Checkpoints hold members by name, a hash. This file holds the hyperparameters of
 written of a run that is not finished. It is removed when the result is written. Only reports depend on it.
 """
 
-import contextlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +12,6 @@ from weightdecay.search import member as member_json
 from weightdecay.storage import checkpoints, entrance, run_directory
 from weightdecay.storage.checkpoints import Snapshot
 
-_FORMAT = "weightdecay members 1"
 _LOOKS = 4  # attempts at reading checkpoints, which those who train there replace
 
 
@@ -30,18 +27,6 @@ class Unfinished(NamedTuple):
     members: list[dict[str, Any]]
     saved: list[Snapshot | None]
     description: dict[str, Any]
-
-
-def record(directory: Path, members: Mapping[str, Mapping[str, Any]]) -> None:
-    """Record the hyperparameters of members that a call trains; where the disk is full, nothing is recorded.
-
-    Args:
-      directory: The run directory.
-      members: Hyperparameters by the name of the member in the run directory, in the order of the grid.
-    """
-    encoded = {key: member_json.encode(member) for key, member in members.items()}
-    with contextlib.suppress(OSError):
-        files.write_json(directory / entrance.MEMBERS, {"format": _FORMAT, "members": encoded}, parents=False)
 
 
 def read(path: str | Path) -> Unfinished | None:
@@ -64,7 +49,7 @@ def read(path: str | Path) -> Unfinished | None:
     file = directory / entrance.MEMBERS
     try:
         content = files.read_json(file)
-        if content["format"] != _FORMAT:
+        if content["format"] != entrance.MEMBERS_FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
         encoded = dict(content["members"])
     except (ValueError, LookupError, TypeError) as error:
