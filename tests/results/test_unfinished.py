@@ -12,7 +12,8 @@ import weightdecay as wd
 from weightdecay.apps import cli
 from weightdecay.core import files
 from weightdecay.results import unfinished
-from weightdecay.storage import run_members, training_records
+from weightdecay.search import member
+from weightdecay.storage import training_records
 
 DATA = wd.data.digits(num_train=60)
 GRID = wd.Grid(
@@ -105,7 +106,8 @@ def test_command_says_what_is_wrong(tmp_path):
     assert shown.stderr.startswith("weightdecay: --every: every is 0; give a number of seconds above 0.")
     description = {"format": "weightdecay run", "version": 1, "num_steps": 2, "depends_on": {}}
     files.write_json(tmp_path / "run.json", description)
-    run_members.record(tmp_path, {"a": GRID[0]})
+    recorded = {"format": "weightdecay members 1", "members": {"a": member.encode(GRID[0])}}
+    files.write_json(tmp_path / "members.json", recorded)
     with pytest.raises(FileNotFoundError, match="of which no evaluation is saved yet"):
         unfinished.load(tmp_path)
     (tmp_path / "members.json").write_text("{}")
