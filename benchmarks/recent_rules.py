@@ -58,15 +58,11 @@ def compared(task: Task, path: Path) -> dict[str, tuple[str, float, float]]:
     result = wd.fit_grid(task.model, data, grid, optimizer=task.optimizer, eval_every=task.num_steps // 10, **settings)
     chosen, tested = {}, {}
     for name, rules in RULES.items():
-        best = result.where(decay=rules).best()
-        index = next(
-            number
-            for number, candidate in enumerate(result.candidates())
-            if candidate.hyperparameters == best.hyperparameters
-        )
-        members = result.candidates()[index].members
+        of_rule = result.where(decay=rules)
+        best = of_rule.best()
         chosen[name] = f"{best.decay}, {best.hyperparameters['learning_rate']:g}"
-        tested[name] = np.array([loss_of(result.predict(data.test[0], one), data.test[1]) for one in members])
+        predicted = [of_rule.predict(data.test[0], member) for member in best.members]
+        tested[name] = np.array([loss_of(outputs, data.test[1]) for outputs in predicted])
     base = tested[BASELINE]
     rows = {}
     for name, losses in tested.items():

@@ -3,7 +3,7 @@
 `weightdecay.data.splits` makes `Data` from arrays. `weightdecay.training.step` standardizes the examples of a fold.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -442,7 +442,9 @@ def _batch(name: str, split: Any, scaling: Scaling | None) -> Batch:
 def _joined(first: Any, second: Any) -> tuple[Any, ...]:
     """Return the examples of two splits; where one has no weights, they are 1."""
     parts = [
-        jax.tree.map(lambda *arrays: np.concatenate([np.asarray(array) for array in arrays]), *_as_trees(pair))
+        jax.tree.map(
+            lambda *arrays: np.concatenate(arrays), *(trees.mapped(_read_array, part, "data") for part in pair)
+        )
         for pair in zip(first[:2], second[:2], strict=True)
     ]
     weights = [split[2] if len(split) > 2 else None for split in (first, second)]
@@ -451,11 +453,6 @@ def _joined(first: Any, second: Any) -> tuple[Any, ...]:
     numbers = (_num_rows("data", split[0]) for split in (first, second))
     filled = [np.ones(n) if values is None else np.asarray(values) for n, values in zip(numbers, weights, strict=True)]
     return (*parts, np.concatenate(filled))
-
-
-def _as_trees(values: Sequence[Any]) -> list[Any]:
-    """Turn what is one array, such as a list of rows, into an array."""
-    return [value if trees.is_tree(value) else _array("data", value) for value in values]
 
 
 def _num_rows(name: str, values: Any) -> int:
@@ -471,6 +468,11 @@ def _array(name: str, values: Any) -> Any:
         raise ArgumentError(
             "data", f"{name} contain rows of unequal length ({error}); give arrays with one row for each example."
         ) from error
+
+
+def _read_array(name: str, values: Any) -> np.ndarray:
+    """An array in memory; what is on the disk is read."""
+    return np.asarray(_array(name, values))
 
 
 def _as_array(name: str, values: Any) -> Any:

@@ -285,7 +285,8 @@ def fit_grid(
         trained = workload.run
         if started_races:
             reached = started_races[-1].reached
-            records.keep_until(reached, np.asarray(trained.steps))
+            if run is not None:  # which may hold more than this search asked for
+                records.keep_until(reached, np.asarray(trained.steps))
             records.marks["dropped_at"] = np.where(reached < trained.steps[-1], reached, -1).astype(np.int32)
         outcome.record_theory(trained, trained.grid, records)
         result = GridResult.build(

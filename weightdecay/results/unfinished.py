@@ -10,7 +10,7 @@ from weightdecay.core.metrics import recorded
 from weightdecay.results import dataset as datasets
 from weightdecay.results.grid_result import GridResult
 from weightdecay.search import member
-from weightdecay.storage import run_directory, run_members
+from weightdecay.storage import run_members
 from weightdecay.storage.checkpoints import Snapshot
 from weightdecay.storage.training_records import TrainingRecords
 
@@ -94,8 +94,7 @@ def is_unfinished(path: str | Path) -> bool:
     Returns:
       Whether it is the directory of a run whose result is not written.
     """
-    directory = Path(path)
-    return bool(run_directory.read_description(directory)) and run_members.read(directory) is not None
+    return run_members.is_recorded(Path(path))
 
 
 def _records(saved: Sequence[Snapshot | None], steps: Sequence[int]) -> TrainingRecords:

@@ -29,6 +29,11 @@ class Unfinished(NamedTuple):
     description: dict[str, Any]
 
 
+def is_recorded(directory: Path) -> bool:
+    """Whether a folder is the directory of a run whose members are recorded and whose result is not written."""
+    return bool(run_directory.read_description(directory)) and (directory / entrance.MEMBERS).exists()
+
+
 def read(path: str | Path) -> Unfinished | None:
     """Read a run that is not finished; others may train there meanwhile.
 
@@ -43,9 +48,9 @@ def read(path: str | Path) -> Unfinished | None:
       OSError: Checkpoints vanish faster than they can be read.
     """
     directory = Path(path)
-    description = run_directory.read_description(directory)
-    if not description or not (directory / entrance.MEMBERS).exists():
+    if not is_recorded(directory):
         return None
+    description = run_directory.read_description(directory)
     file = directory / entrance.MEMBERS
     try:
         content = files.read_json(file)

@@ -9,6 +9,7 @@ import numpy as np
 
 from weightdecay.core import text
 from weightdecay.plots import heatmap, value_axis
+from weightdecay.plots.importance import importance
 from weightdecay.results.selected import Selected
 
 _WIDE = ("slices", "facets")
@@ -181,7 +182,7 @@ def _drawn_of_scattered(result: Any, metric: str, decay: str) -> Iterator[Drawn]
         lambda ax: result.plot_parallel(metric, ax=ax),
     )
     try:
-        result.importance(metric)
+        estimated = result.importance(metric)
     except ValueError:
         return  # too few candidates
     yield (
@@ -190,7 +191,7 @@ def _drawn_of_scattered(result: Any, metric: str, decay: str) -> Iterator[Drawn]
         "Which fraction of the differences between candidates each hyperparameter takes part in, over the range of the "
         "grid, as a random forest estimates it.",
         f"Plot of the importance of each hyperparameter for the {metric_name}, with standard errors.",
-        lambda ax: result.plot_importance(metric, ax=ax),
+        lambda ax: importance(estimated, metric, ax=ax),
     )
 
 
